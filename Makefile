@@ -1,0 +1,40 @@
+# make quickstart   install, then the main job on a small real corpus made on this machine (CPU, a few minutes)
+# make test         install, then every test          make test-unit   only those that start no training job
+# make check        format, lint, types               make install     only set up .venv
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+EXTRAS ?= all
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-unit check format clean
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py scripts/install.sh
+	PYTHON="$(PYTHON)" EXTRAS="$(EXTRAS)" bash scripts/install.sh $(VENV)
+	@touch $@
+
+quickstart: install
+	$(BIN)/python examples/quickstart.py
+
+test: install
+	$(BIN)/python -m pytest
+
+test-unit: install
+	$(BIN)/python -m pytest -m "not job"
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,26 @@
+"""How every entry point ends: 0 done, 2 with one line for a user's mistake, 130 after Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from autoscale_ds.errors import AutoScaleError
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Call ``main`` and exit with its code; a user's mistake is one line on stderr, never a traceback."""
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except AutoScaleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing finished was lost, the same command continues", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output went away, `| head` for one
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

@@ -1,0 +1,165 @@
+"""YAML and dotted overrides into frozen dataclasses.
+
+The schema is the dataclass itself: every key must be one of its fields, every value must have the field's type. A
+misspelt key is an error that names the nearest field, because a silently ignored ``learning_rat`` costs a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from autoscale_ds.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
+    """Read a YAML file, apply ``a.b=value`` overrides (values are YAML), and build the dataclass ``schema``.
+
+    Raises
+    ------
+    ConfigError
+        For an unreadable file, an unknown key or a value of the wrong type.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds {type(data).__name__}, expected keys and values")
+    for override in overrides:
+        _apply(data, override)
+    return build(schema, data)
+
+
+def build(schema: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """Build the dataclass ``schema`` from nested mappings, checking names and types all the way down."""
+    fields = {field.name: field for field in dataclasses.fields(schema) if field.init}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(schema)
+    for key in data:
+        if key not in fields:
+            raise ConfigError(f"unknown key {where}{key}{_suggest(str(key), fields)}")
+    values = {name: _convert(hints[name], data[name], f"{where}{name}") for name in fields if name in data}
+    missing = [name for name, field in fields.items() if name not in data and _required(field)]
+    if missing:
+        raise ConfigError(
+            f"{where}{missing[0]} is missing: give it in the configuration file or as {where}{missing[0]}=…"
+        )
+    return schema(**values)
+
+
+def to_dict(config: Any) -> Any:
+    """Return nested plain containers that ``build`` turns back into the same configuration."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config) if f.init}
+    if isinstance(config, Mapping):
+        return {key: to_dict(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [to_dict(value) for value in config]
+    return config
+
+
+def to_yaml(config: Any) -> str:
+    """Return the configuration as YAML, fields in the order of the dataclass."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(
+            f"override {override!r} is not of the form key=value, for example optimizer.learning_rate=2e-4"
+        )
+    *parents, last = key.split(".")
+    for parent in parents:
+        below = data.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"override {override!r}: {parent} is {below!r}, it has no keys below it")
+        data = below
+    try:
+        data[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from None
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(arguments, value, where)
+    if hint is Any:
+        return value
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise ConfigError(f"{where} is {value!r}{_suggest(str(value), arguments)}; expected {_spell(hint)}")
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, Mapping):
+            return build(hint, value, f"{where}.")
+    elif origin in (dict, Mapping, typing.get_origin(Mapping[str, int])):
+        if isinstance(value, Mapping):
+            return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    else:
+        return _scalar(hint, value, where)
+    raise ConfigError(f"{where} is {value!r}, expected {_spell(hint)}")
+
+
+def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    options = [argument for argument in arguments if argument is not type(None)]
+    if len(options) == 1:
+        return _convert(options[0], value, where)
+    for option in options:
+        try:
+            return _convert(option, value, where)
+        except ConfigError:
+            continue
+    raise ConfigError(f"{where} is {value!r}, expected {' or '.join(map(_spell, arguments))}")
+
+
+def _scalar(hint: Any, value: Any, where: str) -> Any:
+    """Check a scalar; numbers may be written as 2e-4 or 10e9, which YAML 1.1 reads as text."""
+    if hint in (int, float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+            if hint is float:
+                return number
+            if number.is_integer():
+                return value if isinstance(value, int) else int(number)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    elif isinstance(value, hint):
+        return value
+    raise ConfigError(f"{where} is {value!r}, expected {_spell(hint)}")
+
+
+def _required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _suggest(key: str, known: Any) -> str:
+    known = [str(name) for name in known]
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
+
+
+def _spell(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    return names.get(hint) or (
+        "keys and values" if dataclasses.is_dataclass(hint) else str(hint).replace("typing.", "")
+    )

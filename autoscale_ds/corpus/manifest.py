@@ -1,0 +1,107 @@
+"""``corpus.json``: what the shard format cannot say. A folder without it is an unfinished corpus.
+
+Written last and atomically, so its presence means that every shard it names is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autoscale_ds.errors import CorpusError
+from autoscale_ds.files import write_json
+
+MANIFEST_NAME = "corpus.json"
+VERSION = 1
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class TokenizerInfo:
+    """Which tokenizer made the ids.
+
+    Attributes
+    ----------
+    name : str
+        ``gpt2``, a hub name, or the path it was read from.
+    vocabulary_size : int
+        Ids lie in ``[0, vocabulary_size)``.
+    end_of_document : int
+        The id that ends every document.
+    sha256 : str
+        Digest of ``tokenizer.json`` as stored beside the shards.
+    file : str
+        Path of that copy, relative to the corpus folder; empty when there is none (adopted shards).
+    """
+
+    name: str
+    vocabulary_size: int
+    end_of_document: int
+    sha256: str = ""
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One shard: ``prefix`` relative to the corpus folder, counts, and SHA-256 of ``.bin`` and ``.idx``.
+
+    ``text_bytes`` is the UTF-8 size of the documents; 0 when unknown (adopted shards).
+    """
+
+    prefix: str
+    tokens: int
+    documents: int
+    text_bytes: int
+    sha256_bin: str
+    sha256_idx: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of ``corpus.json``: ``domains[name][split]`` is that split's shards in reading order."""
+
+    tokenizer: TokenizerInfo
+    domains: Mapping[str, Mapping[str, tuple[ShardInfo, ...]]]
+    version: int = VERSION
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Manifest:
+        """Read ``folder/corpus.json``; raises CorpusError when missing, unfinished or of another version."""
+        path = Path(folder) / MANIFEST_NAME
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CorpusError(
+                f"{path} does not exist: the folder holds no finished corpus; (re)run tools/preprocess_domains.py"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise CorpusError(f"cannot read {path}: {error}") from None
+        if not isinstance(raw, dict) or raw.get("version") != VERSION:
+            found = raw.get("version") if isinstance(raw, dict) else type(raw).__name__
+            raise CorpusError(f"{path}: version {found!r}, this program reads version {VERSION}")
+        try:
+            return cls(tokenizer=TokenizerInfo(**raw["tokenizer"]), domains=_read_domains(raw["domains"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CorpusError(f"{path} lacks or misnames a field: {error}") from None
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``folder/corpus.json`` atomically."""
+        write_json(Path(folder) / MANIFEST_NAME, self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        domains = {
+            name: {split: [asdict(shard) for shard in shards] for split, shards in splits.items()}
+            for name, splits in self.domains.items()
+        }
+        return {"version": self.version, "tokenizer": asdict(self.tokenizer), "domains": domains}
+
+
+def _read_domains(raw: Mapping[str, Any]) -> dict[str, dict[str, tuple[ShardInfo, ...]]]:
+    return {
+        name: {split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in splits.items()}
+        for name, splits in raw.items()
+    }

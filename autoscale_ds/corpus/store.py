@@ -1,0 +1,131 @@
+"""Random access to a finished corpus: one long array of tokens for each domain and split."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from autoscale_ds.corpus.indexed import IndexedShard, shard_files
+from autoscale_ds.corpus.manifest import Manifest, ShardInfo
+from autoscale_ds.errors import CorpusError
+
+
+class TokenStore:
+    """The tokens of several shards as one array, read by position.
+
+    Attributes
+    ----------
+    num_tokens : int
+        Tokens over all shards.
+    shards : list of IndexedShard
+        In reading order.
+    """
+
+    def __init__(self, shards: Sequence[IndexedShard]) -> None:
+        self.shards = list(shards)
+        self._starts = [0, *accumulate(shard.num_tokens for shard in self.shards)]
+        self.num_tokens = self._starts[-1]
+
+    @property
+    def num_documents(self) -> int:
+        """Documents over all shards."""
+        return sum(shard.num_documents for shard in self.shards)
+
+    def read(self, start: int, count: int) -> npt.NDArray:
+        """Return tokens ``[start, start + count)``, shape (count,): a view, or a copy where shards meet."""
+        if start < 0 or count < 0 or start + count > self.num_tokens:
+            raise CorpusError(f"tokens [{start}, {start + count}) asked for, the store holds [0, {self.num_tokens})")
+        index = bisect_right(self._starts, start) - 1
+        pieces = []
+        while count > 0:
+            offset = start - self._starts[index]
+            piece = self.shards[index].tokens[offset : offset + count]
+            pieces.append(piece)
+            start, count, index = start + len(piece), count - len(piece), index + 1
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+    def document(self, index: int) -> npt.NDArray:
+        """Return the tokens of document ``index``, counted over all shards."""
+        for shard in self.shards:
+            if index < shard.num_documents:
+                return shard.document(index)
+            index -= shard.num_documents
+        raise CorpusError(f"document index is {index} beyond the last of {self.num_documents} documents")
+
+
+class Corpus:
+    """A finished corpus folder; opening it costs one header a shard, whatever the number of tokens.
+
+    Attributes
+    ----------
+    folder : Path
+    manifest : Manifest
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.manifest = Manifest.load(self.folder)
+
+    @property
+    def domains(self) -> list[str]:
+        """Domain names, in the manifest's order."""
+        return list(self.manifest.domains)
+
+    def shards(self, domain: str, split: str = "train") -> Sequence[ShardInfo]:
+        """Return what the manifest says of a split; empty when the domain has no such split."""
+        if domain not in self.manifest.domains:
+            raise CorpusError(f"no domain {domain!r} in {self.folder}; it holds: {', '.join(self.domains)}")
+        return self.manifest.domains[domain].get(split, ())
+
+    def store(self, domain: str, split: str = "train") -> TokenStore:
+        """Open a split; raises CorpusError when a shard's size is not what the manifest says."""
+        return TokenStore([self._open(info) for info in self.shards(domain, split)])
+
+    def bytes_per_token(self, domain: str, split: str = "train") -> float | None:
+        """Return UTF-8 bytes of text a token, or None when the text size is unknown."""
+        shards = self.shards(domain, split)
+        text_bytes, tokens = sum(s.text_bytes for s in shards), sum(s.tokens for s in shards)
+        return text_bytes / tokens if text_bytes and tokens else None
+
+    def verify(self, info: ShardInfo) -> str | None:
+        """Return what is wrong with a shard (missing, size, checksum), or None when it is as it was written."""
+        try:
+            self._open(info)
+        except CorpusError as error:
+            return str(error)
+        for path, expected in zip(
+            shard_files(self.folder / info.prefix), (info.sha256_bin, info.sha256_idx), strict=True
+        ):
+            found = file_sha256(path)
+            if found != expected:
+                return (
+                    f"{path}: SHA-256 is {found}, the manifest says {expected}; its bytes changed since it was written"
+                )
+        return None
+
+    def _open(self, info: ShardInfo) -> IndexedShard:
+        shard = IndexedShard(self.folder / info.prefix)
+        if (shard.num_tokens, shard.num_documents) != (info.tokens, info.documents):
+            raise CorpusError(
+                f"{shard.prefix} holds {shard.num_tokens} tokens in {shard.num_documents} documents, corpus.json says "
+                f"{info.tokens} in {info.documents}: the shard is damaged or was replaced; "
+                "rerun tools/preprocess_domains.py"
+            )
+        return shard
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
