@@ -102,7 +102,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value in arguments:
             return value
         raise ConfigError(f"{where} is {value!r}{_suggest(str(value), arguments)}; expected {_spell(hint)}")
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
             return build(hint, value, f"{where}.")
     elif origin in (dict, Mapping, typing.get_origin(Mapping[str, int])):

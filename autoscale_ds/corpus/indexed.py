@@ -1,6 +1,6 @@
-"""Token shards in Megatron's indexed format: ``PREFIX.bin`` holds tokens, ``PREFIX.idx`` says where sequences lie.
+r"""Token shards in Megatron's indexed format: ``PREFIX.bin`` holds tokens, ``PREFIX.idx`` says where sequences lie.
 
-``.bin`` is little-endian tokens back to back. ``.idx`` is ``MMIDIDX\\0\\0``, ``<Q`` version 1, ``<B`` dtype code,
+``.bin`` is little-endian tokens back to back. ``.idx`` is ``MMIDIDX\0\0``, ``<Q`` version 1, ``<B`` dtype code,
 ``<Q`` sequences S, ``<Q`` D + 1, int32 lengths[S] in tokens, int64 byte offsets[S], int64 document_indices[D + 1].
 Megatron, NeMo and datatrove read what is written here, and what they write is read here.
 
@@ -114,8 +114,8 @@ class IndexedShard:
         lengths, offsets = self.lengths, self.offsets
         if self.num_sequences > 1 and int(offsets[1]) - int(offsets[0]) != int(lengths[0]) * self.dtype.itemsize:
             raise CorpusError(
-                f"{self._idx_path}: sequence 1 does not follow sequence 0 at {self.dtype} tokens; this is not Megatron's "
-                "index (DeepSpeed's data_sampling writes the same magic with other dtype codes); rebuild it with "
+                f"{self._idx_path}: sequence 1 does not follow sequence 0 at {self.dtype} tokens; this is not "
+                "Megatron's index (DeepSpeed's data_sampling writes the same magic with other dtype codes); rebuild it with "
                 "tools/preprocess_domains.py"
             )
         end = int(offsets[-1]) + int(lengths[-1]) * self.dtype.itemsize
