@@ -115,8 +115,8 @@ class IndexedShard:
         if self.num_sequences > 1 and int(offsets[1]) - int(offsets[0]) != int(lengths[0]) * self.dtype.itemsize:
             raise CorpusError(
                 f"{self._idx_path}: sequence 1 does not follow sequence 0 at {self.dtype} tokens; this is not "
-                "Megatron's index (DeepSpeed's data_sampling writes the same magic with other dtype codes); rebuild it with "
-                "tools/preprocess_domains.py"
+                "Megatron's index (DeepSpeed's data_sampling writes the same magic with other dtype codes); "
+                "rebuild it with tools/preprocess_domains.py"
             )
         end = int(offsets[-1]) + int(lengths[-1]) * self.dtype.itemsize
         size = self.num_tokens * self.dtype.itemsize
