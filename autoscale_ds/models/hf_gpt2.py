@@ -1,0 +1,110 @@
+"""GPT-2 weights from and to Hugging Face: names differ, and its Conv1D stores matrices transposed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoscale_ds.errors import CheckpointError
+from autoscale_ds.models.gpt2 import GPT2, GPT2Config
+
+_BLOCK = {
+    "norm1": "ln_1",
+    "attn.qkv": "attn.c_attn",
+    "attn.proj": "attn.c_proj",
+    "norm2": "ln_2",
+    "mlp.fc": "mlp.c_fc",
+    "mlp.out": "mlp.c_proj",
+}
+
+
+def to_hf_state(state: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
+    """Return the state dictionary of ``GPT2LMHeadModel`` for one of ``GPT2``, without the tied head and padding."""
+    named = {ours: state[ours].detach() for ours in _names(config)}
+    renamed = {theirs: _turn(theirs, named[ours]) for ours, theirs in _names(config).items()}
+    renamed["transformer.wte.weight"] = renamed["transformer.wte.weight"][: config.vocabulary]
+    return {name: tensor.contiguous() for name, tensor in renamed.items()}
+
+
+def from_hf_state(state: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
+    """Return the state dictionary of ``GPT2`` for one of ``GPT2LMHeadModel`` (with or without ``transformer.``)."""
+    prefixed = {name if name.startswith("transformer.") else f"transformer.{name}": t for name, t in state.items()}
+    missing = sorted(set(_names(config).values()) - set(prefixed))
+    if missing:
+        raise CheckpointError(f"these are no GPT-2 weights of {config.layers} layers: {missing[0]} is missing")
+    ours = {name: _turn(theirs, prefixed[theirs]) for name, theirs in _names(config).items()}
+    embedding = ours["tokens.weight"]
+    padded = embedding.new_zeros(config.padded_vocabulary, config.width)
+    padded[: config.vocabulary] = embedding[: config.vocabulary]
+    return {**ours, "tokens.weight": padded, "head.weight": padded}
+
+
+def load_hf(folder: str | Path, **overrides: Any) -> GPT2:
+    """Return a ``GPT2`` with the weights of a Hugging Face model folder (or hub name)."""
+    from transformers import GPT2LMHeadModel
+
+    theirs = GPT2LMHeadModel.from_pretrained(folder)
+    shape = theirs.config
+    config = GPT2Config(
+        layers=shape.n_layer,
+        heads=shape.n_head,
+        width=shape.n_embd,
+        context=shape.n_positions,
+        vocabulary=shape.vocab_size,
+        **overrides,
+    )
+    model = GPT2(config)
+    model.load_state_dict(from_hf_state(theirs.state_dict(), config))
+    return model
+
+
+def save_hf(state: Mapping[str, Tensor], config: GPT2Config, folder: str | Path, end_of_document: int) -> None:
+    """Write a Hugging Face model folder (``config.json``, ``model.safetensors``) from a ``GPT2`` state dictionary."""
+    from transformers import GPT2LMHeadModel
+
+    shape = hf_config(config, end_of_document)
+    with torch.device("meta"):
+        model = GPT2LMHeadModel(shape)
+    weights = {name: tensor.float() for name, tensor in to_hf_state(state, config).items()}
+    model.load_state_dict(weights, strict=False, assign=True)
+    model.tie_weights()
+    model.save_pretrained(folder)
+
+
+def hf_config(config: GPT2Config, end_of_document: int) -> Any:
+    """Return the ``transformers.GPT2Config`` of the same shape."""
+    from transformers import GPT2Config as HFConfig
+
+    return HFConfig(
+        n_layer=config.layers,
+        n_head=config.heads,
+        n_embd=config.width,
+        n_positions=config.context,
+        vocab_size=config.vocabulary,
+        resid_pdrop=config.dropout,
+        embd_pdrop=config.dropout,
+        attn_pdrop=config.dropout,
+        bos_token_id=end_of_document,
+        eos_token_id=end_of_document,
+    )
+
+
+def _names(config: GPT2Config) -> dict[str, str]:
+    """Map our parameter names to theirs."""
+    names = {"tokens.weight": "transformer.wte.weight", "positions.weight": "transformer.wpe.weight"}
+    for layer in range(config.layers):
+        for ours, theirs in _BLOCK.items():
+            for kind in ("weight", "bias"):
+                names[f"blocks.{layer}.{ours}.{kind}"] = f"transformer.h.{layer}.{theirs}.{kind}"
+    for kind in ("weight", "bias"):
+        names[f"norm.{kind}"] = f"transformer.ln_f.{kind}"
+    return names
+
+
+def _turn(hf_name: str, tensor: Tensor) -> Tensor:
+    is_conv1d = ".c_" in hf_name and hf_name.endswith("weight")
+    return tensor.t() if is_conv1d else tensor

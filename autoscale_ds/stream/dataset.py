@@ -1,0 +1,163 @@
+"""Planned samples as tensors, read ahead by a torch DataLoader.
+
+Plans are made in the main process and travel to the workers; a worker never sees a weight, so it can never hold an
+old one. The unit that travels is one step of one rank, which makes ``prefetch`` count in steps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from autoscale_ds.corpus import Corpus, TokenStore
+from autoscale_ds.errors import StreamError
+from autoscale_ds.stream.planner import MixturePlanner, StepPlan, StreamEnd
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """One rank's samples of one step.
+
+    Attributes
+    ----------
+    plan : StepPlan
+        Where they come from.
+    tokens : LongTensor, shape (samples, sequence_length + 1)
+        Inputs are ``[:, :-1]``, targets ``[:, 1:]``.
+    domains : LongTensor, shape (samples,)
+        Index of each sample's domain in ``MixturePlanner.names``.
+    """
+
+    plan: StepPlan
+    tokens: torch.Tensor
+    domains: torch.Tensor
+
+    def pin_memory(self) -> StepBatch:
+        """Return the batch in pinned memory; the DataLoader calls this where copies to a GPU should overlap."""
+        return StepBatch(self.plan, self.tokens.pin_memory(), self.domains.pin_memory())
+
+
+class WindowDataset(Dataset):
+    """Windows of a corpus by domain and number: window ``j`` is tokens ``[jT, jT + T]`` of its domain.
+
+    Parameters
+    ----------
+    stores : sequence of TokenStore
+        One a domain, in the order of ``MixturePlanner.names``.
+    sequence_length : int
+        T; a window has T + 1 tokens, the last shared with the next window.
+    """
+
+    def __init__(self, stores: Sequence[TokenStore], sequence_length: int) -> None:
+        self.stores = list(stores)
+        self.sequence_length = sequence_length
+
+    def read(self, domains: np.ndarray, windows: np.ndarray) -> torch.Tensor:
+        """Return windows as int64, shape (k, T + 1)."""
+        length = self.sequence_length
+        tokens = np.empty((len(domains), length + 1), np.int64)
+        for row, (domain, window) in enumerate(zip(domains.tolist(), windows.tolist(), strict=True)):
+            tokens[row] = self.stores[domain].read(window * length, length + 1)
+        return torch.from_numpy(tokens)
+
+    def __getitem__(self, plan: StepPlan) -> StepBatch:
+        return StepBatch(plan, self.read(plan.domains, plan.windows), torch.from_numpy(plan.domains))
+
+
+class MixtureStream:
+    """Batches of one data-parallel rank, in step order, with the state of what was *consumed*.
+
+    Iterating yields ``StepBatch``. The planner runs ``lookahead`` steps ahead; ``state()`` speaks of the last batch
+    handed out, which is what a checkpoint must store.
+
+    Parameters
+    ----------
+    planner : MixturePlanner
+    dataset : WindowDataset
+    rank, world_size : int
+        Data-parallel, not global: tensor and pipeline peers see the same data.
+    workers, prefetch : int
+        DataLoader processes, and steps each reads ahead. Without workers nothing is read ahead.
+    pin_memory : bool
+        For overlapped copies to a GPU.
+    """
+
+    def __init__(
+        self,
+        planner: MixturePlanner,
+        dataset: WindowDataset,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+    ) -> None:
+        if planner.spec.global_batch % world_size:
+            raise StreamError(f"a global batch of {planner.spec.global_batch} cannot be split over {world_size} ranks")
+        self.planner, self.dataset = planner, dataset
+        self.end: StreamEnd | None = None
+        self._rank, self._world_size = rank, world_size
+        self._state = planner.state()
+        self._planned: deque[dict[str, Any]] = deque()
+        ahead: dict[str, Any] = {"prefetch_factor": prefetch, "multiprocessing_context": "fork"} if workers else {}
+        self._loader: DataLoader = DataLoader(
+            dataset,
+            sampler=_Plans(self),
+            batch_size=None,
+            collate_fn=_unchanged,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # its own, so that reading data never moves the global random state
+            **ahead,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return the planner's state after the last batch handed out."""
+        return self._state
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        for batch in self._loader:
+            self._state = self._planned.popleft()
+            assert self._state["step"] == batch.plan.step + 1, "the loader handed out batches in another order"
+            yield batch
+
+    def _plan(self) -> StepPlan | None:
+        try:
+            plan = self.planner.plan()
+        except StreamEnd as end:
+            self.end = end
+            return None
+        self._planned.append(self.planner.state())
+        return plan.slice(self._rank, self._world_size)
+
+
+class _Plans(Sampler[StepPlan]):
+    """Plans for the DataLoader, made in the main process the moment it asks for one more."""
+
+    def __init__(self, stream: MixtureStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[StepPlan]:
+        while (plan := self._stream._plan()) is not None:
+            yield plan
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def open_windows(corpus: Corpus, names: Sequence[str], sequence_length: int, split: str = "train") -> WindowDataset:
+    """Open a split of a corpus as windows, domains in the order of ``names``."""
+    return WindowDataset([corpus.store(name, split) for name in names], sequence_length)
+
+
+def count_windows(corpus: Corpus, sequence_length: int, split: str = "train") -> dict[str, int]:
+    """Return the windows of each domain: ``(tokens - 1) // sequence_length``, the tail dropped."""
+    tokens = {name: sum(shard.tokens for shard in corpus.shards(name, split)) for name in corpus.domains}
+    return {name: max(count - 1, 0) // sequence_length for name, count in tokens.items()}

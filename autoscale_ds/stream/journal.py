@@ -1,0 +1,128 @@
+"""The journal: every set of weights a run has used and the step each took effect. Append-only.
+
+``journal.jsonl`` in the run folder is the truth; a copy travels in every checkpoint. With the seed it determines the
+whole data order, also of steps whose checkpoint was never written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from autoscale_ds.errors import AutoScaleError, StreamError
+from autoscale_ds.files import append_line, write_atomic
+from autoscale_ds.mixture import DomainWeights
+
+
+@dataclass(frozen=True)
+class Event:
+    """One change of weights.
+
+    Attributes
+    ----------
+    version : int
+        0 for the weights a run starts with, then one more each time.
+    effective_step : int
+        The first step sampled with these weights.
+    weights : DomainWeights
+    source : str
+        Who asked: ``config``, ``user``, ``file``, ``predictor`` or a controller's name.
+    reason : str
+        Why, in words.
+    time : str
+        When it was accepted, ISO 8601 in UTC.
+    tokens_seen : int
+        Training tokens before ``effective_step``.
+    proposal : str
+        Identity of the proposal file, empty for the first event; a proposal is accepted once.
+    """
+
+    version: int
+    effective_step: int
+    weights: DomainWeights
+    source: str
+    reason: str
+    time: str
+    tokens_seen: int
+    proposal: str = ""
+
+    def to_json(self) -> str:
+        """Return the one-line JSON form."""
+        return json.dumps({**asdict(self), "weights": self.weights.as_dict()}, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str | dict[str, Any]) -> Event:
+        """Read the form ``to_json`` writes; raises StreamError when it is not one."""
+        try:
+            raw = json.loads(line) if isinstance(line, str) else dict(line)
+            return cls(**{**raw, "weights": DomainWeights(raw["weights"])})
+        except (ValueError, KeyError, TypeError, AutoScaleError) as error:
+            raise StreamError(f"{str(line)[:120]!r} is no journal event: {error}") from None
+
+
+class Journal:
+    """The events of a run, in memory and in its file.
+
+    Attributes
+    ----------
+    path : Path
+    events : list of Event
+        By version, effective steps not decreasing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.events = read_events(self.path) if self.path.exists() else []
+
+    @property
+    def current(self) -> Event:
+        """The newest event, whether or not its step has come."""
+        return self.events[-1]
+
+    def append(self, event: Event) -> None:
+        """Add an event to the file and to memory."""
+        check_order([*self.events[-1:], event])
+        append_line(self.path, event.to_json())
+        self.events.append(event)
+
+    def repair(self) -> bool:
+        """Remove a last line torn by a crash; return whether there was one. Only the owner of the run may call this."""
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+        whole = "".join(event.to_json() + "\n" for event in self.events)
+        if text == whole or not text:
+            return False
+        write_atomic(self.path, whole)
+        return True
+
+
+def read_events(path: str | Path) -> list[Event]:
+    """Read a journal file.
+
+    A last line without its newline was torn by a crash before anybody acted on it, and is left out.
+
+    Raises
+    ------
+    StreamError
+        For a line that is no event, or versions or steps out of order.
+    """
+    *lines, _torn = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        events = [Event.from_json(line) for line in lines]
+        check_order(events)
+    except StreamError as error:
+        raise StreamError(f"{path} is damaged: {error}; restore it from the newest checkpoint's copy") from None
+    return events
+
+
+def check_order(events: Sequence[Event]) -> None:
+    """Raise StreamError unless versions count up by one and effective steps never go back."""
+    for before, after in pairwise(events):
+        if after.version != before.version + 1 or after.effective_step < before.effective_step:
+            raise StreamError(
+                f"event version {after.version} at step {after.effective_step} cannot follow version {before.version} "
+                f"at step {before.effective_step}"
+            )

@@ -1,0 +1,164 @@
+"""The one way in for new weights: a small JSON file put whole into ``RUN/mixture/inbox``.
+
+Any program may write one: ``{"weights": {"books": 0.3, ...}, "source": "...", "reason": "...",
+"based_on_version": 4}``; only ``weights`` is needed, other keys are left alone, so the predictor's ``weights.json`` is
+a proposal as it is. Only the run's rank 0 looks. A bad file is moved to ``RUN/mixture/rejected`` beside a
+``.reason`` and training goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoscale_ds.errors import AutoScaleError, ProposalError
+from autoscale_ds.files import write_atomic, write_json
+from autoscale_ds.mixture import DomainWeights
+
+MAX_BYTES = 4 << 20  # room for 50,000 domains; what is larger is not read into a training process
+SETTLE_SECONDS = 2.0  # a file that cannot be parsed may still be being written; it is refused when it rests that long
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Weights somebody asks for. ``id`` is the file's name, ``based_on_version`` what its author had seen."""
+
+    id: str
+    weights: DomainWeights
+    source: str = "file"
+    reason: str = ""
+    based_on_version: int | None = None
+
+
+class Inbox:
+    """The proposal folders of a run.
+
+    Attributes
+    ----------
+    inbox, rejected : Path
+    """
+
+    def __init__(self, run: str | Path) -> None:
+        self.inbox = Path(run) / "mixture" / "inbox"
+        self.rejected = Path(run) / "mixture" / "rejected"
+
+    def create(self) -> None:
+        """Make the folders."""
+        for folder in (self.inbox, self.rejected):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def pending(self) -> list[Path]:
+        """Return the proposals waiting, oldest first. Only ``*.json`` counts, so writers can rename into place."""
+        found = []
+        for entry in os.scandir(self.inbox):
+            if entry.name.endswith(".json") and not entry.name.startswith("."):
+                found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+        return [self.inbox / name for _, name in sorted(found)]
+
+    def put(self, weights: Mapping[str, float], source: str, reason: str, based_on_version: int | None) -> str:
+        """Place a proposal atomically and return its id; ``weights`` is written as given, checked by the reader."""
+        name = f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.json"
+        body = {"weights": dict(weights), "source": source, "reason": reason, "based_on_version": based_on_version}
+        write_json(self.inbox / name, body)
+        return name
+
+    def reject(self, path: Path, reason: str) -> None:
+        """Move a proposal out of the way and say why beside it. Whatever the file is, it is never followed."""
+        write_atomic(self.rejected / f"{path.name}.reason", reason + "\n")
+        os.replace(path, self.rejected / path.name)
+
+    def rejection(self, proposal: str) -> str | None:
+        """Return why a proposal was refused, or None."""
+        try:
+            return (self.rejected / f"{proposal}.reason").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+
+
+def read_proposal(path: Path) -> Proposal | None:
+    """Read one proposal; None when it looks half-written and was touched a moment ago.
+
+    Raises
+    ------
+    ProposalError
+        Saying what is wrong with the file or its weights.
+    """
+    text, age_seconds = _read_regular(path)
+    try:
+        raw = json.loads(text, object_pairs_hook=_no_duplicates)
+    except json.JSONDecodeError as error:
+        if age_seconds < SETTLE_SECONDS:
+            return None
+        if error.pos >= len(text.rstrip()):
+            raise ProposalError(
+                "the file is half-written: it ends early; write it elsewhere and rename it in"
+            ) from None
+        raise ProposalError(f"broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except RecursionError:
+        raise ProposalError("the JSON is nested too deep to be a proposal") from None
+    return _parse(path.name, raw)
+
+
+def check(proposal: Proposal, domains: list[str], current_version: int) -> None:
+    """Raise ProposalError unless the weights name exactly the run's domains and were chosen knowing its newest ones."""
+    based_on = proposal.based_on_version
+    if based_on is not None and based_on < current_version:
+        raise ProposalError(
+            f"it is older than the current weights: based on version {based_on}, the run is at version "
+            f"{current_version}; look at those and propose again"
+        )
+    if based_on is not None and based_on > current_version:
+        raise ProposalError(f"it is based on version {based_on}, the run is only at version {current_version}")
+    try:
+        proposal.weights.check_domains(domains)
+    except AutoScaleError as error:
+        raise ProposalError(str(error)) from None
+
+
+def _read_regular(path: Path) -> tuple[str, float]:
+    """Return the text and age of a plain, small file; links, folders, pipes and giants are refused unread."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise ProposalError(f"cannot be opened as a plain file: {error.strerror}") from None
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ProposalError("it is not a plain file")
+        if status.st_size > MAX_BYTES:
+            raise ProposalError(f"it is {status.st_size} bytes, a proposal has at most {MAX_BYTES}")
+        data = file.read(MAX_BYTES + 1)
+    try:
+        return data.decode("utf-8"), time.time() - status.st_mtime
+    except UnicodeDecodeError as error:
+        raise ProposalError(f"it is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ProposalError(f"{twice!r} is given twice")
+    return found
+
+
+def _parse(name: str, raw: Any) -> Proposal:
+    if not isinstance(raw, dict) or not isinstance(raw.get("weights"), dict):
+        raise ProposalError('it has no "weights": expected {"weights": {"domain": number, …}}')
+    based_on = raw.get("based_on_version")
+    if based_on is not None and (isinstance(based_on, bool) or not isinstance(based_on, int)):
+        raise ProposalError(f"based_on_version is {based_on!r}, expected a whole number or null")
+    try:
+        weights = DomainWeights(raw["weights"])
+    except AutoScaleError as error:
+        raise ProposalError(str(error)) from None
+    source, reason = (str(raw.get(key) or default)[:2000] for key, default in (("source", "file"), ("reason", "")))
+    return Proposal(name, weights, source, reason, based_on)
