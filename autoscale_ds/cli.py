@@ -17,10 +17,14 @@ def run(main: Callable[[], int | None]) -> None:
     except AutoScaleError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output went away, `| head` for one
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        else:
+            print(f"error: {error}", file=sys.stderr)
+            code = 2
     except KeyboardInterrupt:
         print("interrupted; nothing finished was lost, the same command continues", file=sys.stderr)
         code = 130
-    except BrokenPipeError:  # the reader of our output went away, `| head` for one
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     sys.exit(code)

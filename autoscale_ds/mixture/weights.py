@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from autoscale_ds.errors import MixtureError
@@ -53,6 +55,20 @@ class DomainWeights(Mapping[str, float]):
         """Return the same weight for every domain."""
         return cls.normalised(dict.fromkeys(domains, 1.0))
 
+    def rescaled(self, fixed: Mapping[str, float]) -> DomainWeights:
+        """Return weights with ``fixed`` ones set and the others scaled, in proportion, to fill up to 1."""
+        rest = 1 - math.fsum(_number(name, value) for name, value in fixed.items())
+        others = {name: weight for name, weight in self.items() if name not in fixed}
+        total = math.fsum(others.values())
+        if rest < -SUM_TOLERANCE:
+            raise MixtureError(f"the weights given sum to {1 - rest:.9g}, more than 1; nothing is left for the others")
+        if total == 0 and rest > SUM_TOLERANCE:
+            raise MixtureError(
+                f"the weights given sum to {1 - rest:.9g} and all others are 0: nothing can be scaled up"
+            )
+        scale = max(rest, 0.0) / total if total else 0.0
+        return DomainWeights({name: fixed.get(name, weight * scale) for name, weight in self.items()})
+
     def check_domains(self, domains: list[str]) -> None:
         """Raise MixtureError unless exactly these domains are named."""
         unknown, missing = sorted(set(self) - set(domains)), sorted(set(domains) - set(self))
@@ -90,3 +106,20 @@ def _number(name: str, value: Any) -> float:
     if number < 0:
         raise MixtureError(f"weight of {name!r} is {number:g}, expected at least 0 (0 turns the domain off)")
     return number
+
+
+def read_weights(path: str | Path) -> DomainWeights:
+    """Read a weights file: ``{"weights": {domain: weight, ...}}``, other keys left alone.
+
+    Raises
+    ------
+    MixtureError
+        When the file cannot be read or holds no weights.
+    """
+    try:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MixtureError(f"cannot read weights from {path}: {error}") from None
+    if not isinstance(raw, dict) or "weights" not in raw:
+        raise MixtureError(f'{path} has no "weights"; expected {{"weights": {{"domain": number, ...}}}}')
+    return DomainWeights(raw["weights"])

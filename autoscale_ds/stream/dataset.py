@@ -73,25 +73,35 @@ class WindowDataset(Dataset):
 class MixtureStream:
     """Batches of one data-parallel rank, in step order, with the state of what was *consumed*.
 
-    Iterating yields ``StepBatch``. The planner runs ``lookahead`` steps ahead; ``state()`` speaks of the last batch
-    handed out, which is what a checkpoint must store.
+    Iterating yields ``StepBatch`` until ``until_step``. The planner runs ahead of it by what the workers prefetch;
+    ``state()`` speaks of the last batch handed out, which is what a checkpoint must store.
 
     Parameters
     ----------
     planner : MixturePlanner
     dataset : WindowDataset
+    until_step : int
+        First step not wanted any more.
     rank, world_size : int
         Data-parallel, not global: tensor and pipeline peers see the same data.
     workers, prefetch : int
         DataLoader processes, and steps each reads ahead. Without workers nothing is read ahead.
     pin_memory : bool
         For overlapped copies to a GPU.
+
+    Attributes
+    ----------
+    weights : dict of str to float
+        Weights of the last batch handed out, exhausted domains at zero.
+    end : StreamEnd or None
+        Why the stream ended before ``until_step``, if it did.
     """
 
     def __init__(
         self,
         planner: MixturePlanner,
         dataset: WindowDataset,
+        until_step: int,
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
@@ -102,9 +112,9 @@ class MixtureStream:
             raise StreamError(f"a global batch of {planner.spec.global_batch} cannot be split over {world_size} ranks")
         self.planner, self.dataset = planner, dataset
         self.end: StreamEnd | None = None
-        self._rank, self._world_size = rank, world_size
-        self._state = planner.state()
-        self._planned: deque[dict[str, Any]] = deque()
+        self._until_step, self._rank, self._world_size = until_step, rank, world_size
+        self._state, self.weights = planner.state(), planner.weights
+        self._planned: deque[tuple[dict[str, Any], dict[str, float]]] = deque()
         ahead: dict[str, Any] = {"prefetch_factor": prefetch, "multiprocessing_context": "fork"} if workers else {}
         self._loader: DataLoader = DataLoader(
             dataset,
@@ -123,17 +133,19 @@ class MixtureStream:
 
     def __iter__(self) -> Iterator[StepBatch]:
         for batch in self._loader:
-            self._state = self._planned.popleft()
+            self._state, self.weights = self._planned.popleft()
             assert self._state["step"] == batch.plan.step + 1, "the loader handed out batches in another order"
             yield batch
 
     def _plan(self) -> StepPlan | None:
+        if self.planner.next_step >= self._until_step:
+            return None
         try:
             plan = self.planner.plan()
         except StreamEnd as end:
             self.end = end
             return None
-        self._planned.append(self.planner.state())
+        self._planned.append((self.planner.state(), self.planner.weights))
         return plan.slice(self._rank, self._world_size)
 
 

@@ -143,9 +143,8 @@ class MixturePlanner:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weights of the step planned last (or first to come), after exhausted domains were turned off."""
-        quota = self._quota if self._due else self._quota_of(self._events[0].weights)
-        return dict(zip(self.names, (quota / self.spec.global_batch).tolist(), strict=True))
+        """Weights of the step planned last, after exhausted domains were turned off."""
+        return dict(zip(self.names, (self._quota / self.spec.global_batch).tolist(), strict=True))
 
     @property
     def exhausted(self) -> list[str]:
@@ -246,16 +245,15 @@ class MixturePlanner:
         if self._due:
             self._quota = self._quota_of(self._events[self._due - 1].weights)
 
-    def forecast(self, until_step: int) -> list[Forecast]:
-        """Return when domains complete an epoch or their allowance before ``until_step``, soonest first.
+    def forecast(self, weights: Mapping[str, float], until_step: int) -> list[Forecast]:
+        """Return when domains complete an epoch before ``until_step`` under ``weights``, soonest first.
 
-        For each domain that is its limit where it has one, else its second pass: the first repeated token.
+        For a domain with ``max_epochs`` that is its limit, else its next pass: when tokens begin to repeat.
         """
-        quota = np.array([self.weights[name] for name in self.names]) * self.spec.global_batch
         found = []
-        for i, name in enumerate(self.names):
-            epochs = self.spec.max_epochs.get(name, math.floor(self._cursor[i] / max(self._sizes[i], 1)) + 1)
-            left = epochs * self._sizes[i] - self._cursor[i]
-            if quota[i] > 0 and left > 0:
-                found.append(Forecast(name, float(epochs), self.next_step + int(left / quota[i])))
+        for name, cursor, size in zip(self.names, self._cursor.tolist(), self._sizes.tolist(), strict=True):
+            epochs = self.spec.max_epochs.get(name, cursor // max(size, 1) + 1)
+            left, rate = epochs * size - cursor, weights.get(name, 0.0) * self.spec.global_batch
+            if rate > 0 and left > 0:
+                found.append(Forecast(name, float(epochs), self.next_step + int(left / rate)))
         return sorted((f for f in found if f.step < until_step), key=lambda f: (f.step, f.domain))

@@ -1,0 +1,63 @@
+"""What was consumed, or would be: one line a sample, ``step slot domain epoch window``.
+
+A run told to log writes these lines from the batches it trained on; ``tools/replay_stream.py`` writes them from seed
+and journal. The two must be identical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from autoscale_ds.files import write_atomic
+from autoscale_ds.stream.planner import StepPlan
+
+
+def sample_lines(plan: StepPlan, names: Sequence[str], first_slot: int = 0) -> Iterator[str]:
+    """Yield the line of every sample of a plan; ``first_slot`` is the slot of a rank's slice in the global batch."""
+    rows = zip(plan.domains.tolist(), plan.epochs.tolist(), plan.windows.tolist(), strict=True)
+    for slot, (domain, epoch, window) in enumerate(rows, start=first_slot):
+        yield f"{plan.step} {slot} {names[domain]} {epoch} {window}"
+
+
+class SampleLog:
+    """Writes one rank's samples to ``samples/rank-XXXXX.txt``; does nothing when not asked to.
+
+    Parameters
+    ----------
+    folder : Path
+    rank : int
+        Data-parallel rank.
+    names : sequence of str
+        Domains, as the plans index them.
+    resume_step : int
+        Lines of this step and later are dropped: those steps are done again.
+    enabled : bool
+    """
+
+    def __init__(self, folder: Path, rank: int, names: Sequence[str], resume_step: int, enabled: bool) -> None:
+        self._names, self._rank = names, rank
+        self._file: IO[str] | None = None
+        if enabled:
+            path = folder / f"rank-{rank:05d}.txt"
+            _keep_before(path, resume_step)
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+
+    def write(self, plan: StepPlan) -> None:
+        """Write the samples of one rank's slice of a step."""
+        if self._file is not None:
+            lines = sample_lines(plan, self._names, self._rank * len(plan.domains))
+            self._file.write("".join(line + "\n" for line in lines))
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _keep_before(path: Path, step: int) -> None:
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_atomic(path, "".join(line for line in lines if line.endswith("\n") and int(line.split()[0]) < step))

@@ -1,0 +1,145 @@
+"""Checkpoints that are whole or absent.
+
+DeepSpeed's shards of every rank are saved under a working name; when all are on disk, rank 0 adds ``run.json`` (the
+stream's state, a copy of the journal, and the size of every file), renames the folder and points ``latest`` at it.
+At load the newest folder whose files all have their size is taken; a broken one is passed over, and said so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from autoscale_ds.errors import CheckpointError
+from autoscale_ds.files import write_atomic, write_json
+from autoscale_ds.training.distributed import Ranks, any_rank, broadcast
+from autoscale_ds.training.engine import Engine
+
+log = logging.getLogger(__name__)
+STATE_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint: its folder and the content of ``run.json``."""
+
+    folder: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return int(self.state["stream"]["step"])
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Parameters
+    ----------
+    folder : Path
+    ranks : Ranks
+    keep : int
+        Newest checkpoints kept.
+    """
+
+    def __init__(self, folder: Path, ranks: Ranks, keep: int) -> None:
+        self.folder, self._ranks, self._keep = folder, ranks, keep
+
+    def save(self, engine: Engine, state: dict[str, Any]) -> None:
+        """Save model, optimizer and ``state``, whose ``stream.step`` names the checkpoint. Collective."""
+        name = checkpoint_name(state["stream"]["step"])
+        working = f".{name}.partial"
+        if self._ranks.rank == 0:
+            shutil.rmtree(self.folder / working, ignore_errors=True)
+        dist.barrier()
+        engine.save(self.folder, working)
+        dist.barrier()
+        if self._ranks.rank == 0:
+            self._publish(working, name, {**state, "world_size": self._ranks.world_size})
+        dist.barrier()
+
+    def load(self, engine: Engine, device: torch.device) -> Checkpoint | None:
+        """Load the newest checkpoint every rank can read; None when there is none. Collective.
+
+        Raises
+        ------
+        CheckpointError
+            When there are checkpoints but none can be read, or the world size differs.
+        """
+        candidates: list[str] = broadcast([path.name for path in list_checkpoints(self.folder)])
+        problems = []
+        for name in candidates:
+            try:
+                checkpoint = read_checkpoint(self.folder / name)
+                self._check_world_size(checkpoint)
+                engine.load(self.folder, name)
+                problem = None
+            except (CheckpointError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+                problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if not any_rank(problem is not None, device):
+                return checkpoint
+            problems.append(problem or "another rank could not read its part")
+            log.warning("checkpoint %s cannot be used (%s); trying the one before", name, problems[-1])
+        if candidates:
+            raise CheckpointError(f"no checkpoint in {self.folder} can be used; the newest: {problems[0]}")
+        return None
+
+    def _publish(self, working: str, name: str, state: dict[str, Any]) -> None:
+        folder = self.folder / working
+        sizes = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+        write_json(folder / STATE_FILE, {**state, "files": sizes})
+        if (self.folder / name).exists():  # a rerun of steps after a fallback: the newer one counts
+            shutil.rmtree(self.folder / name)
+        os.replace(folder, self.folder / name)
+        write_atomic(self.folder / "latest", name + "\n")
+        for old in list_checkpoints(self.folder)[self._keep :]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _check_world_size(self, checkpoint: Checkpoint) -> None:
+        saved = checkpoint.state["world_size"]
+        if saved != self._ranks.world_size:
+            raise CheckpointError(
+                f"it was saved by {saved} ranks, this job has {self._ranks.world_size}; start with {saved} ranks"
+            )
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the folder name of the checkpoint after ``step`` steps."""
+    return f"step-{step:08d}"
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return published checkpoints, newest first; unpublished ones do not count."""
+    return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read ``run.json`` and check that every file it lists is there with its size.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the file that is missing or truncated.
+    """
+    try:
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        files = state["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / STATE_FILE} cannot be read: {error}") from None
+    for name, size in files.items():
+        path = folder / name
+        found = path.stat().st_size if path.exists() else None
+        if found != size:
+            raise CheckpointError(
+                f"{path} is {'missing' if found is None else f'{found} bytes'}, expected {size} bytes"
+            )
+    return Checkpoint(folder, state)

@@ -1,0 +1,208 @@
+"""What a run learns, from what, for how long. How the hardware does it stands in the DeepSpeed file.
+
+Fields are documented where they are declared; ``launch/configs/*.yaml`` are examples. Numbers of steps are optimizer
+steps, budgets are tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from autoscale_ds.errors import ConfigError
+from autoscale_ds.models import PRESETS, GPT2Config
+from autoscale_ds.stream.planner import WhenExhausted
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which tokens, in what portions."""
+
+    corpus: str
+    """Folder with ``corpus.json``."""
+    sequence_length: int = 1024
+    global_batch: int = 80
+    """Sequences an optimizer step, over all ranks and micro-batches."""
+    max_epochs: float | Mapping[str, float] | None = None
+    """Passes allowed over a domain (a number for all, or by name); null is without limit."""
+    when_exhausted: WhenExhausted = "stop"
+    workers: int = 0
+    """Reader processes a rank. 0 reads in the training process, which suits a local disk."""
+    prefetch: int = 2
+    """Steps each worker reads ahead; new weights wait for them."""
+    log_samples: bool = False
+    """Write what each rank consumed to ``RUN/samples/``, as ``tools/replay_stream.py`` prints it."""
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """How the domains are weighted at the start, and how often new weights are looked for."""
+
+    weights: str | Mapping[str, float] = "uniform"
+    """``uniform``, ``proportional`` (to training tokens), a weights.json, or a number for every domain."""
+    poll_seconds: float = 1.0
+    """Rank 0 looks into the inbox this often, between steps."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A preset and what differs from it; see ``GPT2Config``."""
+
+    preset: str | None = None
+    layers: int | None = None
+    heads: int | None = None
+    width: int | None = None
+    context: int | None = None
+    """null: the sequence length."""
+    vocabulary: int | None = None
+    """null: the tokenizer's."""
+    dropout: float = 0.0
+    activation_checkpointing: bool = False
+    loss_chunk_tokens: int = 4096
+    compile: bool = False
+    """torch.compile: slower to start, faster after."""
+
+    def build(self, sequence_length: int, vocabulary: int) -> GPT2Config:
+        """Return the model's shape; raises ConfigError when the corpus does not fit it."""
+        if self.preset is not None and self.preset not in PRESETS:
+            raise ConfigError(f"model.preset is {self.preset!r}, expected one of {', '.join(PRESETS)}")
+        shape: dict[str, Any] = {
+            "context": sequence_length,
+            "vocabulary": vocabulary,
+            **PRESETS.get(self.preset or "", {}),
+        }
+        fields = [f.name for f in dataclasses.fields(GPT2Config)]
+        shape.update({name: getattr(self, name) for name in fields if getattr(self, name) is not None})
+        missing = [name for name in ("layers", "heads", "width") if name not in shape]
+        if missing:
+            raise ConfigError(f"model.{missing[0]} is missing: give it, or a model.preset ({', '.join(PRESETS)})")
+        config = GPT2Config(**shape)
+        if config.context < sequence_length:
+            raise ConfigError(f"model.context {config.context} is shorter than data.sequence_length {sequence_length}")
+        if config.vocabulary < vocabulary:
+            raise ConfigError(f"model.vocabulary {config.vocabulary} is smaller than the tokenizer's {vocabulary}")
+        return config
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW; weight decay on matrices and embeddings, none on biases and norms."""
+
+    learning_rate: float = 2e-4
+    betas: tuple[float, ...] = (0.9, 0.95)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    clip_norm: float | None = 1.0
+    """Largest gradient norm; null is off."""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Learning rate over tokens: linear warm-up, then one of three shapes. See ``schedule.learning_rate``."""
+
+    kind: Literal["cosine", "linear", "constant_with_cooldown"] = "cosine"
+    warmup_tokens: float = 0.0
+    cooldown_tokens: float = 0.0
+    """For ``constant_with_cooldown``: how long the final linear descent is."""
+    final_fraction: float = 0.1
+    """Learning rate at the end, as a fraction of the peak."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Validation loss by domain, on the same windows every time."""
+
+    every_steps: int | None = 500
+    windows_per_domain: int = 64
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save. The last step, a signal and Ctrl-C always save."""
+
+    every_steps: int | None = 1000
+    keep: int = 3
+    """Newest checkpoints kept; null would fill the disk, so there is always a number."""
+
+
+@dataclass(frozen=True)
+class FaultConfig:
+    """What to do with a step whose loss is not finite, or above ``loss_limit``."""
+
+    policy: Literal["skip", "rollback", "stop"] = "skip"
+    """``skip`` leaves out the update; ``rollback`` returns to the last checkpoint and leaves it out there."""
+    loss_limit: float | None = None
+    """Nats a token; null only catches losses that are not finite."""
+    max_skips: int = 10
+    """More than this many in one run stop it: the fault is not an accident."""
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """What is written how often."""
+
+    every_steps: int = 10
+    tensorboard: bool = True
+    peak_flops: float | None = None
+    """Peak of one device in FLOP/s, for MFU; null takes the figure of known GPUs."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The whole of ``launch/configs/*.yaml``."""
+
+    run: str
+    """Run folder: configuration, metrics, journal and checkpoints of this run."""
+    budget_tokens: float
+    """Training stops after this many tokens, rounded down to whole steps."""
+    data: DataConfig
+    model: ModelConfig
+    seed: int = 0
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    faults: FaultConfig = field(default_factory=FaultConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        _at_least(1, "data.sequence_length", self.data.sequence_length)
+        _at_least(1, "data.global_batch", self.data.global_batch)
+        _at_least(0, "data.workers", self.data.workers)
+        _at_least(1, "data.prefetch", self.data.prefetch)
+        _at_least(1, "logging.every_steps", self.logging.every_steps)
+        _at_least(1, "evaluation.every_steps", self.evaluation.every_steps)
+        _at_least(1, "evaluation.windows_per_domain", self.evaluation.windows_per_domain)
+        _at_least(1, "checkpoints.every_steps", self.checkpoints.every_steps)
+        _at_least(1, "checkpoints.keep", self.checkpoints.keep)
+        _at_least(0, "schedule.warmup_tokens", self.schedule.warmup_tokens)
+        _at_least(0, "schedule.cooldown_tokens", self.schedule.cooldown_tokens)
+        _at_least(0, "schedule.final_fraction", self.schedule.final_fraction)
+        _at_least(0, "optimizer.learning_rate", self.optimizer.learning_rate)
+        _at_least(0, "optimizer.weight_decay", self.optimizer.weight_decay)
+        _at_least(0, "mixture.poll_seconds", self.mixture.poll_seconds)
+        if len(self.optimizer.betas) != 2:
+            raise ConfigError(f"optimizer.betas is {list(self.optimizer.betas)}, expected two numbers")
+        if self.total_steps < 1:
+            raise ConfigError(
+                f"budget_tokens {self.budget_tokens:g} is less than one step of {self.tokens_per_step} tokens "
+                "(data.global_batch x data.sequence_length)"
+            )
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens an optimizer step."""
+        return self.data.global_batch * self.data.sequence_length
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in the budget."""
+        return int(self.budget_tokens // self.tokens_per_step)
+
+
+def _at_least(least: float, name: str, value: float | None) -> None:
+    if value is not None and not value >= least:
+        raise ConfigError(f"{name} is {value}, expected at least {least}")

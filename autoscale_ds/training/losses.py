@@ -1,0 +1,60 @@
+"""The loss of a step by domain, from the tokens of the step itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What all ranks know after a step's micro-batches.
+
+    Attributes
+    ----------
+    sums, counts : list of float
+        Loss in nats summed over tokens, and tokens, for each domain.
+    stop, proposals : bool
+        Whether some rank was told to stop, and whether rank 0 has proposals of weights.
+    """
+
+    sums: list[float]
+    counts: list[float]
+    stop: bool
+    proposals: bool
+
+    @property
+    def loss(self) -> float:
+        """Mean loss in nats a token; not finite if any token's is not."""
+        return sum(self.sums) / sum(self.counts)
+
+
+class LossTally:
+    """Adds up per-token losses by domain over micro-batches, then over ranks in one small all-reduce.
+
+    Float64, so that the order of additions is below what is printed. The reduction carries the two flags along: ranks
+    agree every step on stopping and swapping without a message of its own.
+    """
+
+    def __init__(self, num_domains: int, device: torch.device) -> None:
+        self._box = torch.zeros(2 * num_domains + 2, dtype=torch.float64, device=device)
+        self._num_domains = num_domains
+
+    def add(self, losses: Tensor, domains: Tensor) -> None:
+        """Add per-token losses (samples, time) of samples whose domains are (samples,)."""
+        sums = losses.detach().double().sum(dim=1)
+        self._box.index_add_(0, domains, sums)
+        tokens = torch.full_like(sums, losses.shape[1])
+        self._box.index_add_(0, domains + self._num_domains, tokens)
+
+    def reduce(self, stop: bool, proposals: bool) -> StepReport:
+        """Return the sums over all ranks and start again from zero. Collective."""
+        self._box[-2], self._box[-1] = float(stop), float(proposals)
+        dist.all_reduce(self._box)
+        values = self._box.tolist()
+        self._box.zero_()
+        m = self._num_domains
+        return StepReport(values[:m], values[m : 2 * m], stop=values[-2] > 0, proposals=values[-1] > 0)

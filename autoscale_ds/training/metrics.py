@@ -1,0 +1,143 @@
+"""What a run writes about itself: ``metrics.jsonl`` and the same to TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoscale_ds.files import write_atomic
+from autoscale_ds.training.losses import StepReport
+
+log = logging.getLogger(__name__)
+
+# Dense bf16 peak, FLOP/s, by a part of the device's name (vendor data sheets).
+_PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
+
+
+class MetricsWriter:
+    """Appends one JSON line a record; of one run, on rank 0.
+
+    Parameters
+    ----------
+    path : Path
+        ``metrics.jsonl``. Records of steps after ``resume_step`` are dropped: those steps are done again.
+    resume_step : int
+    tensorboard : Path or None
+        Folder for TensorBoard events.
+    """
+
+    def __init__(self, path: Path, resume_step: int, tensorboard: Path | None) -> None:
+        _drop_after(path, resume_step)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        self._board = _open_board(tensorboard, resume_step) if tensorboard else None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Write one record; ``step`` and ``kind`` are its first two keys."""
+        self._file.write(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in _scalars(record):
+                self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+class Interval:
+    """The steps since the last log line, added up.
+
+    ``state`` and the constructor's argument carry it through a checkpoint, so that a resumed run logs the same lines.
+    """
+
+    def __init__(self, num_domains: int, state: Mapping[str, Any] | None = None) -> None:
+        self.sums: list[float] = list(state["sums"]) if state else [0.0] * num_domains
+        self.counts: list[float] = list(state["counts"]) if state else [0.0] * num_domains
+        self.seconds = 0.0
+        self.timed_tokens = 0.0
+
+    def add(self, report: StepReport, seconds: float) -> None:
+        """Add one step and the wall time it took."""
+        self.sums = [a + b for a, b in zip(self.sums, report.sums, strict=True)]
+        self.counts = [a + b for a, b in zip(self.counts, report.counts, strict=True)]
+        self.seconds += seconds
+        self.timed_tokens += sum(report.counts)
+
+    def state(self) -> dict[str, list[float]]:
+        """Return what the next log line needs of the past."""
+        return {"sums": self.sums, "counts": self.counts}
+
+    def figures(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return mean loss, loss by domain, and each domain's realised share of the tokens."""
+        by_domain = list(zip(names, self.sums, self.counts, strict=True))
+        total = sum(self.counts)
+        return {
+            "loss": sum(self.sums) / total,
+            "domain_loss": {name: loss / count for name, loss, count in by_domain if count},
+            "realised": {name: count / total for name, _, count in by_domain},
+        }
+
+
+def read_metrics(path: str | Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """Return the records of a ``metrics.jsonl``, of one kind if given; a torn last line is left out."""
+    text = Path(path).read_text(encoding="utf-8")
+    records = [json.loads(line) for line in text.split("\n")[:-1]]
+    return [record for record in records if kind is None or record["kind"] == kind]
+
+
+def peak_flops(device: torch.device, given: float | None) -> float | None:
+    """Return the device's peak in FLOP/s; None where it is not known, and then MFU is not reported."""
+    if given is not None or device.type != "cuda":
+        return given
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in _PEAK_FLOPS.items() if part in name), None)
+
+
+def memory_gigabytes(device: torch.device) -> float:
+    """Return the peak of this process so far: on the GPU, or resident memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def _drop_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        write_atomic(path, "".join(kept))
+
+
+def _open_board(folder: Path, resume_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        log.warning("tensorboard is not installed: only metrics.jsonl is written")
+        return None
+    return SummaryWriter(str(folder), purge_step=resume_step + 1)
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with null for numbers JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _scalars(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and name != "step":
+            yield f"{prefix}{name}", float(value)

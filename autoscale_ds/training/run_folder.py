@@ -1,0 +1,124 @@
+"""The folder of a run: where things lie, who owns it, and whether a restart still means the same run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from autoscale_ds import config as configuration
+from autoscale_ds.errors import ConfigError
+from autoscale_ds.files import write_atomic, write_json
+from autoscale_ds.stream.proposals import Inbox
+from autoscale_ds.training.config import RunConfig
+
+# What must not change between starts of one run: with any of these different, its checkpoints and its data order
+# mean something else.
+_IDENTITY = ("seed", "model", "data.sequence_length", "data.global_batch")
+
+
+class RunFolder:
+    """Paths of a run, and the lock of the job that owns it.
+
+    Attributes
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock: IO[str] | None = None
+
+    @property
+    def journal(self) -> Path:
+        """Accepted events."""
+        return self.path / "mixture" / "journal.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line a logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Folder of what each rank consumed."""
+        return self.path / "samples"
+
+    @property
+    def inbox(self) -> Inbox:
+        """Proposals of weights."""
+        return Inbox(self.path)
+
+    def acquire(self) -> None:
+        """Create the folder and become its only job; rank 0 only.
+
+        Raises
+        ------
+        ConfigError
+            When another job runs in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open as long as the job lives
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise ConfigError(
+                f"{self.path} belongs to a job that is running ({lock.read().strip() or 'unknown'}); "
+                "wait for it, or give this one another run=FOLDER"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        lock.flush()
+        self._lock = lock
+        for folder in (self.checkpoints, self.samples):
+            folder.mkdir(exist_ok=True)
+        self.inbox.create()
+
+    def record(self, run: RunConfig, ds_config: dict[str, Any]) -> None:
+        """Write both resolved configurations; refuse a restart that would be another run.
+
+        Raises
+        ------
+        ConfigError
+            Naming the value that changed.
+        """
+        path = self.path / "config.yaml"
+        if path.exists() and any(self.checkpoints.iterdir()):
+            before = yaml.safe_load(path.read_text(encoding="utf-8"))
+            for name in _IDENTITY:
+                old, new = _lookup(before, name), _lookup(configuration.to_dict(run), name)
+                if old != new:
+                    raise ConfigError(
+                        f"{name} is {_short(new)}, but the run in {self.path} was started with {_short(old)}; "
+                        "restore it, or give run=ANOTHER_FOLDER"
+                    )
+        write_atomic(path, configuration.to_yaml(run))
+        write_json(self.path / "ds_config.json", ds_config)
+
+
+def load_run_config(run: str | Path) -> RunConfig:
+    """Return the configuration a run folder was last started with."""
+    path = Path(run) / "config.yaml"
+    if not path.exists():
+        raise ConfigError(f"{run} is no run folder: it has no config.yaml; give the folder launch/train.py printed")
+    return configuration.load(RunConfig, path)
+
+
+def _lookup(tree: Any, dotted: str) -> Any:
+    for key in dotted.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value, default=str)

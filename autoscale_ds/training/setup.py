@@ -1,0 +1,118 @@
+"""From a configuration to the parts of a run: weights, planner, journal, and what is printed before step 0."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autoscale_ds.corpus import Corpus
+from autoscale_ds.errors import CheckpointError, ConfigError
+from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.mixture.weights import read_weights
+from autoscale_ds.models import GPT2Config
+from autoscale_ds.stream.dataset import count_windows
+from autoscale_ds.stream.journal import Event, Journal
+from autoscale_ds.stream.planner import MixturePlanner, StreamSpec
+from autoscale_ds.training.config import DataConfig, RunConfig
+from autoscale_ds.training.ds_config import precision, zero_stage
+from autoscale_ds.training.hot_swap import first_event
+
+log = logging.getLogger(__name__)
+
+
+def initial_weights(asked: str | Mapping[str, float], corpus: Corpus) -> DomainWeights:
+    """Return the weights a run starts with: by rule, from a weights.json, or as given by name."""
+    if asked == "uniform":
+        return DomainWeights.uniform(corpus.domains)
+    if asked == "proportional":
+        tokens = {name: float(sum(s.tokens for s in corpus.shards(name))) for name in corpus.domains}
+        return DomainWeights.normalised(tokens)
+    weights = read_weights(asked) if isinstance(asked, str) else DomainWeights(asked)
+    weights.check_domains(corpus.domains)
+    return weights
+
+
+def stream_spec(run: RunConfig, corpus: Corpus) -> StreamSpec:
+    """Return what fixes the data order of a run besides its journal."""
+    return StreamSpec(
+        seed=run.seed,
+        global_batch=run.data.global_batch,
+        num_windows=count_windows(corpus, run.data.sequence_length),
+        max_epochs=_max_epochs(run.data, corpus.domains),
+        when_exhausted=run.data.when_exhausted,
+    )
+
+
+def open_journal(journal: Journal, run: RunConfig, corpus: Corpus) -> list[str]:
+    """Begin or repair the run's journal and return its lines; only the owner of the run may call this.
+
+    Raises
+    ------
+    ConfigError
+        When the configuration's weights are no longer those the run was started with.
+    """
+    if journal.repair():
+        log.warning("the last line of %s was torn by a crash and has been removed", journal.path)
+    weights = initial_weights(run.mixture.weights, corpus)
+    if not journal.events:
+        reason = run.mixture.weights if isinstance(run.mixture.weights, str) else "given"
+        journal.append(first_event(weights, f"mixture.weights: {reason}"))
+    elif any(weights[name] != weight for name, weight in journal.events[0].weights.items()):
+        raise ConfigError(
+            f"mixture.weights is no longer what this run was started with ({journal.path}); "
+            "change the weights of a run with tools/swap_weights.py, or start another with run=ANOTHER_FOLDER"
+        )
+    return [event.to_json() for event in journal.events]
+
+
+def check_journal_copy(journal: list[Event], copy: list[dict[str, Any]]) -> None:
+    """Raise CheckpointError unless the run's journal continues the copy a checkpoint carries."""
+    if journal[: len(copy)] != [Event.from_json(event) for event in copy]:
+        raise CheckpointError(
+            "the run's mixture/journal.jsonl does not continue the checkpoint's copy of it (run.json); the data order "
+            "cannot be continued: put the copy's events back into the file"
+        )
+
+
+def describe(run: RunConfig, ds_config: Mapping[str, Any], shape: GPT2Config, ranks: int) -> list[str]:
+    """Return the arithmetic of a run, printed before step 0."""
+    micro, accumulation = ds_config["train_micro_batch_size_per_gpu"], ds_config["gradient_accumulation_steps"]
+    tokens = run.total_steps * run.tokens_per_step
+    return [
+        f"model      {shape.layers} layers x {shape.width} wide x {shape.heads} heads, vocabulary {shape.vocabulary:,} "
+        f"(stored {shape.padded_vocabulary:,}): {shape.num_parameters:,} parameters, "
+        f"{shape.flops_per_token(run.data.sequence_length) / 1e9:.3g} GFLOP per token",
+        f"hardware   {ranks} data-parallel rank{'s' if ranks > 1 else ''}, ZeRO stage {zero_stage(ds_config)}, "
+        f"{precision(ds_config)}",
+        f"batch      micro-batch {micro} x accumulation {accumulation} x ranks {ranks} = "
+        f"{run.data.global_batch} sequences; x {run.data.sequence_length} = {run.tokens_per_step:,} tokens a step",
+        f"budget     {run.total_steps:,} steps = {tokens:,} tokens",
+    ]
+
+
+def describe_domains(run: RunConfig, planner: MixturePlanner, weights: DomainWeights) -> list[str]:
+    """Return tokens and epochs planned by domain for the rest of the run, if the weights stay as they are."""
+    tokens_left = (run.total_steps - planner.next_step) * run.tokens_per_step
+    lines = []
+    for name in planner.names:
+        weight, windows = weights.get(name, 0.0), planner.spec.num_windows[name]
+        planned = weight * tokens_left
+        epochs = planned / (windows * run.data.sequence_length) if windows else 0.0
+        lines.append(f"  {name:<20} weight {weight:8.5f}   {planned:16,.0f} tokens   {epochs:8.2f} epochs")
+    for coming in planner.forecast(weights, run.total_steps):
+        lines.append(f"  {coming.domain} completes epoch {coming.epoch:g} at step {coming.step:,}")
+    return lines
+
+
+def _max_epochs(data: DataConfig, domains: list[str]) -> dict[str, float]:
+    asked = data.max_epochs
+    if asked is None:
+        return {}
+    if isinstance(asked, Mapping):
+        unknown = sorted(set(asked) - set(domains))
+        if unknown:
+            raise ConfigError(f"data.max_epochs names {unknown[0]!r}; the domains are: {', '.join(domains)}")
+        return dict(asked)
+    return dict.fromkeys(domains, float(asked))

@@ -1,0 +1,319 @@
+"""The training loop, in the order things happen: data, forward, backward, step, log, swap, evaluate, save."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from autoscale_ds.corpus import Corpus
+from autoscale_ds.evaluation.perplexity import ValidationSet, evaluate, validation_figures
+from autoscale_ds.models import GPT2, initialise
+from autoscale_ds.stream.dataset import MixtureStream, StepBatch, open_windows
+from autoscale_ds.stream.journal import Event, Journal
+from autoscale_ds.stream.planner import MixturePlanner
+from autoscale_ds.stream.samples import SampleLog
+from autoscale_ds.training import setup
+from autoscale_ds.training.checkpoints import Checkpoints, checkpoint_name, list_checkpoints
+from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.distributed import Ranks, any_rank, on_rank_zero
+from autoscale_ds.training.engine import Engine
+from autoscale_ds.training.faults import FaultGuard
+from autoscale_ds.training.hot_swap import HotSwap
+from autoscale_ds.training.losses import LossTally, StepReport
+from autoscale_ds.training.metrics import Interval, MetricsWriter, memory_gigabytes, peak_flops, read_metrics
+from autoscale_ds.training.run_folder import RunFolder
+from autoscale_ds.training.schedule import learning_rate
+from autoscale_ds.training.signals import REQUEUE_EXIT_CODE, StopRequest
+
+log = logging.getLogger(__name__)
+
+
+class RollBack(Exception):
+    """A step was bad and the policy is to return to the last checkpoint."""
+
+
+class Trainer:
+    """One run on one rank.
+
+    Parameters
+    ----------
+    run : RunConfig
+    ds_config : mapping
+        Resolved, see ``ds_config.resolve``.
+    ranks : Ranks
+    device : torch.device
+    on_record : callable
+        Given every metrics record on rank 0: the terminal's progress bar.
+
+    Attributes
+    ----------
+    step : int
+        Optimizer steps done.
+    stream : MixtureStream
+        The batches still to come.
+    """
+
+    # What has a position in the run; built anew by every restore.
+    step: int
+    stream: MixtureStream
+    _journal: Journal  # rank 0 only
+    _events: list[Event]
+    _swap: HotSwap
+    _faults: FaultGuard
+    _tally: LossTally
+    _interval: Interval
+    _samples: SampleLog
+    _metrics: MetricsWriter | None
+    _evaluated: set[int]
+
+    def __init__(
+        self,
+        run: RunConfig,
+        ds_config: Mapping[str, Any],
+        ranks: Ranks,
+        device: torch.device,
+        on_record: Callable[[Mapping[str, Any]], None] = lambda record: None,
+    ) -> None:
+        self.run, self.ranks, self.device, self._on_record = run, ranks, device, on_record
+        self.folder = RunFolder(run.run)
+        on_rank_zero(lambda: self._take_folder(ds_config))
+        self.corpus = Corpus(run.data.corpus)
+        self.spec = setup.stream_spec(run, self.corpus)
+        shape = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
+        for line in setup.describe(run, ds_config, shape, ranks.data_parallel_size):
+            log.info(line)
+        model = GPT2(shape)
+        initialise(model, run.seed)
+        self.engine = Engine(model.to(device), run, ds_config)
+        self.validation = ValidationSet(self.corpus, run.data.sequence_length, run.evaluation.windows_per_domain)
+        self.checkpoints = Checkpoints(self.folder.checkpoints, ranks, run.checkpoints.keep)
+        self._flops_per_token = shape.flops_per_token(run.data.sequence_length)
+        self._peak_flops = peak_flops(device, run.logging.peak_flops)
+        self._stop = StopRequest()
+
+    def fit(self) -> int:
+        """Train to the end of the budget and return the exit code: 0, or the requeue code when told to stop."""
+        self._stop.install()
+        while True:
+            self._restore()
+            try:
+                return self._loop()
+            except RollBack:
+                log.warning("returning to the last checkpoint")
+            finally:
+                self._close_files()
+
+    def _loop(self) -> int:
+        """Train from the restored step on."""
+        run = self.run
+        if not self._evaluate_if_due():
+            return self._leave()
+        began = time.perf_counter()
+        for batch in self.stream:
+            # data was read ahead; forward, backward, update
+            report = self._train_step(batch)
+            self.step = batch.plan.step + 1
+
+            # log
+            self._interval.add(report, time.perf_counter() - began)
+            self._samples.write(batch.plan)
+            if self.step % run.logging.every_steps == 0 or self.step == run.total_steps:
+                self._log_interval()
+
+            # swap
+            if report.proposals:
+                for event in self._swap.take_up():
+                    self._log_swap(event)
+
+            # stop, evaluate, save
+            if report.stop or not self._evaluate_if_due():
+                return self._leave()
+            if run.checkpoints.every_steps is not None and self.step % run.checkpoints.every_steps == 0:
+                self._save()
+            began = time.perf_counter()
+        return self._finish()
+
+    def _train_step(self, batch: StepBatch) -> StepReport:
+        """Do one optimizer step, or leave out its update when the loss is bad."""
+        engine, step = self.engine, batch.plan.step
+        if self.run.model.dropout:
+            torch.manual_seed(hash((self.run.seed, step, self.ranks.rank)))
+        engine.set_learning_rate(self._learning_rate(step))
+        tokens = batch.tokens.to(self.device, non_blocking=True).split(engine.micro_batch)
+        domains = batch.domains.to(self.device, non_blocking=True).split(engine.micro_batch)
+        for micro, its_domains in zip(tokens[:-1], domains[:-1], strict=True):
+            self._forward_backward(micro, its_domains)
+            engine.micro_step()
+        self._forward_backward(tokens[-1], domains[-1])
+        report = self._tally.reduce(self._stop.requested, self._swap.waiting())
+        fault = self._faults.judge(step, report)
+        if fault:
+            engine.skip_update()
+        engine.micro_step()
+        if fault == "rollback":
+            raise RollBack
+        return report
+
+    def _forward_backward(self, tokens: torch.Tensor, domains: torch.Tensor) -> None:
+        losses = self.engine.losses(tokens[:, :-1], tokens[:, 1:])
+        self._tally.add(losses, domains)
+        self.engine.backward(losses.mean())
+
+    def _learning_rate(self, step: int) -> float:
+        run = self.run
+        budget = run.total_steps * run.tokens_per_step
+        # One step of warm-up already has a rate: the first update would otherwise do nothing.
+        return learning_rate((step + 1) * run.tokens_per_step, budget, run.optimizer.learning_rate, run.schedule)
+
+    # -- beginning and end --------------------------------------------------------------------------------------
+
+    def _take_folder(self, ds_config: Mapping[str, Any]) -> None:
+        self.folder.acquire()
+        self.folder.record(self.run, dict(ds_config))
+
+    def _restore(self) -> None:
+        """Build everything that has a position in the run, at the newest checkpoint or at step 0."""
+        run, ranks = self.run, self.ranks
+        events = [Event.from_json(line) for line in on_rank_zero(self._open_journal)]
+        planner = MixturePlanner(self.spec, events)
+        checkpoint = self.checkpoints.load(self.engine, self.device)
+        state: dict[str, Any] = checkpoint.state if checkpoint else {}
+        if checkpoint:
+            setup.check_journal_copy(events, state["journal"])
+            planner.restore(state["stream"])
+            log.info("resuming from %s", checkpoint.folder)
+        self.step = planner.next_step
+        self._events = events
+        self.stream = MixtureStream(
+            planner,
+            open_windows(self.corpus, planner.names, run.data.sequence_length),
+            until_step=run.total_steps,
+            rank=ranks.data_parallel_rank,
+            world_size=ranks.data_parallel_size,
+            workers=run.data.workers,
+            prefetch=run.data.prefetch,
+            pin_memory=self.device.type == "cuda",
+        )
+        journal = self._journal if ranks.rank == 0 else None
+        self._swap = HotSwap(self.folder.inbox, journal, planner, run.tokens_per_step, run.mixture.poll_seconds)
+        self._faults = FaultGuard(self.folder.path, run.faults, ranks)
+        self._tally = LossTally(len(planner.names), self.device)
+        self._interval = Interval(len(planner.names), state.get("interval"))
+        self._open_files()
+        self._say_domains()
+        if checkpoint is None and run.faults.policy == "rollback":
+            self._save()  # so that there is always something to return to
+
+    def _open_journal(self) -> list[str]:
+        self._journal = Journal(self.folder.journal)
+        return setup.open_journal(self._journal, self.run, self.corpus)
+
+    def _open_files(self) -> None:
+        run, names = self.run, self.stream.planner.names
+        rank = self.ranks.data_parallel_rank
+        self._samples = SampleLog(self.folder.samples, rank, names, self.step, run.data.log_samples)
+        self._metrics = None
+        if self.ranks.rank == 0:
+            board = self.folder.path / "tensorboard" if run.logging.tensorboard else None
+            self._metrics = MetricsWriter(self.folder.metrics, self.step, board)
+        self._evaluated = on_rank_zero(lambda: {r["step"] for r in read_metrics(self.folder.metrics, "validation")})
+
+    def _close_files(self) -> None:
+        self._samples.close()
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def _save(self) -> None:
+        self.checkpoints.save(
+            self.engine,
+            {
+                "stream": self.stream.state(),
+                "journal": [json.loads(event.to_json()) for event in self._events],
+                "interval": self._interval.state(),
+                "tokens": self.step * self.run.tokens_per_step,
+            },
+        )
+
+    def _leave(self) -> int:
+        """Save and end early: told to stop."""
+        self._save()
+        log.warning("stopped at step %s, saved; the same command continues", f"{self.step:,}")
+        return REQUEUE_EXIT_CODE
+
+    def _finish(self) -> int:
+        """Evaluate and save at the end of the budget, or of the data."""
+        if self.stream.end:
+            log.warning("the data ended the run: %s", self.stream.end)
+        newest = list_checkpoints(self.folder.checkpoints)[:1]
+        if not self._evaluate_if_due(force=True):
+            return self._leave()
+        if not any_rank(bool(newest) and newest[0].name == checkpoint_name(self.step), self.device):
+            self._save()
+        return 0
+
+    # -- what is said -------------------------------------------------------------------------------------------
+
+    def _evaluate_if_due(self, force: bool = False) -> bool:
+        """Evaluate when the step asks for it and it was not done yet; return False when interrupted."""
+        every = self.run.evaluation.every_steps
+        due = force or (every is not None and self.step % every == 0)
+        if not due or self.step in self._evaluated or not len(self.validation):
+            return True
+        self.engine.set_mode(training=False)
+        scores = evaluate(
+            self.engine.losses,
+            self.validation,
+            self.device,
+            self.ranks.data_parallel_rank,
+            self.ranks.data_parallel_size,
+            self.engine.micro_batch,
+            interrupted=lambda: any_rank(self._stop.requested, self.device),
+        )
+        self.engine.set_mode(training=True)
+        if scores is None:
+            return False
+        self._evaluated.add(self.step)
+        self._record("validation", validation_figures(scores))
+        return True
+
+    def _log_interval(self) -> None:
+        interval, run = self._interval, self.run
+        rate = interval.timed_tokens / interval.seconds
+        peak = self._peak_flops
+        self._record(
+            "train",
+            {
+                **interval.figures(self.stream.planner.names),
+                "weights": self.stream.weights,
+                "gradient_norm": self.engine.gradient_norm,
+                "learning_rate": self._learning_rate(self.step - 1),
+                "tokens_per_second": rate,
+                "mfu": self._flops_per_token * rate / (peak * self.ranks.world_size) if peak else None,
+                "step_seconds": interval.seconds * run.tokens_per_step / interval.timed_tokens,
+                "memory_gigabytes": memory_gigabytes(self.device),
+            },
+        )
+        self._interval = Interval(len(self.stream.planner.names))
+
+    def _log_swap(self, event: Event) -> None:
+        self._events.append(event)
+        self._record("swap", json.loads(event.to_json()))
+        log.info("weights version %d from step %d: %s", event.version, event.effective_step, event.reason or "-")
+        self._say_domains(event)
+
+    def _say_domains(self, event: Event | None = None) -> None:
+        weights = (event or self._events[-1]).weights
+        for line in setup.describe_domains(self.run, self.stream.planner, weights):
+            log.info(line)
+
+    def _record(self, kind: str, figures: Mapping[str, Any]) -> None:
+        if self._metrics is None:
+            return
+        record = {"kind": kind, "step": self.step, "tokens": self.step * self.run.tokens_per_step, **figures}
+        self._metrics.write(record)
+        self._on_record(record)

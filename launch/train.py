@@ -1,0 +1,132 @@
+r"""Train a language model on a mixture of domains.
+
+    deepspeed launch/train.py --deepspeed_config ds_configs/zero2_bf16.json --config launch/configs/gpt2_large.yaml
+    deepspeed --num_gpus 2 launch/train.py --deepspeed_config ds_configs/zero1_cpu.json \
+        --config launch/configs/micro.yaml
+    torchrun --nproc-per-node 8 launch/train.py --deepspeed_config ... --config ... seed=1 optimizer.learning_rate=3e-4
+    python launch/train.py --deepspeed_config ds_configs/zero1_cpu.json --config launch/configs/micro.yaml   (one rank)
+
+Any value of the configuration can be overridden as key=value. The same command resumes a run from its newest
+checkpoint. SIGTERM, SIGUSR1 or Ctrl-C save and end it with exit code 75 ("try again later"). While it runs, change
+its weights with tools/swap_weights.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from autoscale_ds import cli, config
+from autoscale_ds.errors import AutoScaleError
+from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.ds_config import read_ds_config, resolve
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="what is learned: a YAML file, see launch/configs/")
+    parser.add_argument(
+        "--deepspeed_config", required=True, help="how the hardware does it: a JSON file, see ds_configs/"
+    )
+    parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; not needed")
+    parser.add_argument("--quiet", action="store_true", help="warnings only, no progress bar")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.global_batch=256")
+    return parser.parse_args()
+
+
+class Terminal:
+    """What a person sees: messages, and on a terminal a progress bar; both on rank 0 only."""
+
+    def __init__(self, rank: int, quiet: bool, total_steps: int) -> None:
+        self._console = Console(stderr=True)
+        _start_logging(self._console, logging.WARNING if quiet or rank else logging.INFO)
+        self._total = total_steps
+        self._bar = Progress(
+            TextColumn("step"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=quiet or rank > 0 or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total_steps)
+        self._says_lines = not quiet and rank == 0 and not self._console.is_terminal
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Show one metrics record: on the bar, or as a line where there is no terminal."""
+        text = ""
+        if record["kind"] == "train":
+            text = f"loss {record['loss']:.4f}  {record['tokens_per_second']:,.0f} tokens/s"
+            self._bar.update(self._task, completed=record["step"], description=text)
+        elif record["kind"] == "validation":
+            by_domain = "  ".join(f"{name} {loss:.4f}" for name, loss in record["domain_loss"].items())
+            text = f"validation {record['loss']:.4f}   {by_domain}"
+            if not self._says_lines:
+                logging.getLogger("autoscale_ds").info("step %s  %s", f"{record['step']:,}", text)
+        if self._says_lines and text:
+            logging.getLogger("autoscale_ds").info("step %s/%s  %s", f"{record['step']:,}", f"{self._total:,}", text)
+
+    def __enter__(self) -> Terminal:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def _start_logging(console: Console, level: int) -> None:
+    """Send the package's messages to the terminal, above the bar, or as plain lines to a file."""
+    handler: logging.Handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    if console.is_terminal:
+        handler = RichHandler(level, console, show_path=False, show_level=False, log_time_format="%H:%M:%S")
+    logger = logging.getLogger("autoscale_ds")
+    logger.setLevel(level)
+    logger.addHandler(handler)
+    logger.propagate = False
+
+
+def read_configuration(arguments: argparse.Namespace, rank: int) -> tuple[RunConfig, dict[str, Any]]:
+    """Return both configurations, checked against each other; a mistake is said by rank 0 alone."""
+    try:
+        run = config.load(RunConfig, arguments.config, arguments.overrides)
+        world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        return run, resolve(read_ds_config(arguments.deepspeed_config), run, world_size)
+    except AutoScaleError:
+        if rank:
+            sys.exit(2)
+        raise
+
+
+def main() -> int:
+    """Read both files, join the other ranks, train."""
+    arguments = parse_arguments()
+    rank = int(os.environ.get("RANK", "0"))
+    run, ds_config = read_configuration(arguments, rank)
+    with Terminal(rank, arguments.quiet, run.total_steps) as terminal:
+        # Imported here: DeepSpeed takes seconds to load, a mistake in a file should not.
+        from autoscale_ds.training.distributed import ranks_from_environment
+        from autoscale_ds.training.engine import start_distributed, stop_distributed
+        from autoscale_ds.training.trainer import Trainer
+
+        ranks = ranks_from_environment()
+        device = start_distributed(ranks)
+        try:
+            return Trainer(run, ds_config, ranks, device, on_record=terminal.show).fit()
+        finally:
+            stop_distributed()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,45 @@
+"""What tests of several rooms share: small corpora with known content, and real training jobs."""
+
+import numpy as np
+import pytest
+
+from autoscale_ds.corpus import IndexedWriter, Manifest, ShardInfo, TokenizerInfo, file_sha256
+from autoscale_ds.corpus.indexed import shard_files
+
+VOCABULARY = 97
+
+
+def write_corpus(folder, tokens_by_domain, validation_tokens=600, seed=0):
+    """Write a finished corpus of random documents; each domain prefers its own tokens, so that losses differ.
+
+    A domain's training split lies in two shards, so that windows cross from one into the next.
+    """
+    domains = {}
+    for index, (name, tokens) in enumerate(tokens_by_domain.items()):
+        rng = np.random.default_rng([seed, index])
+        (folder / name).mkdir(parents=True)
+        first = _write_shard(folder, f"{name}/train-00000", tokens // 3, rng, index)
+        second = _write_shard(folder, f"{name}/train-00001", tokens - tokens // 3, rng, index)
+        held_out = _write_shard(folder, f"{name}/validation-00000", validation_tokens, rng, index)
+        domains[name] = {"train": (first, second), "validation": (held_out,)}
+    Manifest(TokenizerInfo("random", VOCABULARY, 0), domains).save(folder)
+    return folder
+
+
+def _write_shard(folder, prefix, tokens, rng, index):
+    favourites = np.arange(1 + 10 * index, 11 + 10 * index) % VOCABULARY
+    body = np.where(rng.random(tokens) < 0.7, rng.choice(favourites, tokens), rng.integers(1, VOCABULARY, tokens))
+    cuts = np.arange(0, tokens, 50)
+    with IndexedWriter(folder / prefix, np.dtype("<u2")) as writer:
+        for start in cuts:
+            document = body[start : start + 50].copy()
+            document[-1] = 0
+            writer.add_document(document)
+    sums = [file_sha256(path) for path in shard_files(folder / prefix)]
+    return ShardInfo(prefix, tokens, len(cuts), 4 * tokens, *sums)
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory):
+    """Three domains of 9,000, 5,000 and 2,000 training tokens."""
+    return write_corpus(tmp_path_factory.mktemp("corpus"), {"web": 9000, "code": 5000, "books": 2000})

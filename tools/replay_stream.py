@@ -1,0 +1,61 @@
+"""Print which samples a run reads at which step, from its seed and journal alone.
+
+    python tools/replay_stream.py RUN --steps 0:100
+
+One line a sample: step, slot in the global batch, domain, epoch, window. A run with data.log_samples=true writes what
+it consumed to RUN/samples/ in the same form; the two are identical.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from autoscale_ds import cli
+from autoscale_ds.corpus import Corpus
+from autoscale_ds.errors import ConfigError
+from autoscale_ds.stream.journal import read_events
+from autoscale_ds.stream.planner import MixturePlanner, StreamEnd
+from autoscale_ds.stream.samples import sample_lines
+from autoscale_ds.training.run_folder import load_run_config
+from autoscale_ds.training.setup import stream_spec
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--steps", required=True, metavar="A:B", help="steps A up to but not including B")
+    parser.add_argument("--corpus", type=Path, help="where the corpus lies now (default: as the run was told)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Plan from step 0, print from A on."""
+    arguments = parse_arguments()
+    first, last = _parse_steps(arguments.steps)
+    run = load_run_config(arguments.run)
+    spec = stream_spec(run, Corpus(arguments.corpus or run.data.corpus))
+    planner = MixturePlanner(spec, read_events(arguments.run / "mixture" / "journal.jsonl"))
+    try:
+        for step in range(last):
+            plan = planner.plan()
+            if step >= first:
+                sys.stdout.writelines(line + "\n" for line in sample_lines(plan, planner.names))
+    except StreamEnd as end:
+        print(f"the stream ends here: {end}", file=sys.stderr)
+
+
+def _parse_steps(text: str) -> tuple[int, int]:
+    try:
+        first, last = (int(part) for part in text.split(":"))
+    except ValueError:
+        first, last = 0, -1
+    if not 0 <= first < last:
+        raise ConfigError(f"--steps is {text!r}, expected A:B with 0 <= A < B, for example 0:100")
+    return first, last
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,118 @@
+"""Propose new domain weights to a run while it trains.
+
+    python tools/swap_weights.py RUN                                  show the current weights
+    python tools/swap_weights.py RUN --set books=0.3 --rescale        books to 0.3, the others shrink in proportion
+    python tools/swap_weights.py RUN --set books=0.3 --set code=0.7 --set web=0
+    python tools/swap_weights.py RUN --weights weights.json --wait    as tools/fit_mixture.py writes it
+
+The run's rank 0 takes the proposal up between two steps, writes the event to RUN/mixture/journal.jsonl, and every
+rank samples by it from the same step on. With --wait this prints the event, or why it was refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from autoscale_ds import cli
+from autoscale_ds.errors import MixtureError, ProposalError
+from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.mixture.weights import read_weights
+from autoscale_ds.stream.journal import Event, read_events
+from autoscale_ds.stream.proposals import Inbox
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--set", action="append", default=[], metavar="DOMAIN=WEIGHT", help="change one; may be repeated")
+    how.add_argument("--weights", type=Path, metavar="FILE", help='JSON: {"weights": {domain: weight, ...}}')
+    parser.add_argument("--rescale", action="store_true", help="with --set: scale the other domains to fill up to 1")
+    parser.add_argument("--reason", default="", help="kept in the journal")
+    parser.add_argument("--source", default="user", help="kept in the journal (default: user)")
+    parser.add_argument("--wait", action="store_true", help="wait until the run has accepted or refused it")
+    parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of --wait (default: 600)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Show, or propose and perhaps wait."""
+    arguments = parse_arguments()
+    events = _read_journal(arguments.run)
+    current = events[-1]
+    if not arguments.set and arguments.weights is None:
+        print(_table(current, events[-2] if len(events) > 1 else None))
+        return 0
+    weights = _asked(arguments, current.weights)
+    weights.check_domains(list(current.weights))
+    inbox = Inbox(arguments.run)
+    proposal = inbox.put(weights, arguments.source, arguments.reason, current.version)
+    print(f"proposed: {inbox.inbox / proposal}")
+    if arguments.wait:
+        print(_table(_wait(arguments.run, inbox, proposal, arguments.timeout), current))
+    return 0
+
+
+def _read_journal(run: Path) -> list[Event]:
+    path = run / "mixture" / "journal.jsonl"
+    if not path.exists():
+        raise ProposalError(f"{run} is no run folder that has started: {path} does not exist")
+    return read_events(path)
+
+
+def _asked(arguments: argparse.Namespace, current: DomainWeights) -> DomainWeights:
+    if arguments.weights is not None:
+        return read_weights(arguments.weights)
+    given = dict(_parse_set(text) for text in arguments.set)
+    unknown = sorted(set(given) - set(current))
+    if unknown:
+        raise MixtureError(f"unknown domain {unknown[0]!r}; the run's domains are: {', '.join(current)}")
+    if arguments.rescale:
+        return current.rescaled(given)
+    try:
+        return DomainWeights({**current, **given})
+    except MixtureError as error:
+        raise MixtureError(f"{error}; give the other domains too, or --rescale to scale them") from None
+
+
+def _parse_set(text: str) -> tuple[str, float]:
+    name, separator, value = text.rpartition("=")
+    try:
+        return name, float(value if separator and name else "-")
+    except ValueError:
+        raise MixtureError(f"--set {text!r} is not of the form DOMAIN=WEIGHT, for example books=0.3") from None
+
+
+def _wait(run: Path, inbox: Inbox, proposal: str, timeout: float) -> Event:
+    """Return the accepted event; the journal and the rejected folder are where the run answers."""
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        accepted = [event for event in _read_journal(run) if event.proposal == proposal]
+        if accepted:
+            return accepted[0]
+        refusal = inbox.rejection(proposal)
+        if refusal is not None:
+            raise ProposalError(f"the run refused it: {refusal}")
+        time.sleep(0.1)
+    raise ProposalError(
+        f"no answer within {timeout:g} s; the proposal stays in {inbox.inbox} and is taken up when the run goes on"
+    )
+
+
+def _table(event: Event, before: Event | None) -> str:
+    width = max(len(name) for name in event.weights)
+    lines = [
+        f"weights version {event.version}, effective from step {event.effective_step:,} "
+        f"({event.tokens_seen:,} tokens), by {event.source}{': ' + event.reason if event.reason else ''}"
+    ]
+    for name, weight in event.weights.items():
+        old = f"{before.weights.get(name, 0.0):.6f} -> " if before else ""
+        lines.append(f"  {name:<{width}}  {old}{weight:.6f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    cli.run(main)
