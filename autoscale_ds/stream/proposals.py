@@ -96,7 +96,7 @@ def read_proposal(path: Path) -> Proposal | None:
     except json.JSONDecodeError as error:
         if age_seconds < SETTLE_SECONDS:
             return None
-        if error.pos >= len(text.rstrip()):
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
             raise ProposalError(
                 "the file is half-written: it ends early; write it elsewhere and rename it in"
             ) from None
@@ -128,13 +128,16 @@ def _read_regular(path: Path) -> tuple[str, float]:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise ProposalError(f"cannot be opened as a plain file: {error.strerror}") from None
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise ProposalError("it is not a plain file")
         if status.st_size > MAX_BYTES:
             raise ProposalError(f"it is {status.st_size} bytes, a proposal has at most {MAX_BYTES}")
-        data = file.read(MAX_BYTES + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(handle)
     try:
         return data.decode("utf-8"), time.time() - status.st_mtime
     except UnicodeDecodeError as error:

@@ -1,0 +1,49 @@
+import pytest
+from streams import event
+
+from autoscale_ds.errors import StreamError
+from autoscale_ds.stream.journal import Event, Journal
+
+WEIGHTS = {"web": 3, "code": 1}
+
+
+def written(path, *events):
+    journal = Journal(path)
+    for item in events:
+        journal.append(item)
+    return journal
+
+
+def test_events_survive_the_file(tmp_path):
+    events = [event(0, 0, WEIGHTS), event(1, 5, {"web": 1, "code": 2})]
+    written(tmp_path / "j", *events)
+    assert Journal(tmp_path / "j").events == events
+    assert Event.from_json(events[1].to_json()) == events[1]
+
+
+def test_a_last_line_torn_by_a_crash_is_left_out_and_repaired(tmp_path):
+    path = tmp_path / "j"
+    written(path, event(0, 0, WEIGHTS))
+    whole = path.read_text()
+    path.write_text(whole + event(1, 5, WEIGHTS).to_json()[:40])
+    journal = Journal(path)
+    assert [item.version for item in journal.events] == [0]
+    assert journal.repair()
+    assert path.read_text() == whole
+    assert not journal.repair()
+
+
+def test_a_damaged_line_in_the_middle_is_an_error_not_a_shorter_journal(tmp_path):
+    path = tmp_path / "j"
+    written(path, event(0, 0, WEIGHTS), event(1, 5, WEIGHTS))
+    path.write_text(path.read_text().replace('"version"', '"vers', 1))
+    with pytest.raises(StreamError, match="damaged"):
+        Journal(path)
+
+
+@pytest.mark.parametrize("bad", [event(2, 9, WEIGHTS), event(0, 9, WEIGHTS), event(1, 3, WEIGHTS)])
+def test_versions_count_up_by_one_and_steps_never_go_back(tmp_path, bad):
+    journal = written(tmp_path / "j", event(0, 5, WEIGHTS))
+    with pytest.raises(StreamError, match="cannot follow"):
+        journal.append(bad)
+    assert len(Journal(tmp_path / "j").events) == 1

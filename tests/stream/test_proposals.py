@@ -1,0 +1,110 @@
+import json
+import os
+import time
+
+import pytest
+
+from autoscale_ds.errors import ProposalError
+from autoscale_ds.stream import proposals
+from autoscale_ds.stream.proposals import Inbox, check, read_proposal
+
+DOMAINS = ["web", "code", "books"]
+GOOD = {"web": 0.5, "code": 0.25, "books": 0.25}
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    inbox = Inbox(tmp_path)
+    inbox.create()
+    return inbox
+
+
+def put_raw(inbox, text, age=60):
+    path = inbox.inbox / "p.json"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def judged(inbox, text, version=3):
+    proposal = read_proposal(put_raw(inbox, text))
+    check(proposal, DOMAINS, version)
+    return proposal
+
+
+def test_what_the_tool_writes_is_read_back(inbox):
+    name = inbox.put(GOOD, "user", "because", 3)
+    (path,) = inbox.pending()
+    assert path.name == name
+    proposal = read_proposal(path)
+    assert (proposal.weights.as_dict(), proposal.source, proposal.reason) == (GOOD, "user", "because")
+    check(proposal, DOMAINS, 3)
+
+
+def test_the_predictors_weights_file_is_a_proposal_as_it_is(inbox):
+    text = json.dumps({"weights": GOOD, "tokens": 1e10, "source": "autoscale", "intervals": {"web": [0.4, 0.6]}})
+    assert judged(inbox, text).source == "autoscale"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (json.dumps({"weights": {**GOOD, "wiki": 0.0}}), "unknown domain 'wiki'"),
+        (json.dumps({"weights": {"web": 0.5, "code": 0.5}}), "'books' has no weight"),
+        (json.dumps({"weights": {"web": 1.2, "code": -0.2, "books": 0}}), "'code' is -0.2"),
+        (json.dumps({"weights": {"web": float("nan"), "code": 0.5, "books": 0.5}}), "'web' is nan"),
+        (json.dumps({"weights": {"web": float("inf"), "code": 0.5, "books": 0.5}}), "'web' is inf"),
+        (json.dumps({"weights": {"web": 0.5, "code": 0.25, "books": 0.2}}), "sum to 0.95"),
+        (json.dumps({"weights": {"web": "half", "code": 0.5, "books": 0}}), "expected a number"),
+        (json.dumps({"weights": {"web": True, "code": 0, "books": 0}}), "expected a number"),
+        ('{"weights": {"web": 0.5, oops}}', "broken JSON at line 1, column 26"),
+        ('{"weights": {"web": 0.5, "co', "half-written"),
+        ("", "half-written"),
+        ('{"weights": {"web": 0.5, "web": 0.5}}', "'web' is given twice"),
+        (json.dumps({"weights": GOOD, "based_on_version": 2}), "older than the current weights: based on version 2"),
+        (json.dumps({"weights": GOOD, "based_on_version": 9}), "only at version 3"),
+        (json.dumps({"weights": GOOD, "based_on_version": "3"}), "expected a whole number"),
+        (json.dumps([1, 2]), 'has no "weights"'),
+        (json.dumps({"weights": {}}), "must be a mapping"),
+        ("[" * 100_000, "nested too deep|half-written"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
+)
+def test_each_bad_proposal_is_refused_with_its_own_message(inbox, text, message):
+    with pytest.raises(ProposalError, match=message):
+        judged(inbox, text)
+
+
+def test_a_file_still_being_written_is_left_alone_for_a_moment(inbox):
+    path = put_raw(inbox, '{"weights": {"web"', age=0)
+    assert read_proposal(path) is None
+    os.utime(path, (time.time() - 2 * proposals.SETTLE_SECONDS,) * 2)
+    with pytest.raises(ProposalError, match="half-written"):
+        read_proposal(path)
+
+
+def test_links_folders_pipes_and_giants_are_refused_unread(inbox, tmp_path):
+    target = tmp_path / "secret"
+    target.write_text(json.dumps({"weights": GOOD}))
+    (inbox.inbox / "link.json").symlink_to(target)
+    (inbox.inbox / "folder.json").mkdir()
+    os.mkfifo(inbox.inbox / "pipe.json")
+    with open(inbox.inbox / "giant.json", "wb") as file:
+        file.truncate(10 << 30)
+    paths = inbox.pending()
+    assert len(paths) == 4
+    for path in paths:
+        with pytest.raises(ProposalError):
+            read_proposal(path)
+        inbox.reject(path, "no")
+    assert inbox.pending() == []
+    assert target.read_text()
+    assert inbox.rejection("link.json") == "no"
+
+
+def test_only_finished_names_count_and_the_oldest_comes_first(inbox):
+    for age, name in [(10, "b.json"), (20, "c.json"), (30, ".hidden.json"), (40, "a.json.partial")]:
+        path = inbox.inbox / name
+        path.write_text("{}")
+        os.utime(path, (time.time() - age,) * 2)
+    assert [path.name for path in inbox.pending()] == ["c.json", "b.json"]
