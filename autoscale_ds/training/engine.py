@@ -26,7 +26,7 @@ def start_distributed(ranks: Ranks) -> torch.device:
     import deepspeed
     from deepspeed.utils import logger
 
-    logger.setLevel(os.environ.get("DS_LOG_LEVEL", "WARNING").upper())
+    logger.setLevel(os.environ.get("DS_LOG_LEVEL", "ERROR").upper())  # its warnings repeat what is checked here
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local_rank)
         deepspeed.init_distributed(dist_backend="nccl", auto_mpi_discovery=False, verbose=False)
@@ -51,31 +51,31 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 class GuardedAdamW(torch.optim.AdamW):
-    """AdamW that can be told to leave out its next update.
+    """AdamW whose updates can be switched off.
 
-    ZeRO calls ``step`` on its shards and then drops the gradients, so an update left out here is left out in every
-    stage in the same way, and the optimizer's moments never see the bad gradient. Without ZeRO it also does what
-    the ZeRO engines do themselves: clip by the global norm, and leave out an update whose norm is not finite.
+    ZeRO calls ``step`` on its shards, once a parameter group, and then drops the gradients: with ``frozen`` set, a bad
+    step leaves weights and moments alone in every stage in the same way. Without ZeRO (``clip_norm`` set) it also
+    does what the ZeRO engines do themselves: clip by the global norm, leave out an update whose norm is not finite.
     """
 
-    skip_next = False
+    frozen = False
     clip_norm: float | None = None
     last_norm: float | None = None
-    last_skipped = False
 
     def step(self, closure: Any = None) -> Any:
-        """Update, unless told not to or the gradients are not finite."""
-        skip, self.skip_next = self.skip_next, False
-        if self.clip_norm is not None:
-            gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-            norm = nn.utils.get_total_norm(gradients)
-            self.last_norm = float(norm)
-            skip = skip or not bool(torch.isfinite(norm))
-            if not skip and self.clip_norm > 0:
-                parameters = [p for group in self.param_groups for p in group["params"]]
-                nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
-        self.last_skipped = skip
-        return None if skip else super().step(closure)
+        """Update, unless frozen or the gradients are not finite."""
+        if self.frozen or (self.clip_norm is not None and not self._clip(self.clip_norm)):
+            return None
+        return super().step(closure)
+
+    def _clip(self, clip_norm: float) -> bool:
+        """Clip by the global norm; return whether it is finite."""
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        self.last_norm = float(norm)
+        if clip_norm > 0:
+            nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+        return bool(torch.isfinite(norm))
 
 
 class Engine:
@@ -114,18 +114,11 @@ class Engine:
         """Accumulate gradients of one micro-batch's mean loss."""
         self._engine.backward(loss)
 
-    def micro_step(self) -> None:
-        """End one micro-batch; the last of a step updates the weights."""
+    def micro_step(self, update: bool = True) -> None:
+        """End one micro-batch; the last of a step updates the weights, unless told to leave them alone."""
+        self._guard.frozen = not update
         self._engine.step()
-
-    def skip_update(self) -> None:
-        """Leave out the update of the step under way."""
-        self._guard.skip_next = True
-
-    @property
-    def update_was_skipped(self) -> bool:
-        """Whether the last step left the weights alone."""
-        return self._guard.last_skipped or bool(getattr(self._optimizer, "overflow", False))
+        self._guard.frozen = False
 
     @property
     def gradient_norm(self) -> float | None:
@@ -168,16 +161,14 @@ def _build_optimizer(
 
 
 def _offloaded_adamw() -> type:
-    """Return DeepSpeed's AdamW for optimizer states in CPU memory, with the same guard (no ZeRO 0 there)."""
+    """Return DeepSpeed's AdamW for optimizer states in CPU memory, with the same switch (there is no ZeRO 0 there)."""
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
     class GuardedCPUAdam(DeepSpeedCPUAdam):
-        skip_next = False
+        frozen = False
         last_norm = None
-        last_skipped = False
 
         def step(self, closure: Any = None) -> Any:
-            self.last_skipped, self.skip_next = self.skip_next, False
-            return None if self.last_skipped else super().step(closure)
+            return None if self.frozen else super().step(closure)
 
     return GuardedCPUAdam

@@ -84,6 +84,11 @@ class RunFolder:
             folder.mkdir(exist_ok=True)
         self.inbox.create()
 
+    def release(self) -> None:
+        """Give the folder up; the end of the process does the same."""
+        if self._lock is not None:
+            self._lock.close()
+
     def record(self, run: RunConfig, ds_config: dict[str, Any]) -> None:
         """Write both resolved configurations; refuse a restart that would be another run.
 

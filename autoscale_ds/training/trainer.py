@@ -152,9 +152,7 @@ class Trainer:
         self._forward_backward(tokens[-1], domains[-1])
         report = self._tally.reduce(self._stop.requested, self._swap.waiting())
         fault = self._faults.judge(step, report)
-        if fault:
-            engine.skip_update()
-        engine.micro_step()
+        engine.micro_step(update=fault is None)
         if fault == "rollback":
             raise RollBack
         return report

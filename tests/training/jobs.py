@@ -1,0 +1,122 @@
+"""Real training jobs for tests: configurations, processes, and what they left behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DS = {"train_micro_batch_size_per_gpu": 2, "zero_optimization": {"stage": 1}}
+
+
+def settings(run, corpus, **changes):
+    """Return a small configuration: 30 steps of 8 x 32 tokens, everything logged; ``changes`` by dotted name."""
+    tree = {
+        "run": str(run),
+        "budget_tokens": 30 * 8 * 32,
+        "seed": 3,
+        "data": {"corpus": str(corpus), "sequence_length": 32, "global_batch": 8, "log_samples": True},
+        "mixture": {"weights": {"web": 0.5, "code": 0.3, "books": 0.2}, "poll_seconds": 0},
+        "model": {"preset": "nano"},
+        "optimizer": {"learning_rate": 3e-3},
+        "schedule": {"warmup_tokens": 1280},
+        "evaluation": {"every_steps": 10, "windows_per_domain": 6},
+        "checkpoints": {"every_steps": 5, "keep": 3},
+        "logging": {"every_steps": 1, "tensorboard": False},
+    }
+    for name, value in changes.items():
+        *parents, last = name.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = value
+    return tree
+
+
+class Job:
+    """``launch/train.py`` on some ranks, one process each."""
+
+    def __init__(self, folder, tree, ds=None, ranks=1):
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.run = Path(tree["run"])
+        (folder / "run.yaml").write_text(yaml.safe_dump(tree))
+        (folder / "ds.json").write_text(json.dumps(ds or DS))
+        command = [sys.executable, str(ROOT / "launch/train.py"), "--config", str(folder / "run.yaml")]
+        command += ["--deepspeed_config", str(folder / "ds.json")]
+        port = str(free_port())
+        self.logs = [folder / f"rank{rank}.log" for rank in range(ranks)]
+        self.processes = []
+        for rank in range(ranks):
+            env = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+            with open(self.logs[rank], "w") as log:
+                self.processes.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
+
+    def wait(self, timeout=240):
+        """Return the exit codes of all ranks."""
+        try:
+            return [process.wait(timeout) for process in self.processes]
+        finally:
+            self.kill()
+
+    def finish(self):
+        """Wait for a job that must succeed."""
+        codes = self.wait()
+        assert codes == [0] * len(codes), self.logs[0].read_text()[-3000:]
+        return self
+
+    def until_step(self, step, timeout=120):
+        """Wait until the run has logged ``step``."""
+        deadline = time.monotonic() + timeout
+        while not (self.metrics("train") and self.metrics("train")[-1]["step"] >= step):
+            assert self.processes[0].poll() is None, self.logs[0].read_text()[-3000:]
+            assert time.monotonic() < deadline, "the job does not get on"
+            time.sleep(0.01)
+
+    def signal(self, number, rank=0):
+        self.processes[rank].send_signal(number)
+
+    def kill(self):
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+
+    def metrics(self, kind):
+        return read_metrics(self.run, kind)
+
+
+def read_metrics(run, kind):
+    path = Path(run) / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def losses(run):
+    """Return {step: (loss, losses by domain)} of a finished run."""
+    return {record["step"]: (record["loss"], record["domain_loss"]) for record in read_metrics(run, "train")}
+
+
+def consumed(run):
+    """Return the sample lines of all ranks in the order of step and slot."""
+    lines = [line for path in (Path(run) / "samples").glob("rank-*.txt") for line in path.read_text().splitlines()]
+    return sorted(lines, key=lambda line: tuple(map(int, line.split()[:2])))
+
+
+def tool(name, *arguments, **options):
+    """Run one of tools/ and return the finished process."""
+    command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
