@@ -132,18 +132,22 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
     """Check a scalar; numbers may be written as 2e-4 or 10e9, which YAML 1.1 reads as text."""
-    if hint in (int, float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-            if hint is float:
-                return number
-            if number.is_integer():
-                return value if isinstance(value, int) else int(number)
-        except (TypeError, ValueError, OverflowError):
-            pass
+    if hint in (int, float):
+        number = _number(value)
+        if number is not None and (hint is float or number.is_integer()):
+            return number if hint is float else value if isinstance(value, int) else int(number)
     elif isinstance(value, hint):
         return value
     raise ConfigError(f"{where} is {value!r}, expected {_spell(hint)}")
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _required(field: dataclasses.Field) -> bool:

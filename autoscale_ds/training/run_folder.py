@@ -72,9 +72,10 @@ class RunFolder:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
             raise ConfigError(
-                f"{self.path} belongs to a job that is running ({lock.read().strip() or 'unknown'}); "
-                "wait for it, or give this one another run=FOLDER"
+                f"{self.path} belongs to a job that is running ({owner}); wait for it, or give another run=FOLDER"
             ) from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {os.uname().nodename}\n")
@@ -103,6 +104,7 @@ class RunFolder:
             for name in _IDENTITY:
                 old, new = _lookup(before, name), _lookup(configuration.to_dict(run), name)
                 if old != new:
+                    self.release()
                     raise ConfigError(
                         f"{name} is {_short(new)}, but the run in {self.path} was started with {_short(old)}; "
                         "restore it, or give run=ANOTHER_FOLDER"

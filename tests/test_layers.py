@@ -1,0 +1,66 @@
+"""The import direction of DESIGN.md, checked from the syntax trees."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "autoscale_ds"
+LEVEL = {
+    "errors": 0, "files": 0, "config": 0, "cli": 0,
+    "corpus": 1, "mixture": 1,
+    "stream": 2, "models": 2,
+    "controllers": 3, "training": 3, "evaluation": 3,
+    "sweep": 4, "report": 4,
+}  # fmt: skip
+# Rooms of one level that do not know each other.
+APART = [("corpus", "mixture"), ("models", "stream"), ("stream", "models")]
+
+
+def modules():
+    return [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__"]
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_its_level_downwards(path):
+    own = room(path)
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "autoscale_ds" and parts[1] in LEVEL:
+            assert LEVEL[parts[1]] <= LEVEL[own], f"{own} imports {name}"
+            assert (own, parts[1]) not in APART, f"{own} imports {name}"
+            assert not (own == "mixture" and parts[1] == "corpus")
+            assert not (own == "models" and parts[1] == "mixture")
+
+
+def test_deepspeed_is_imported_by_the_engine_alone():
+    users = [path for path in modules() if any(name.split(".")[0] == "deepspeed" for name in imports(path))]
+    assert users == [PACKAGE / "training/engine.py"]
+
+
+@pytest.mark.parametrize("name", ["autoscale_ds", "autoscale_ds.corpus", "autoscale_ds.mixture"])
+def test_importing_the_package_its_corpus_or_its_mathematics_pulls_in_no_torch(name):
+    code = f"import sys, {name}; sys.exit(any(m in sys.modules for m in ('torch', 'deepspeed', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_nothing_in_the_package_prints():
+    for path in modules():
+        calls = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
+        printing = [c.lineno for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
+        assert not printing or path.stem == "cli", f"{path}:{printing}"

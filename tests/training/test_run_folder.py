@@ -1,0 +1,182 @@
+import os
+import shutil
+import threading
+import time
+
+import pytest
+from jobs import Job, losses, read_metrics, settings, tool
+
+from autoscale_ds.errors import CheckpointError, ConfigError
+from autoscale_ds.training.run_folder import RunFolder
+
+
+def damage(path, how):
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif how == "missing":
+        path.unlink()
+    else:
+        data = bytearray(path.read_bytes())
+        data[: len(data) // 2] = bytes(len(data) // 2)
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["truncated", "missing", "overwritten with zeros"])
+def test_a_broken_newest_checkpoint_falls_back_to_the_one_before_and_says_so(make_trainer, caplog, how):
+    trainer = make_trainer(folder="whole")
+    assert trainer.fit() == 0
+    run = trainer.folder.path
+    trainer.folder.release()
+    damage(run / "checkpoints/step-00000030/mp_rank_00_model_states.pt", how)
+    again = make_trainer(folder="whole", budget_tokens=34 * 256)
+    assert again.fit() == 0
+    assert "step-00000030 cannot be used" in caplog.text
+    assert read_metrics(run, "train")[-1]["step"] == 34
+
+
+def test_a_run_whose_checkpoints_are_all_broken_stops_instead_of_starting_anew(make_trainer):
+    trainer = make_trainer()
+    assert trainer.fit() == 0
+    trainer.folder.release()
+    for folder in trainer.folder.checkpoints.glob("step-*"):
+        damage(folder / "run.json", "missing")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be used"):
+        make_trainer().fit()
+
+
+def test_only_the_newest_checkpoints_are_kept(make_trainer):
+    trainer = make_trainer(**{"checkpoints.keep": 2})
+    assert trainer.fit() == 0
+    names = sorted(path.name for path in trainer.folder.checkpoints.glob("*step*"))
+    assert names == ["step-00000025", "step-00000030"]
+    assert (trainer.folder.checkpoints / "latest").read_text() == "step-00000030\n"
+
+
+def test_a_finished_run_started_again_does_nothing_and_ends_well(make_trainer):
+    trainer = make_trainer()
+    assert trainer.fit() == 0
+    trainer.folder.release()
+    before = (trainer.folder.path / "metrics.jsonl").read_text()
+    assert make_trainer().fit() == 0
+    assert (trainer.folder.path / "metrics.jsonl").read_text() == before
+
+
+def test_two_jobs_on_one_run_folder_are_one_too_many(tmp_path):
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
+    first.acquire()
+    with pytest.raises(ConfigError, match=r"belongs to a job that is running .process \d+ on"):
+        second.acquire()
+    first.release()
+    second.acquire()
+    second.release()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 9}, "seed is 9, but the run .* was started with 3"),
+        ({"data.global_batch": 16}, "data.global_batch is 16"),
+        ({"mixture.weights": "uniform"}, "mixture.weights is no longer .* tools/swap_weights.py"),
+    ],
+)
+def test_a_restart_that_would_be_another_run_is_refused(make_trainer, change, message):
+    trainer = make_trainer()
+    assert trainer.fit() == 0
+    trainer.folder.release()
+    with pytest.raises(ConfigError, match=message):
+        make_trainer(**change).fit()
+
+
+def test_a_journal_that_does_not_continue_the_checkpoints_copy_is_refused(make_trainer):
+    trainer = make_trainer()
+    assert trainer.fit() == 0
+    trainer.folder.release()
+    journal = trainer.folder.journal
+    journal.write_text(journal.read_text().replace("given", "forged"))
+    with pytest.raises(CheckpointError, match="does not continue the checkpoint's copy"):
+        make_trainer(budget_tokens=40 * 256).fit()
+
+
+def test_bad_proposals_are_refused_with_their_reason_while_training_goes_on(make_trainer):
+    trainer = make_trainer(budget_tokens=60 * 256)
+    inbox = trainer.folder.inbox
+    (inbox.inbox / "broken.json").write_text('{"weights": {,}}')
+    inbox.put({"web": 0.5, "code": 0.5, "wiki": 0.0}, "test", "", None)
+    inbox.put({"web": 0.2, "code": 0.2, "books": 0.6}, "test", "the good one", 0)
+    inbox.put({"web": 0.3, "code": 0.1, "books": 0.6}, "test", "too late", 0)
+    os.utime(inbox.inbox / "broken.json", (time.time() - 60,) * 2)
+    assert trainer.fit() == 0
+    (swap,) = read_metrics(trainer.folder.path, "swap")
+    assert (swap["reason"], swap["effective_step"]) == ("the good one", 1)
+    reasons = sorted(path.read_text() for path in inbox.rejected.glob("*.reason"))
+    assert [reason.split(":")[0].split(";")[0].strip() for reason in reasons] == [
+        "broken JSON at line 1, column 14",
+        "it is older than the current weights",
+        "unknown domain 'wiki'",
+    ]
+    assert len(losses(trainer.folder.path)) == 60
+
+
+def test_the_swap_tool_waits_for_the_event_or_the_refusal(make_trainer):
+    trainer = make_trainer(
+        budget_tokens=3000 * 256, **{"checkpoints.every_steps": None, "evaluation.every_steps": None}
+    )
+    answers = {}
+
+    def propose():
+        while not read_metrics(trainer.folder.path, "train"):
+            time.sleep(0.05)
+        answers["good"] = tool("swap_weights.py", trainer.folder.path, "--set", "web=0.1", "--rescale", "--wait")
+        bad = trainer.folder.inbox.put({"web": 1.0, "code": 0.0, "books": 0.0}, "user", "", 0)
+        while trainer.folder.inbox.rejection(bad) is None:
+            time.sleep(0.05)
+        trainer._stop.requested = True
+
+    helper = threading.Thread(target=propose)
+    helper.start()
+    assert trainer.fit() == 75
+    helper.join()
+    assert answers["good"].returncode == 0
+    assert "web    0.500000 -> 0.100000" in answers["good"].stdout
+    assert "version 1, effective from step" in answers["good"].stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "books=0.9"], "sum to 1.7, expected 1 within 1e-06; give the other domains too, or --rescale"),
+        (["--set", "boks=0.9"], "unknown domain 'boks'"),
+        (["--set", "books"], "not of the form DOMAIN=WEIGHT"),
+        (["--set", "books=-1", "--rescale"], "'books' is -1"),
+        (["--weights", "none.json"], "cannot read weights from none.json"),
+    ],
+)
+def test_the_swap_tool_refuses_nonsense_in_one_line(make_trainer, arguments, message):
+    trainer = make_trainer()
+    trainer._restore()
+    trainer._close_files()
+    done = tool("swap_weights.py", trainer.folder.path, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert trainer.folder.inbox.pending() == []
+
+
+def test_a_domain_that_runs_out_ends_the_run_in_good_order(make_trainer):
+    trainer = make_trainer(budget_tokens=500 * 256, **{"data.max_epochs": {"books": 1}})
+    assert trainer.fit() == 0
+    last = read_metrics(trainer.folder.path, "train")[-1]["step"]
+    assert last < 500
+    assert (trainer.folder.checkpoints / f"step-{last:08d}").is_dir()
+    assert read_metrics(trainer.folder.path, "validation")[-1]["step"] == last
+
+
+@pytest.mark.job
+def test_a_mistake_is_one_line_and_exit_code_2(small_corpus, tmp_path):
+    tree = settings(tmp_path / "run", small_corpus, **{"model.preset": "gpt5"})
+    job = Job(tmp_path / "a", tree)
+    assert job.wait() == [2]
+    (line,) = [line for line in job.logs[0].read_text().splitlines() if line.startswith("error:")]
+    assert "model.preset is 'gpt5', expected one of gpt2" in line
+    assert "Traceback" not in job.logs[0].read_text()
+    shutil.rmtree(tmp_path / "a")
