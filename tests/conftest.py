@@ -1,5 +1,10 @@
 """What tests of several rooms share: small corpora with known content, and real training jobs."""
 
+import os
+
+# Tiny models gain nothing from threads, and threads that spin for each other on a busy machine cost a factor of ten.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 
