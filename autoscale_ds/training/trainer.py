@@ -121,6 +121,7 @@ class Trainer:
 
             # log
             self._interval.add(report, time.perf_counter() - began)
+            began = time.perf_counter()
             self._samples.write(batch.plan)
             if self.step % run.logging.every_steps == 0 or self.step == run.total_steps:
                 self._log_interval()
@@ -130,12 +131,13 @@ class Trainer:
                 for event in self._swap.take_up():
                     self._log_swap(event)
 
-            # stop, evaluate, save
+            # stop, evaluate, save: not counted as training time
+            paused = time.perf_counter()
             if report.stop or not self._evaluate_if_due():
                 return self._leave()
             if run.checkpoints.every_steps is not None and self.step % run.checkpoints.every_steps == 0:
                 self._save()
-            began = time.perf_counter()
+            began += time.perf_counter() - paused
         return self._finish()
 
     def _train_step(self, batch: StepBatch) -> StepReport:

@@ -1,0 +1,189 @@
+"""The main job from raw text to a resumed run, on this machine, without a download or a GPU.
+
+    make quickstart            or: python examples/quickstart.py [--folder runs/quickstart] [--steps 300]
+
+It makes a corpus of seven domains out of text already on the machine, trains a tokenizer, writes token shards, trains
+a small GPT-2 on two CPU ranks with DeepSpeed ZeRO-1, replaces the domain weights half-way, kills the job without
+warning, resumes it, and shows what came of it. Every step is a command you can run yourself; they are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from autoscale_ds import cli
+from autoscale_ds.corpus import Corpus
+from autoscale_ds.errors import ConfigError, TrainingError
+from autoscale_ds.stream.journal import Event, read_events
+from autoscale_ds.training.metrics import read_metrics
+
+ROOT = Path(__file__).resolve().parents[1]
+RANKS, BATCH_TOKENS = 2, 16 * 256
+console = Console()
+
+
+class Quickstart:
+    """The commands, in order, with one progress bar over all of them."""
+
+    def __init__(self, folder: Path, steps: int, bar: Progress) -> None:
+        self.folder, self.steps, self._bar = folder, steps, bar
+        self.run = folder / "run"
+        self._log = folder / "quickstart.log"
+        # Making text and tokens takes about as long as 60 steps.
+        self._task = bar.add_task("", total=steps + 60)
+
+    def make_corpus(self) -> None:
+        """Collect text and write token shards."""
+        raw, corpus = self.folder / "raw", self.folder / "corpus"
+        self._do("collecting text", "examples/embedded_corpus.py", raw, advance=20)
+        domains = [f"--domain={path.stem}={path}" for path in sorted(raw.glob("*.jsonl"))]
+        options = ["--train-tokenizer=4096", "--validation-fraction=0.05", f"--output={corpus}"]
+        self._do("tokenising", "tools/preprocess_domains.py", *options, *domains, advance=40)
+
+    def train_until_swapped(self) -> Event:
+        """Start training, swap the weights half-way, and kill the job a little later."""
+        job = self._start("training")
+        self._follow(job, self.steps // 2)
+        swap = [
+            "tools/swap_weights.py",
+            self.run,
+            "--set",
+            "python=0.4",
+            "--rescale",
+            "--reason",
+            "quickstart",
+            "--wait",
+        ]
+        self._do("swapping the weights", *swap)
+        self._follow(job, self.steps * 2 // 3)
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+        console.print("killed every process of the job with SIGKILL; the same command goes on:", style="bold")
+        return read_events(self.run / "mixture" / "journal.jsonl")[-1]
+
+    def resume(self) -> int:
+        """Start the same command again, wait for its end, and return the step it went on from."""
+        latest = (self.run / "checkpoints" / "latest").read_text(encoding="utf-8").strip()
+        job = self._start("training, resumed")
+        self._follow(job, self.steps)
+        if job.wait():
+            raise TrainingError(f"the resumed job failed; see {self._log}")
+        return int(latest.split("-")[1])
+
+    def _start(self, what: str) -> subprocess.Popen:
+        command: list[Any] = ["deepspeed", "--num_gpus", RANKS, "--master_port", _free_port(), "launch/train.py"]
+        command += ["--deepspeed_config", "ds_configs/zero1_cpu.json", "--config", "launch/configs/micro.yaml"]
+        command += [f"run={self.run}", f"data.corpus={self.folder / 'corpus'}"]
+        command += [f"budget_tokens={self.steps * BATCH_TOKENS}"]
+        self._say(what, command)
+        threads = max((os.cpu_count() or RANKS) // RANKS, 1)
+        environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        with open(self._log, "a", encoding="utf-8") as log:
+            command = [str(part) for part in command]
+            return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment, start_new_session=True)
+
+    def _follow(self, job: subprocess.Popen, step: int) -> None:
+        """Show the job's progress until it has logged ``step``."""
+        metrics, done = self.run / "metrics.jsonl", 0
+        while done < step:
+            if job.poll() not in (None, 0):
+                raise TrainingError(f"the training job ended with code {job.returncode}; see {self._log}")
+            time.sleep(0.2)
+            records = read_metrics(metrics, "train") if metrics.exists() else []
+            if records:
+                done = records[-1]["step"]
+                text = f"training: step {done}, loss {records[-1]['loss']:.3f}"
+                self._bar.update(self._task, completed=60 + done, description=text)
+
+    def _do(self, what: str, *command: Any, advance: int = 0) -> None:
+        self._say(what, ["python", *command])
+        with open(self._log, "a", encoding="utf-8") as log:
+            arguments = [sys.executable, *map(str, command)]
+            done = subprocess.run(arguments, cwd=ROOT, stdout=log, stderr=subprocess.PIPE, text=True, check=False)
+            log.write(done.stderr)
+        if done.returncode:
+            raise TrainingError(f"{what} failed: {done.stderr.strip().splitlines()[-1]}; see {self._log}")
+        self._bar.advance(self._task, advance)
+
+    def _say(self, what: str, command: list[Any]) -> None:
+        self._bar.update(self._task, description=what)
+        console.print("$ " + shlex.join(map(str, command)), style="dim", highlight=False, soft_wrap=True)
+
+
+def show(folder: Path, event: Event, resumed_from: int) -> None:
+    """Print what was learned of each domain, the swap, and where everything lies."""
+    run, corpus = folder / "run", Corpus(folder / "corpus")
+    validation = read_metrics(run / "metrics.jsonl", "validation")
+    first, last = validation[0], validation[-1]
+    before = read_events(run / "mixture" / "journal.jsonl")[0]
+    table = Table(title="\nvalidation loss by domain, nats per token")
+    for name in ("domain", "tokens", "weight", "after swap", f"step {first['step']}", f"step {last['step']}"):
+        table.add_column(name, justify="left" if name == "domain" else "right")
+    for name in corpus.domains:
+        tokens = sum(shard.tokens for shard in corpus.shards(name))
+        weights = f"{before.weights[name]:.3f}", f"{event.weights[name]:.3f}"
+        losses = f"{first['domain_loss'][name]:.3f}", f"{last['domain_loss'][name]:.3f}"
+        table.add_row(name, f"{tokens:,}", *weights, *losses)
+    console.print(table)
+    console.print(
+        f"swap      version {event.version}, effective exactly from step {event.effective_step} on every rank"
+    )
+    console.print(f"resume    killed, then continued from the checkpoint after step {resumed_from}")
+    console.print(f"metrics   {run}/metrics.jsonl, TensorBoard in {run}/tensorboard")
+    console.print(f"samples   python tools/replay_stream.py {run} --steps 0:10   (equal to {run}/samples)")
+
+
+def main() -> None:
+    """Run all of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/quickstart"), help="made anew")
+    parser.add_argument("--steps", type=int, default=300, help="training steps (default 300)")
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    _empty(folder)
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        quickstart = Quickstart(folder, arguments.steps, bar)
+        quickstart.make_corpus()
+        event = quickstart.train_until_swapped()
+        resumed_from = quickstart.resume()
+    show(folder, event, resumed_from)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what an earlier quickstart left; never anything else."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / "quickstart.log").exists():
+        raise ConfigError(f"{folder} is not empty and no quickstart made it; give another --folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "quickstart.log").touch()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    cli.run(main)
