@@ -63,7 +63,7 @@ class TextTokenizer:
         ``tokenizers`` until ``use_gigatoken`` has shown that the faster one agrees.
     """
 
-    def __init__(self, name: str, json_text: str, end_of_document: str | None = None) -> None:
+    def __init__(self, name: str, json_text: str, end_of_document: str | int | None = None) -> None:
         try:
             self._reference = tokenizers.Tokenizer.from_str(json_text)
         except Exception as error:  # tokenizers raises a bare Exception
@@ -223,7 +223,9 @@ def _rebuild(name: str, json_text: str, end_name: str, backend: str) -> TextToke
     return tokenizer
 
 
-def _find_end(name: str, vocabulary: dict[str, int], wanted: str | None) -> int:
+def _find_end(name: str, vocabulary: dict[str, int], wanted: str | int | None) -> int:
+    if isinstance(wanted, int):
+        return wanted
     if wanted is not None and wanted not in vocabulary:
         raise CorpusError(f"tokenizer {name} has no token {wanted!r} to end documents with")
     names = (wanted,) if wanted is not None else _END_NAMES
