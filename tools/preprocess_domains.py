@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Turn text into a corpus folder: Megatron-format token shards of each domain, and corpus.json.
+r"""Turn text into a corpus folder: Megatron-format token shards of each domain, and corpus.json.
 
 Examples:
   # one glob a domain; the format follows from the file names (.jsonl .parquet .txt, also .gz and .zst)
-  python tools/preprocess_domains.py --output corpora/small --tokenizer path/to/gpt2 \\
+  python tools/preprocess_domains.py --output corpora/small --tokenizer path/to/gpt2 \
       --domain wikipedia='raw/wikipedia/*.jsonl.gz' --domain books='raw/books/**/*.txt' --validation-fraction 0.01
 
   # the same from a file; any key can be overridden
@@ -23,7 +23,7 @@ Examples:
   mpirun -n 64 python tools/preprocess_domains.py --config corpus.yaml --output corpora/large
 
   # write corpus.json over shards that Megatron made
-  python tools/preprocess_domains.py --output corpora/old --tokenizer gpt2 --adopt web=/data/web_text_document \\
+  python tools/preprocess_domains.py --output corpora/old --tokenizer gpt2 --adopt web=/data/web_text_document \
       --adopt web:validation=/data/web_valid_text_document
 
 Killed, out of disk or interrupted: the same command goes on where it was. The output folder needs room for the tokens
@@ -179,16 +179,14 @@ def _show(summary: Summary, settings: PreprocessSettings, seconds: float) -> Non
     for column in ("documents", "short", "copies", "errors", "train tokens", "validation", "bytes/token"):
         table.add_column(column, justify="right")
     rows = [_row(summary, domain) for domain in summary.manifest.domains]
-    for name, row in [
-        *zip(summary.manifest.domains, rows, strict=True),
-        ("total", list(map(sum, zip(*rows, strict=True)))),
-    ]:
+    rows.append([sum(column) for column in zip(*rows, strict=True)])
+    for name, row in zip([*summary.manifest.domains, "total"], rows, strict=True):
         *numbers, text_bytes = row
         tokens = row[4] + row[5]
         table.add_row(name, *(f"{number:,}" for number in numbers), f"{text_bytes / tokens:.3f}" if tokens else "")
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(table)
-    console.print(_last_line(summary, settings, seconds, sum(row[-1] for row in rows)), soft_wrap=True)
+    console.print(_last_line(summary, settings, seconds, rows[-1][-1]), soft_wrap=True)
 
 
 def _row(summary: Summary, domain: str) -> list[int]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -50,7 +49,7 @@ def read_unit(unit: Unit) -> Iterator[Batch]:
 def read_chunk(unit: Unit, chunk: Chunk) -> Iterator[Batch]:
     """Yield the documents of one chunk of a chunked unit."""
     line = chunk.first_line
-    for block in _line_blocks(io.BytesIO(chunk.data)):
+    for block in _line_blocks(_slices(chunk.data)):
         yield parse_jsonl(block, unit.field, unit.spans[0].path, line)
         line += block.count(b"\n")
 
@@ -60,17 +59,20 @@ def chunks(unit: Unit, chunk_bytes: int) -> Iterator[Chunk | Problem]:
     path = unit.spans[0].path
     index, line, held = 0, 1, [b""]
     try:
-        with open_bytes(path) as file:
-            for block in _line_blocks(file):
-                held.append(block)
-                if sum(map(len, held)) >= chunk_bytes:
-                    chunk = Chunk(index, line, b"".join(held))
-                    yield chunk
-                    index, line, held = index + 1, line + chunk.data.count(b"\n"), [b""]
+        for block in _line_blocks(byte_blocks(path)):
+            held.append(block)
+            if sum(map(len, held)) >= chunk_bytes:
+                chunk = Chunk(index, line, b"".join(held))
+                yield chunk
+                index, line, held = index + 1, line + chunk.data.count(b"\n"), [b""]
     except UNREADABLE as error:
         yield Problem(path, line + sum(block.count(b"\n") for block in held), unreadable_reason(error))
     if any(held):
         yield Chunk(index, line, b"".join(held))
+
+
+def _slices(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + BLOCK_BYTES] for start in range(0, len(data), BLOCK_BYTES))
 
 
 def parse_jsonl(block: bytes, key: str, path: str, first_line: int) -> Batch:
@@ -88,13 +90,32 @@ def parse_jsonl(block: bytes, key: str, path: str, first_line: int) -> Batch:
     return batch
 
 
-def open_bytes(path: str) -> IO[bytes]:
-    """Open a file for reading, decompressing ``.gz`` and ``.zst`` by name."""
-    if path.endswith(".gz"):
-        return io.BufferedReader(gzip.open(path), 1 << 18)
-    if path.endswith(".zst"):
-        return zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), read_across_frames=True, closefd=True)
-    return open(path, "rb")
+def byte_blocks(path: str) -> Iterator[bytes]:
+    """Yield the contents of a file, decompressed by its name; of a damaged one what came before, then the error."""
+    with open(path, "rb") as file:
+        if path.endswith(".gz"):
+            yield from _decompress(file, lambda: zlib.decompressobj(wbits=31))
+        elif path.endswith(".zst"):
+            yield from _decompress(file, lambda: zstandard.ZstdDecompressor().decompressobj())
+        else:
+            yield from iter(lambda: file.read(BLOCK_BYTES), b"")
+
+
+def _decompress(file: IO[bytes], new_decoder: Callable[[], Any]) -> Iterator[bytes]:
+    """Decompress the members of a gzip file, or the frames of a zstd file, one after the other.
+
+    The readers of ``gzip`` and ``zstandard`` would not do: the one loses what it had decompressed before damage, the
+    other takes a cut-off file for a short one.
+    """
+    decoder = None
+    while raw := file.read(1 << 16):
+        while raw:
+            decoder = decoder or new_decoder()
+            yield decoder.decompress(raw)
+            raw = decoder.unused_data.lstrip(b"\0")  # gzip members may be padded with zeros
+            decoder = None if decoder.eof else decoder
+    if decoder is not None:
+        raise EOFError("the compressed file is cut off")
 
 
 def _text_of(record: Any, key: str) -> bytes:
@@ -122,10 +143,10 @@ def _read_jsonl(span: Span, unit: Unit) -> Iterator[Batch]:
 
 def _span_blocks(span: Span) -> Iterator[bytes]:
     """Yield the lines that begin inside [start, stop)."""
-    with open_bytes(span.path) as file:
-        if span.stop is None:
-            yield from _line_blocks(file)
-            return
+    if span.stop is None:
+        yield from _line_blocks(byte_blocks(span.path))
+        return
+    with open(span.path, "rb") as file:
         if span.start:
             file.seek(span.start - 1)
             file.readline()
@@ -133,17 +154,44 @@ def _span_blocks(span: Span) -> Iterator[bytes]:
             yield file.read(min(left, BLOCK_BYTES)) + file.readline()
 
 
-def _line_blocks(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield whole lines, about a block at a time; a longer line comes whole."""
-    held: list[bytes] = []
-    while data := file.read(BLOCK_BYTES):
-        cut = data.rfind(b"\n") + 1
-        if cut:
-            yield b"".join((*held, data[:cut]))
-            held = []
-        held.append(data[cut:])
-    if any(held):
-        yield b"".join(held)
+def _line_blocks(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Join and cut so that each block is whole lines, ``BLOCK_BYTES`` or a little more, or one longer line.
+
+    When ``blocks`` ends by an error, all lines before it are yielded first.
+    """
+    held, size = [b""], 0
+    error: BaseException | None = None
+    stream = iter(blocks)
+    while error is None:
+        data, error = _next_or_error(stream)
+        if data is None:
+            break
+        held.append(data)
+        size += len(data)
+        if size >= BLOCK_BYTES and b"\n" in data:
+            whole, held = _cut_after_last_line(held)
+            yield whole
+            size = len(held[0])
+    whole, rest = _cut_after_last_line(held)
+    if whole:
+        yield whole
+    if error is not None:
+        raise error
+    if rest[0]:
+        yield rest[0]
+
+
+def _next_or_error(stream: Iterator[bytes]) -> tuple[bytes | None, BaseException | None]:
+    try:
+        return next(stream, None), None
+    except UNREADABLE as error:
+        return None, error
+
+
+def _cut_after_last_line(held: list[bytes]) -> tuple[bytes, list[bytes]]:
+    data = b"".join(held)
+    cut = data.rfind(b"\n") + 1
+    return data[:cut], [data[cut:]]
 
 
 def _lines_before(span: Span) -> int:
@@ -162,8 +210,7 @@ def _read_text(spans: Iterable[Span]) -> Iterator[Batch]:
     batch, held = Batch(), 0
     for span in spans:
         try:
-            with open_bytes(span.path) as file:
-                raw = file.read().removeprefix(_BYTE_ORDER_MARK)
+            raw = b"".join(byte_blocks(span.path)).removeprefix(_BYTE_ORDER_MARK)
             raw.decode()
             batch.documents.append(raw)
             held += len(raw)

@@ -109,6 +109,7 @@ def _serve(connection: Connection, inherited: list[Connection], function: Callab
     for other in inherited:
         other.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork; the processes are many enough
     while True:
         try:
             task = connection.recv()
@@ -167,6 +168,7 @@ class MPITeam(Team):
     def __init__(self) -> None:
         from mpi4py import MPI
 
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a rank is one core's worth of work
         self._comm = MPI.COMM_WORLD
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
 
