@@ -2,10 +2,13 @@
 
 A script in this folder must drop its own folder from ``sys.path`` before any other import: Python puts it there first,
 and ``benchmarks/tokenize.py`` would then stand in for the standard library's ``tokenize`` (``linecache``, ``inspect``
-and torch import it). These two lines at the top of a script do it, and make this module importable::
+and torch import it). These lines at the top of a script do it, and make this module importable::
 
     import sys
-    sys.path[0] = str(__import__("pathlib").Path(__file__).resolve().parents[1])
+    from pathlib import Path
+
+    sys.path.pop(0)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
     from benchmarks._machine import describe, write_result
 """
