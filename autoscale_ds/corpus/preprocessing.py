@@ -14,28 +14,34 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from autoscale_ds.corpus.disk import exclusive, told_when_writing_fails
 from autoscale_ds.corpus.inputs import Unit, domain_units
+from autoscale_ds.corpus.layout import (
+    ERRORS_NAME,
+    REPORT_NAME,
+    WORK_NAME,
+    differences,
+    digests,
+    remove_corpus,
+    remove_leftovers,
+    write_errors,
+)
 from autoscale_ds.corpus.manifest import MANIFEST_NAME, Manifest, ShardInfo
 from autoscale_ds.corpus.packing import DomainCounts, ShardMaker, ShardTask, plan_shards
 from autoscale_ds.corpus.pieces import PieceMaker, PieceRecord, PieceTask
 from autoscale_ds.corpus.reading import sample_documents
 from autoscale_ds.corpus.settings import PreprocessSettings
 from autoscale_ds.corpus.tokenizers import TOKENIZER_FILE, TextTokenizer, load_tokenizer, train_tokenizer
-from autoscale_ds.corpus.workers import Pool, Team
+from autoscale_ds.corpus.workers import Pool, Team, usable_cores
 from autoscale_ds.errors import CorpusError
 from autoscale_ds.files import write_atomic, write_json
 
-REPORT_NAME = "preprocessing.json"
-ERRORS_NAME = "errors.jsonl"
-WORK_NAME = ".work"
 # Text on which gigatoken must agree with tokenizers, over all domains: a tenth of a second of the slower one.
 _CHECK_BYTES = 1 << 18
 # A compressed file above this is read by the parent for all workers, when a worker alone would keep the others waiting.
@@ -106,7 +112,8 @@ def preprocess(
     """
     listener, team = listener or Listener(), team or Team()
     folder = Path(settings.output)
-    with exclusive(folder / WORK_NAME / "lock") if team.rank == 0 else contextlib.nullcontext():
+    with contextlib.ExitStack() as held:
+        team.first(lambda: held.enter_context(exclusive(folder / WORK_NAME / "lock")))
         plan = team.first(lambda: _make_plan(settings, listener, overwrite))
         if isinstance(plan, Summary):
             return plan if team.rank == 0 else None
@@ -130,7 +137,7 @@ class _Run:
             stop_on_error=settings.on_error == "stop",
         )
         self.shards = ShardMaker(self.folder, self.pieces.folder, work / "shards", self.tokenizer.dtype)
-        self.workers = settings.workers or (len(os.sched_getaffinity(0)) if team.size == 1 else 1)
+        self.workers = settings.workers or (usable_cores() if team.size == 1 else 1)
 
     def run(self) -> Summary | None:
         """Do both passes; rank 0 publishes the manifest and returns the summary."""
@@ -205,9 +212,9 @@ class _Run:
         report = {**self.plan.report, "counts": {domain: asdict(count) for domain, count in counts.items()}}
         with told_when_writing_fails(self.folder / MANIFEST_NAME):
             write_atomic(self.folder / TOKENIZER_FILE, self.tokenizer.json_text)
-            _write_errors(self.folder / ERRORS_NAME, self._records())
+            write_errors(self.folder / ERRORS_NAME, self._records())
             write_json(self.folder / REPORT_NAME, report)
-            _remove_leftovers(self.folder, set(shards))
+            remove_leftovers(self.folder, set(shards))
             manifest.save(self.folder)
             shutil.rmtree(self.folder / WORK_NAME)
         size = sum(unit.size for units in self.plan.units.values() for unit in units)
@@ -217,9 +224,9 @@ class _Run:
 def _make_plan(settings: PreprocessSettings, listener: Listener, overwrite: bool) -> _Plan | Summary:
     folder = Path(settings.output)
     if overwrite:
-        _remove_corpus(folder)
+        remove_corpus(folder)
     units = {domain: domain_units(source, settings.piece_bytes) for domain, source in settings.domains.items()}
-    report = {"version": 1, "settings": settings.effective(), "inputs": _digests(units)}
+    report = {"version": 1, "settings": settings.effective(), "inputs": digests(units)}
     if (folder / MANIFEST_NAME).exists():
         return _existing(folder, report, units, settings)
     for name in ("pieces", "shards"):
@@ -231,16 +238,6 @@ def _make_plan(settings: PreprocessSettings, listener: Listener, overwrite: bool
     return _Plan(units, report, tokenizer)
 
 
-def _digests(units: Mapping[str, Sequence[Unit]]) -> dict[str, dict[str, Any]]:
-    """Return files, bytes and a digest of (path, size, time of change) of each domain's input."""
-    result = {}
-    for domain, domain_units_ in units.items():
-        files = {span.path: (span.size, span.changed) for unit in domain_units_ for span in unit.spans}
-        digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
-        result[domain] = {"files": len(files), "bytes": sum(size for size, _ in files.values()), "digest": digest}
-    return result
-
-
 def _existing(
     folder: Path, report: dict[str, Any], units: Mapping[str, Sequence[Unit]], settings: PreprocessSettings
 ) -> Summary:
@@ -248,17 +245,16 @@ def _existing(
     manifest = Manifest.load(folder)
     try:
         old = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
-        differences = list(_differences(old, report))
+        found = list(differences(old, report))
     except (OSError, ValueError, KeyError):
-        differences = [f"it has no readable {REPORT_NAME}"]
+        found = [f"it has no readable {REPORT_NAME}"]
     with contextlib.suppress(CorpusError):  # a hub that cannot be asked is no reason to doubt
         if settings.train_tokenizer is None:
             loaded = load_tokenizer(settings.tokenizer, settings.end_of_document)
-            differences += ["the tokenizer changed"] if loaded.info.sha256 != manifest.tokenizer.sha256 else []
-    if differences:
+            found += ["the tokenizer changed"] if loaded.info.sha256 != manifest.tokenizer.sha256 else []
+    if found:
         raise CorpusError(
-            f"{folder} holds a finished corpus made otherwise ({differences[0]}); choose another --output, or "
-            "--overwrite it"
+            f"{folder} holds a finished corpus made otherwise ({found[0]}); choose another --output, or --overwrite it"
         )
     shutil.rmtree(folder / WORK_NAME, ignore_errors=True)  # where the kill came between the last two steps
     counts = {domain: DomainCounts(**count) for domain, count in old["counts"].items()}
@@ -266,25 +262,11 @@ def _existing(
     return Summary(manifest, counts, size, "", already_complete=True)
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    # As JSON, since that is how the old report went to disk.
-    settings = json.loads(json.dumps(new["settings"]))
-    for name, value in settings.items():
-        before = old["settings"].get(name)
-        if name == "domains" and list(before or {}) != list(value):
-            yield f"domains were {', '.join(before or {})}, now {', '.join(value)}"
-        elif before != value:
-            yield f"{name} was {before!r:.100}, now {value!r:.100}"
-    for domain, digest in new["inputs"].items():
-        if old["inputs"].get(domain) != digest:
-            yield f"the input files of {domain} changed"
-
-
 def _tokenizer(settings: PreprocessSettings, units: Mapping[str, Sequence[Unit]], work: Path) -> TextTokenizer:
     if settings.train_tokenizer is None:
         return load_tokenizer(settings.tokenizer, settings.end_of_document)
     size, budget = settings.train_tokenizer, int(settings.train_megabytes * 2**20)
-    basis = json.dumps([size, budget, _digests(units)])
+    basis = json.dumps([size, budget, digests(units)])
     kept = work / f"tokenizer-{hashlib.sha256(basis.encode()).hexdigest()}.json"
     if kept.exists():
         return TextTokenizer(f"trained-bpe-{size}", kept.read_text(encoding="utf-8"))
@@ -301,47 +283,3 @@ def _check_sample(units: Mapping[str, Sequence[Unit]]) -> Iterator[bytes]:
     for domain in units.values():
         for document in sample_documents(domain[:1], share):
             yield document[: 1 << 14].decode(errors="ignore").encode()
-
-
-def _write_errors(path: Path, records: Mapping[str, Iterable[PieceRecord]]) -> None:
-    lines = [
-        json.dumps({"domain": domain, **asdict(problem)}, ensure_ascii=False)
-        for domain, pieces in records.items()
-        for piece in pieces
-        for problem in piece.problems
-    ]
-    if lines:
-        write_atomic(path, "\n".join(lines) + "\n")
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _remove_leftovers(folder: Path, prefixes: set[str]) -> None:
-    """Remove shards that an interrupted run with other settings finished, and the partial files of killed ones."""
-    for record in (folder / WORK_NAME / "shards").glob("*.json"):
-        prefix = record.stem.replace("--", "/")
-        if prefix not in prefixes:
-            for ending in (".bin", ".idx"):
-                (folder / f"{prefix}{ending}").unlink(missing_ok=True)
-    for pattern in ("*/*-[0-9]*.partial.*", ".*.partial"):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
-
-
-def _remove_corpus(folder: Path) -> None:
-    """Remove what preprocessing makes, the manifest first, and nothing else."""
-    shards = []
-    if (folder / MANIFEST_NAME).exists():
-        manifest = Manifest.load(folder)
-        shards = [shard.prefix for splits in manifest.domains.values() for split in splits.values() for shard in split]
-    names = (MANIFEST_NAME, REPORT_NAME, ERRORS_NAME, TOKENIZER_FILE)
-    if shards and not (folder / REPORT_NAME).exists():
-        shards = []  # adopted shards are not ours
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
-    for prefix in shards:
-        for ending in (".bin", ".idx"):
-            (folder / f"{prefix}{ending}").unlink(missing_ok=True)
-    for child in (folder / WORK_NAME).glob("*"):
-        if child.is_dir():
-            shutil.rmtree(child)

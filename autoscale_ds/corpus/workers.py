@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
@@ -18,7 +19,6 @@ from typing import Any, TypeVar
 from autoscale_ds.errors import AutoScaleError, CorpusError
 
 T = TypeVar("T")
-_FORK = multiprocessing.get_context("fork")
 
 
 class Pool:
@@ -83,10 +83,14 @@ class Pool:
         )
 
     def _start(self) -> None:
-        mine, theirs = _FORK.Pipe()
+        fork = multiprocessing.get_context("fork")
+        mine, theirs = fork.Pipe()
         # A worker that held the parent's ends of its siblings' pipes would keep them from noticing the parent's death.
-        process = _FORK.Process(target=_serve, args=(theirs, [*self._connections, mine], self._function), daemon=True)
-        process.start()
+        process = fork.Process(target=_serve, args=(theirs, [*self._connections, mine], self._function), daemon=True)
+        with warnings.catch_warnings():
+            # Python 3.12 warns of threads at a fork (of Rust libraries, here): the workers never wait for them.
+            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+            process.start()
         theirs.close()
         self._connections.append(mine)
         self._processes.append(process)
@@ -125,6 +129,11 @@ def _serve(connection: Connection, inherited: list[Connection], function: Callab
             connection.send(answer)
         except OSError:  # the parent is gone
             return
+
+
+def usable_cores() -> int:
+    """Return the cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Team:
@@ -184,11 +193,12 @@ class MPITeam(Team):
     def everyone(self, function: Callable[[], T]) -> list[T]:
         """See Team."""
         result, error = _attempt(function)
-        if error is not None:
-            for other in range(self.size):
-                if other != self.rank:
-                    self._comm.isend(None, dest=other, tag=self._FAILED)
+        sent = []  # kept until all have met below: a message must not be collected under way
+        if error is not None and not isinstance(error, _OtherRankFailed):
+            others = (rank for rank in range(self.size) if rank != self.rank)
+            sent = [self._comm.isend(None, dest=other, tag=self._FAILED) for other in others]
         answers = self._comm.allgather((result, error))
+        del sent
         while self._comm.iprobe(tag=self._FAILED):
             self._comm.recv(tag=self._FAILED)
         self._end_on([error for _, error in answers])
