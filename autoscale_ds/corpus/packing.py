@@ -83,8 +83,8 @@ class ShardMaker:
         return info if raw["digest"] == task.digest and shard.num_tokens == info.tokens else None
 
     def _copy(self, name: str, runs: Runs, writer: IndexedWriter) -> int:
-        rows = np.load(self._pieces / f"{name}.npy", mmap_mode="r")
-        lengths = np.array(rows["tokens"])
+        rows = np.fromfile(self._pieces / f"{name}.rows", DOCUMENT)
+        lengths = rows["tokens"]
         starts = np.concatenate(([0], np.cumsum(lengths)))
         tokens = np.memmap(self._pieces / f"{name}.bin", self._dtype, mode="r") if starts[-1] else np.empty(0)
         for first, last in runs:
@@ -171,7 +171,9 @@ def choose_validation(
 
 
 def _load_rows(records: Sequence[PieceRecord], pieces: Path) -> npt.NDArray:
-    return np.concatenate([np.empty(0, DOCUMENT), *(np.load(pieces / f"{record.name}.npy") for record in records)])
+    return np.concatenate(
+        [np.empty(0, DOCUMENT), *(np.fromfile(pieces / f"{record.name}.rows", DOCUMENT) for record in records)]
+    )
 
 
 def _copies_over_domains(

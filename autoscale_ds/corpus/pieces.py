@@ -1,9 +1,9 @@
 """The first pass: read, hash and tokenise. Each unit of work ends as pieces on disk, named by what they were made from.
 
-A piece is ``NAME.bin`` (tokens back to back), ``NAME.npy`` (one row a document: key, tokens, bytes) and ``NAME.json``
-(counts and problems; written last, so its presence means that the piece is whole). The name is a digest of the unit,
-the tokenizer and the settings that touch a document: a rerun recognises exactly the work that is still valid, whatever
-else has changed, and nothing needs to be refused or believed.
+A piece is ``NAME.bin`` (tokens back to back), ``NAME.rows`` (one row a document: key, tokens, bytes) and ``NAME.json``
+(counts and problems; written last, so with it there and the sizes right, the piece is whole). The name is a digest of
+the unit, the tokenizer and the settings that touch a document: a rerun recognises exactly the work that is still valid,
+whatever else has changed, and nothing needs to be refused or believed.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class PieceMaker:
         """Tell whether every piece of a unit is whole (the mark alone may be ahead of workers that were killed)."""
         if not self._done_mark(unit).exists():
             return False
-        return all(self._record_path(name).exists() for name in self._names(unit))
+        return all(self._is_whole(name) for name in self._names(unit))
 
     def records(self, unit: Unit) -> list[PieceRecord]:
         """Return the records of a finished unit in reading order."""
@@ -118,7 +118,7 @@ class PieceMaker:
                 problems.append(chunk)
                 continue
             count = chunk.index + 1
-            if not self._record_path(f"{self.name(unit)}-{chunk.index:06d}").exists():
+            if not self._is_whole(f"{self.name(unit)}-{chunk.index:06d}"):
                 yield chunk
         if problems:
             self._make_piece(f"{self.name(unit)}-{count:06d}", iter([Batch(problems=problems)]))
@@ -170,20 +170,24 @@ class PieceMaker:
         return len(document) < 4 * self._min_characters and len(document.decode()) < self._min_characters
 
     def _publish(self, partial: Path, record: PieceRecord, rows: npt.NDArray) -> None:
-        np.save(partial_npy := partial.with_suffix(".npy"), rows)
-        os.replace(partial_npy, self.folder / f"{record.name}.npy")
+        rows.tofile(partial_rows := partial.with_suffix(".rows"))
+        os.replace(partial_rows, self.folder / f"{record.name}.rows")
         os.replace(partial, self.folder / f"{record.name}.bin")
         write_json(self._record_path(record.name), asdict(record))
 
     def _load(self, name: str) -> PieceRecord:
         raw = json.loads(self._record_path(name).read_text(encoding="utf-8"))
         raw["problems"] = [Problem(**problem) for problem in raw["problems"]]
-        record = PieceRecord(**raw)
-        # A machine that went down may have kept the record and lost the tokens.
-        expected = record.tokens * self._tokenizer.dtype.itemsize
-        if (self.folder / f"{name}.bin").stat().st_size != expected:
-            raise CorpusError(f"{self.folder / name}.bin is damaged; delete {self.folder} and rerun")
-        return record
+        return PieceRecord(**raw)
+
+    def _is_whole(self, name: str) -> bool:
+        """Compare sizes too: a machine that went down may have kept the record and lost the tokens."""
+        try:
+            record = self._load(name)
+            sizes = [(self.folder / f"{name}.{ending}").stat().st_size for ending in ("bin", "rows")]
+        except (OSError, ValueError):
+            return False
+        return sizes == [record.tokens * self._tokenizer.dtype.itemsize, record.documents * DOCUMENT.itemsize]
 
     def _record_path(self, name: str) -> Path:
         return self.folder / f"{name}.json"

@@ -229,10 +229,10 @@ def _make_plan(settings: PreprocessSettings, listener: Listener, overwrite: bool
     report = {"version": 1, "settings": settings.effective(), "inputs": digests(units)}
     if (folder / MANIFEST_NAME).exists():
         return _existing(folder, report, units, settings)
+    tokenizer = _tokenizer(settings, units, folder / WORK_NAME)
     for name in ("pieces", "shards"):
         with told_when_writing_fails(folder):
             (folder / WORK_NAME / name).mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(settings, units, folder / WORK_NAME)
     if settings.gigatoken and (reason := tokenizer.use_gigatoken(_check_sample(units))) is not None:
         listener.notice(f"{reason}; using tokenizers, about fifteen times slower")
     return _Plan(units, report, tokenizer)

@@ -187,6 +187,17 @@ def _interrupt_after(count: int):
     return make
 
 
+@pytest.mark.parametrize("ending", ["bin", "rows", "json"])
+def test_a_piece_that_a_dying_machine_left_torn_is_made_again(run, raw, tmp_path: Path, ending: str):
+    with pytest.raises(CorpusError, match="are to be held out"):
+        run(raw, validation_documents=10**6, piece_megabytes=0.01)
+    for path in list((tmp_path / "corpus" / ".work" / "pieces").glob(f"*.{ending}"))[::3]:
+        path.write_bytes(path.read_bytes()[:-1])
+    run(raw, piece_megabytes=0.01)
+    run(raw, output="fresh")
+    assert all_bytes(tmp_path / "corpus") == all_bytes(tmp_path / "fresh")
+
+
 def test_unfinished_work_of_other_settings_leaves_no_trace(run, raw: dict[str, Path], tmp_path: Path, monkeypatch):
     monkeypatch.setattr("autoscale_ds.corpus.packing.ShardMaker.make", _interrupt_after(12))
     with pytest.raises(KeyboardInterrupt):
