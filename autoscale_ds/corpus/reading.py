@@ -109,10 +109,10 @@ def _decompress(file: IO[bytes], new_decoder: Callable[[], Any]) -> Iterator[byt
     """
     decoder = None
     while raw := file.read(1 << 16):
-        while raw:
+        while raw := raw if decoder is not None else raw.lstrip(b"\0"):  # gzip members may be padded with zeros
             decoder = decoder or new_decoder()
             yield decoder.decompress(raw)
-            raw = decoder.unused_data.lstrip(b"\0")  # gzip members may be padded with zeros
+            raw = decoder.unused_data
             decoder = None if decoder.eof else decoder
     if decoder is not None:
         raise EOFError("the compressed file is cut off")
