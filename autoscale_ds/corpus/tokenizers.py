@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
+from autoscale_ds.corpus.documents import first_line_of
+from autoscale_ds.corpus.hub import hub_obstacle
 from autoscale_ds.corpus.indexed import token_dtype
 from autoscale_ds.corpus.manifest import TokenizerInfo
 from autoscale_ds.errors import CorpusError
@@ -255,25 +253,16 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(repository, TOKENIZER_FILE, local_files_only=True))
     except Exception:  # not cached: ask the hub
-        pass
-    try:
-        _reach(huggingface_hub.constants.ENDPOINT)
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        return Path(huggingface_hub.hf_hub_download(repository, TOKENIZER_FILE, etag_timeout=10))
-    except Exception as error:  # the client raises many kinds, none of them documented
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CorpusError(
-            f"tokenizer {name!r} is no local file or folder, and the Hugging Face hub did not give it ({reason:.150}); "
-            "give the path of a tokenizer.json: --tokenizer FOLDER"
-        ) from None
-
-
-def _reach(endpoint: str) -> None:
-    """Raise OSError when the hub's host cannot be reached: its client would retry for half a minute, with noise."""
-    address = urllib.parse.urlsplit(endpoint)
-    if not urllib.request.getproxies():
-        port = address.port or (443 if address.scheme == "https" else 80)
-        socket.create_connection((address.hostname or "", port), timeout=5).close()
+        reason = hub_obstacle()
+    if reason is None:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repository, TOKENIZER_FILE, etag_timeout=10))
+        except Exception as error:  # the client raises many kinds, none of them documented
+            reason = first_line_of(error)
+    raise CorpusError(
+        f"tokenizer {name!r} is no local file or folder, and the Hugging Face hub did not give it ({reason:.150}); "
+        "give the path of a tokenizer.json: --tokenizer FOLDER"
+    )
 
 
 def _first_difference(

@@ -31,7 +31,7 @@ def write_jsonl(path: Path, texts: Sequence[str]) -> Path:
 
 
 def run_tool(*arguments: object, **options) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1"}  # no test asks the network
     return subprocess.run(
         [*TOOL, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=120, **options
     )

@@ -148,10 +148,17 @@ def test_a_domain_name_that_is_no_folder_name_is_refused(run, tmp_path: Path, na
         run({name: write_jsonl(tmp_path / "a.jsonl", ["text"])})
 
 
-def test_an_unreachable_hub_says_how_to_use_a_local_path(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tokenizer", "gpt2"], "give the path of a tokenizer.json: --tokenizer FOLDER"),
+        (["domains.a={paths: [nobody/nothing], format: huggingface}"], "give a folder written by save_to_disk"),
+    ],
+)
+def test_an_unreachable_hub_says_how_to_do_without(tmp_path: Path, arguments: list[str], message: str):
     path = write_jsonl(tmp_path / "a.jsonl", ["text"])
-    command = ("--output", tmp_path / "out", "--tokenizer", "nobody/nothing", "--domain", f"a={path}")
-    result = run_tool(*command, cwd=tmp_path)
+    domain = ["--domain", f"a={path}"] if "--tokenizer" in arguments else []
+    result = run_tool("--output", tmp_path / "out", *domain, *arguments, cwd=tmp_path)
     assert result.returncode == 2
-    assert "give the path of a tokenizer.json" in result.stderr
+    assert message in result.stderr
     assert result.stderr.count("\n") == 1
