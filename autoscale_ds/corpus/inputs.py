@@ -119,10 +119,11 @@ def _matches(pattern: str) -> list[str]:
     return [path for name in names for path in (_files_below(name) if os.path.isdir(name) else [name])]
 
 
-def _files_below(folder: str) -> list[str]:
-    """Hidden files are left out: editors, version control and downloads leave them, nobody means them as text."""
-    paths = (path for path in Path(folder).rglob("*") if path.is_file())
-    return [str(path) for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+def _files_below(folder: str) -> Iterator[str]:
+    """Leave out hidden files and folders: editors, version control and downloads make them, nobody means them."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(root, name) for name in names if not name.startswith("."))
 
 
 def _format_of(path: str, wanted: str) -> str:

@@ -81,9 +81,15 @@ class PieceMaker:
         self._min_characters = min_characters
         self._key = seed.to_bytes(16, "little", signed=True)
         self._stop_on_error = stop_on_error
+        self._names_of_units: dict[Unit, str] = {}  # a unit of a thousand small files takes a while to describe
 
     def name(self, unit: Unit) -> str:
         """Return the digest that names the pieces of a unit."""
+        if unit not in self._names_of_units:
+            self._names_of_units[unit] = self._digest(unit)
+        return self._names_of_units[unit]
+
+    def _digest(self, unit: Unit) -> str:
         basis = [_VERSION, asdict(unit), self._tokenizer.info.sha256, self._tokenizer.info.end_of_document]
         basis += [self._min_characters, self._key.hex(), self.piece_bytes if unit.chunked else None]
         return hashlib.blake2b(json.dumps(basis).encode(), digest_size=16).hexdigest()
