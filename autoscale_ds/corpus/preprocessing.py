@@ -3,7 +3,8 @@
 Two passes. The first reads and tokenises each unit into pieces (``pieces``); the second decides from their keys what is
 kept, held out and where shards end, and copies tokens into place (``packing``). The bytes of the result depend on the
 settings and the input alone. What is finished is never done again: a rerun finds pieces and shards by what they were
-made from. Memory: a few MiB of text a worker, or its longest document; the plan takes 32 bytes a document.
+made from. Memory: a few MiB of text a worker, its longest document, or, of a large compressed file, a few times
+``piece_megabytes``; the plan takes 32 bytes a document. None of it grows with the corpus but the plan.
 
 What is kept beside the shards: ``tokenizer.json``, ``preprocessing.json`` (settings, input digests, counts) and, where
 documents were skipped, ``errors.jsonl`` with file, line and reason of each.
