@@ -29,8 +29,13 @@ def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
     ConfigError
         For an unreadable file, an unknown key or a value of the wrong type.
     """
+    return build(schema, load_mapping(path, overrides))
+
+
+def load_mapping(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML file (None: an empty one) and apply overrides, without a schema yet."""
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {} if path is not None else {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from None
     except yaml.YAMLError as error:
@@ -39,7 +44,7 @@ def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
         raise ConfigError(f"{path} holds {type(data).__name__}, expected keys and values")
     for override in overrides:
         _apply(data, override)
-    return build(schema, data)
+    return data
 
 
 def build(schema: type[T], data: Mapping[str, Any], where: str = "") -> T:

@@ -9,6 +9,8 @@ Opening costs a header and two ``stat`` calls, whatever the size: the arrays of 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import struct
 from pathlib import Path
@@ -132,27 +134,34 @@ class IndexedWriter:
 
     Both files are written beside their place, flushed to disk, and renamed, ``.bin`` first: an ``.idx`` that exists
     always has its whole ``.bin``. Used as a context manager; leaving by an exception removes what was begun.
+
+    Attributes
+    ----------
+    sha256_bin, sha256_idx : str
+        Digests of the two files, taken while writing; empty until ``close``.
     """
 
     def __init__(self, prefix: str | Path, dtype: np.dtype) -> None:
         self.prefix = Path(prefix)
         self.dtype = np.dtype(dtype)
         self.num_tokens = 0
+        self.sha256_bin = self.sha256_idx = ""
+        self._digest = hashlib.sha256()
         self._lengths: list[int] = []
         self._partial = self.prefix.with_name(self.prefix.name + ".partial")
         self._bin = open(shard_files(self._partial)[0], "wb")  # noqa: SIM115 - closed in close() and abort()
 
     def add_document(self, tokens: npt.ArrayLike) -> None:
         """Append one document, shape (length,), its end-of-document token included."""
-        array = np.asarray(tokens)
-        self._bin.write(array.astype(self.dtype, copy=False).tobytes())
-        self._lengths.append(len(array))
-        self.num_tokens += len(array)
+        array = np.ascontiguousarray(tokens, dtype=self.dtype)
+        self.add_documents(array, np.array([len(array)]))
 
     def add_documents(self, tokens: npt.NDArray, lengths: npt.NDArray[np.integer]) -> None:
         """Append many documents lying back to back in ``tokens``; ``lengths`` sums to ``len(tokens)``."""
         assert int(lengths.sum()) == len(tokens), "document lengths do not add up to the tokens given"
-        self._bin.write(np.ascontiguousarray(tokens, dtype=self.dtype).data)
+        raw = np.ascontiguousarray(tokens, dtype=self.dtype).view("u1").data
+        self._bin.write(raw)
+        self._digest.update(raw)
         self._lengths.extend(lengths.tolist())
         self.num_tokens += len(tokens)
 
@@ -168,20 +177,22 @@ class IndexedWriter:
         offsets = np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1]]).astype("<i8")
         documents = np.arange(len(lengths) + 1, dtype="<i8")
         partial_bin, partial_idx = shard_files(self._partial)
+        header = _HEADER.pack(MAGIC, 1, _CODE_OF_DTYPE[self.dtype], len(lengths), len(documents))
+        index = b"".join((header, lengths.tobytes(), offsets.tobytes(), documents.tobytes()))
         with open(partial_idx, "wb") as idx:
-            idx.write(_HEADER.pack(MAGIC, 1, _CODE_OF_DTYPE[self.dtype], len(lengths), len(documents)))
-            for array in (lengths, offsets, documents):
-                idx.write(array.tobytes())
+            idx.write(index)
             _flush(idx)
         _flush(self._bin)
         self._bin.close()
         final_bin, final_idx = shard_files(self.prefix)
         os.replace(partial_bin, final_bin)
         os.replace(partial_idx, final_idx)
+        self.sha256_bin, self.sha256_idx = self._digest.hexdigest(), hashlib.sha256(index).hexdigest()
 
     def abort(self) -> None:
         """Remove what was begun."""
-        self._bin.close()
+        with contextlib.suppress(OSError):  # on a full disk, closing fails again on what is still buffered
+            self._bin.close()
         for path in shard_files(self._partial):
             path.unlink(missing_ok=True)
 
@@ -191,10 +202,14 @@ class IndexedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
+        if kind is not None:
             self.abort()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.abort()
+            raise
 
 
 def shard_files(prefix: Path) -> tuple[Path, Path]:

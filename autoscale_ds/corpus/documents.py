@@ -1,0 +1,69 @@
+"""Documents and problems: what every reader yields.
+
+A document that cannot be read is a ``Problem`` with file, line (row, in tables) and reason. It is never dropped in
+silence: whoever asked decides whether the first one stops the work or all are counted.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import zstandard
+
+# What reading a missing, cut-off or damaged file raises.
+UNREADABLE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A document, or the rest of a file, that could not be read."""
+
+    file: str
+    line: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}{'' if self.line is None else f':{self.line}'}: {self.reason}"
+
+
+@dataclass
+class Batch:
+    """Documents in reading order, as UTF-8, and the problems met between them."""
+
+    documents: list[bytes] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+class RefusedRecord(Exception):
+    """The record was read, and holds no text."""
+
+
+def encoded_text(text: Any, key: str) -> bytes:
+    """Return text as UTF-8; raises RefusedRecord when it is none, UnicodeEncodeError for half a surrogate pair."""
+    if not isinstance(text, str):
+        raise RefusedRecord(f"field {key!r} holds {'null' if text is None else type(text).__name__}, expected text")
+    return text.encode()
+
+
+def reason_of(error: Exception) -> str:
+    """Say for people why a record was refused."""
+    if isinstance(error, UnicodeEncodeError):  # JSON can spell half a surrogate pair, UTF-8 cannot
+        return f"the text holds the lone surrogate U+{ord(error.object[error.start]):04X}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"invalid UTF-8 at byte {error.start} of the line ({error.object[error.start]:#04x})"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON: {error.msg} at column {error.colno}"
+    return str(error)
+
+
+def unreadable_reason(error: BaseException) -> str:
+    """Say for people why the rest of a file could not be read."""
+    return f"unreadable from here on: {first_line_of(error)}"
+
+
+def first_line_of(error: BaseException) -> str:
+    """Return the first line of a foreign exception's message, or its type where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,101 @@
+"""What preprocessing is asked to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from autoscale_ds.config import to_dict
+from autoscale_ds.corpus.inputs import DomainInput
+from autoscale_ds.errors import ConfigError
+
+_DOMAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+# These change how the work is done or when it stops, never a byte of a finished corpus.
+_WITHOUT_EFFECT = ("output", "on_error", "workers", "gigatoken", "piece_megabytes")
+
+
+@dataclass(frozen=True)
+class PreprocessSettings:
+    """Everything the bytes of a corpus depend on, and how the work is done.
+
+    Attributes
+    ----------
+    domains : mapping of str to DomainInput
+        Their order matters twice: for the manifest, and because the first of several duplicates stays.
+    output : str
+        Corpus folder. Needs room for the tokens twice while it works: once as pieces, once as shards.
+    tokenizer : str
+        ``gpt2``, a hub name, a ``tokenizer.json`` or a folder that holds one.
+    train_tokenizer : int or None
+        Train a byte-level BPE of this many ids on a sample of the domains instead.
+    train_megabytes : float
+        Text of each domain that training sees.
+    end_of_document : str or None
+        The token that ends documents, where the tokenizer does not tell.
+    min_characters : int
+        Documents with fewer Unicode characters are dropped, and counted.
+    validation_fraction, validation_documents : float or int or None
+        How much of each domain is held out, as a share or a number of documents. Documents are chosen by a keyed hash
+        of their text, so the choice depends on no order and no number of workers, and copies stay on one side.
+    seed : int
+        Key of that hash.
+    deduplicate : str
+        Drop exact copies within each ``domain``, or in ``all`` domains together. Costs 16 bytes of memory a document.
+    shard_tokens : int
+        Most tokens in a shard, unless one document is longer.
+    on_error : str
+        ``stop`` at the first document that cannot be read, or ``skip``, count and report them.
+    workers : int or None
+        Processes; None means one a core.
+    gigatoken : bool
+        Use it where its ids are identical.
+    piece_megabytes : float
+        Text that is read and tokenised as one piece of work; what a crash can cost.
+    """
+
+    domains: Mapping[str, DomainInput]
+    output: str
+    tokenizer: str = "gpt2"
+    train_tokenizer: int | None = None
+    train_megabytes: float = 16.0
+    end_of_document: str | None = None
+    min_characters: int = 1
+    validation_fraction: float | None = None
+    validation_documents: int | None = None
+    seed: int = 0
+    deduplicate: Literal["none", "domain", "all"] = "none"
+    shard_tokens: int = 100_000_000
+    on_error: Literal["stop", "skip"] = "stop"
+    workers: int | None = None
+    gigatoken: bool = True
+    piece_megabytes: float = 64.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        if not self.domains:
+            raise ConfigError("no domain given; use --domain name=GLOB or a configuration with domains:")
+        for name in self.domains:
+            if not _DOMAIN_NAME.fullmatch(name):
+                raise ConfigError(f"domain name {name!r}: use letters, digits and _ . + - (it names a folder)")
+        if self.validation_fraction is not None and self.validation_documents is not None:
+            raise ConfigError("validation_fraction and validation_documents are both given; choose one")
+        if not 0 <= (self.validation_fraction or 0) < 1:
+            raise ConfigError(f"validation_fraction is {self.validation_fraction}, expected at least 0 and below 1")
+        for name, least in (
+            ("min_characters", 0), ("validation_documents", 0), ("shard_tokens", 1), ("workers", 1),
+            ("train_tokenizer", 257), ("piece_megabytes", 0.001), ("train_megabytes", 0.001),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is {value}, expected at least {least}")
+
+    @property
+    def piece_bytes(self) -> int:
+        """``piece_megabytes`` in bytes."""
+        return int(self.piece_megabytes * 2**20)
+
+    def effective(self) -> dict[str, Any]:
+        """Return the settings that decide the bytes of the corpus, as plain containers."""
+        return {name: value for name, value in to_dict(self).items() if name not in _WITHOUT_EFFECT}

@@ -1,0 +1,276 @@
+"""Text to token ids: the reference is `tokenizers`; `gigatoken` does the work where its ids are the same.
+
+Special tokens inside documents are ordinary text here: a web page that quotes ``<|endoftext|>`` must not end a training
+document. The end-of-document token is appended by number, once a document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from autoscale_ds.corpus.documents import first_line_of
+from autoscale_ds.corpus.hub import hub_obstacle
+from autoscale_ds.corpus.indexed import token_dtype
+from autoscale_ds.corpus.manifest import TokenizerInfo
+from autoscale_ds.errors import CorpusError
+
+TOKENIZER_FILE = "tokenizer.json"
+# Names models give to the token that ends a document, tried in this order.
+_END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")
+_HUB_NAMES = {"gpt2": "openai-community/gpt2"}
+# Texts on which fast tokenizers are known to part ways; the check at start adds documents of the corpus itself.
+_HARD_TEXTS = (
+    "<|endoftext|> a<|endoftext|>b </s> [SEP] <s>",
+    "it's I'LL we've  double   triple\t\ttabs\r\nlines\n\n\n  end  ",
+    "12345 3.14159 1,000,000 ²³ ½ Ⅷ १२३",
+    "café cafe\u0301 Å \u00a0nbsp\u2003em\u3000wide\u200bzero \ufeffmark",
+    "汉字かな한국어 عربى עברית हिन्दी ไทย 👩‍👩‍👧‍👦🇪🇺 \U00010348",
+    "\x00\x01\x1f\x7f\u0085\u2028\u2029 \ufffd \ue000 \U0010ffff",
+    "a" * 3000 + " " * 700 + "\n" * 300 + "=-" * 500,
+    "",
+    " ",
+)
+
+
+class Backend(Protocol):
+    """Encode documents, given as UTF-8, into ids and the number of ids of each."""
+
+    name: str
+
+    def encode(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Return all ids back to back, and the lengths, shape (len(documents),)."""
+
+
+class TextTokenizer:
+    """A tokenizer.json with its end-of-document token.
+
+    Attributes
+    ----------
+    info : TokenizerInfo
+    json_text : str
+        Contents of ``tokenizer.json``; their SHA-256 is ``info.sha256``.
+    backend : Backend
+        ``tokenizers`` until ``use_gigatoken`` has shown that the faster one agrees.
+    """
+
+    def __init__(self, name: str, json_text: str, end_of_document: str | int | None = None) -> None:
+        try:
+            self._reference = tokenizers.Tokenizer.from_str(json_text)
+        except Exception as error:  # tokenizers raises a bare Exception
+            raise CorpusError(f"tokenizer {name} is no valid tokenizer.json: {error}") from None
+        # A tokenizer.json may truncate or pad, which would cut documents or fill them up.
+        self._reference.no_truncation()
+        self._reference.no_padding()
+        self._reference.encode_special_tokens = True
+        vocabulary = self._reference.get_vocab(with_added_tokens=True)
+        self.json_text = json_text
+        self.info = TokenizerInfo(
+            name=name,
+            vocabulary_size=max(vocabulary.values()) + 1,
+            end_of_document=_find_end(name, vocabulary, end_of_document),
+            sha256=hashlib.sha256(json_text.encode()).hexdigest(),
+            file=TOKENIZER_FILE,
+        )
+        self.dtype = token_dtype(self.info.vocabulary_size)
+        self.backend: Backend = _ReferenceBackend(self._reference)
+
+    @property
+    def end_name(self) -> str:
+        """The end-of-document token as text."""
+        return str(self._reference.id_to_token(self.info.end_of_document))
+
+    def use_gigatoken(self, sample: Iterable[bytes]) -> str | None:
+        """Switch to gigatoken if it is installed and gives the same ids; return why not, or None when it is in use."""
+        documents = [*(text.encode() for text in _HARD_TEXTS), *sample]
+        try:
+            fast = _GigatokenBackend(self.json_text)
+            found, lengths = fast.encode(documents)
+        except ImportError:
+            return "gigatoken is not installed (pip install 'autoscale_ds[fast]')"
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a tokenizer it does not know; panics of the Rust side are no Exception
+            return f"gigatoken cannot use this tokenizer: {error}"
+        expected, expected_lengths = self.backend.encode(documents)
+        if not (np.array_equal(lengths, expected_lengths) and np.array_equal(found, expected)):
+            different = _first_difference(found, lengths, expected, expected_lengths)
+            return f"gigatoken gives other ids than tokenizers for {documents[different][:60]!r}"
+        self.backend = fast
+        return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as its source: the ranks of an MPI job each build their own, and do not repeat the check."""
+        return _rebuild, (self.info.name, self.json_text, self.end_name, self.backend.name)
+
+    def encode(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Return the tokens of all documents back to back, each ended, and their lengths.
+
+        Parameters
+        ----------
+        documents : sequence of bytes
+            UTF-8.
+
+        Returns
+        -------
+        tokens : ndarray of ``dtype``
+        lengths : ndarray, shape (len(documents),)
+            End-of-document token included.
+        """
+        ids, lengths = self.backend.encode(documents)
+        tokens = np.empty(len(ids) + len(lengths), self.dtype)
+        ends = np.cumsum(lengths + 1) - 1
+        inside = np.ones(len(tokens), bool)
+        inside[ends] = False
+        tokens[inside] = ids
+        tokens[ends] = self.info.end_of_document
+        return tokens, lengths + 1
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of tokens, special ones spelled out."""
+        return str(self._reference.decode([int(token) for token in tokens], skip_special_tokens=False))
+
+
+def load_tokenizer(name: str, end_of_document: str | None = None) -> TextTokenizer:
+    """Load a tokenizer from a ``tokenizer.json``, a folder that holds one, or the hub (``gpt2``, ``org/name``).
+
+    Raises
+    ------
+    CorpusError
+        If it is in none of these places, or its end-of-document token cannot be told.
+    """
+    path = Path(name).expanduser()
+    path = path / TOKENIZER_FILE if path.is_dir() else path
+    shown = name
+    if not path.is_file():
+        if name.endswith(".json") or name.count("/") > 1 or Path(name).is_dir():
+            raise CorpusError(f"no tokenizer at {name}: expected a tokenizer.json or a folder that holds one")
+        path = _from_hub(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"cannot read tokenizer {path}: {error}") from None
+    return TextTokenizer(shown, text, end_of_document or _configured_end(path))
+
+
+def train_tokenizer(documents: Iterable[bytes], vocabulary_size: int) -> TextTokenizer:
+    """Train a byte-level BPE with GPT-2's pretokenisation; ``<|endoftext|>`` is id 0.
+
+    Any text can be encoded: the alphabet is all 256 bytes. The result depends on the documents alone.
+    """
+    if vocabulary_size < 257:
+        raise CorpusError(f"vocabulary size {vocabulary_size} is below 257: 256 bytes and the end-of-document token")
+    model = tokenizers.Tokenizer(tokenizers.models.BPE())
+    model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[_END_NAMES[0]],
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    model.train_from_iterator((document.decode() for document in documents), trainer)
+    return TextTokenizer(f"trained-bpe-{vocabulary_size}", model.to_str(pretty=True))
+
+
+class _ReferenceBackend:
+    name = "tokenizers"
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        texts = [document.decode() for document in documents]
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ids = [np.array(encoding.ids, np.uint32) for encoding in encodings]
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        return np.concatenate(ids) if ids else np.empty(0, np.uint32), lengths
+
+
+class _GigatokenBackend:
+    """Gigatoken recognises special tokens wherever they stand, so it gets a tokenizer that has none."""
+
+    name = "gigatoken"
+
+    def __init__(self, json_text: str) -> None:
+        from gigatoken.gigatoken_rs import load_hf_json
+
+        spec = json.loads(json_text)
+        spec["added_tokens"] = [token for token in spec.get("added_tokens") or [] if not token.get("special")]
+        spec["post_processor"] = spec["truncation"] = spec["padding"] = None
+        self._backend = load_hf_json(json.dumps(spec))
+
+    def encode(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        # parallel=False: the processes are the parallelism, and its thread pool does not survive a fork.
+        layout = self._backend.encode_batch(list(documents), parallel=False).layout
+        offsets = np.asarray(layout.offsets.data)
+        return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
+
+
+def _rebuild(name: str, json_text: str, end_name: str, backend: str) -> TextTokenizer:
+    tokenizer = TextTokenizer(name, json_text, end_name)
+    if backend == _GigatokenBackend.name:
+        tokenizer.backend = _GigatokenBackend(json_text)
+    return tokenizer
+
+
+def _find_end(name: str, vocabulary: dict[str, int], wanted: str | int | None) -> int:
+    if isinstance(wanted, int):
+        return wanted
+    if wanted is not None and wanted not in vocabulary:
+        raise CorpusError(f"tokenizer {name} has no token {wanted!r} to end documents with")
+    names = (wanted,) if wanted is not None else _END_NAMES
+    for candidate in names:
+        if candidate in vocabulary:
+            return vocabulary[candidate]
+    raise CorpusError(
+        f"tokenizer {name} has none of {', '.join(_END_NAMES)}; name the token that ends a document "
+        "with --end-of-document"
+    )
+
+
+def _configured_end(path: Path) -> str | None:
+    """Return ``eos_token`` of the tokenizer_config.json beside a tokenizer.json."""
+    try:
+        token = json.loads(path.with_name("tokenizer_config.json").read_text(encoding="utf-8")).get("eos_token")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _from_hub(name: str) -> Path:
+    """Return the hub's tokenizer.json from the local cache, else download it."""
+    import huggingface_hub
+
+    repository = _HUB_NAMES.get(name, name)
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, TOKENIZER_FILE, local_files_only=True))
+    except Exception:  # not cached: ask the hub
+        reason = hub_obstacle()
+    if reason is None:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repository, TOKENIZER_FILE, etag_timeout=10))
+        except Exception as error:  # the client raises many kinds, none of them documented
+            reason = first_line_of(error)
+    raise CorpusError(
+        f"tokenizer {name!r} is no local file or folder, and the Hugging Face hub did not give it ({reason:.150}); "
+        "give the path of a tokenizer.json: --tokenizer FOLDER"
+    )
+
+
+def _first_difference(
+    found: npt.NDArray[Any],
+    lengths: npt.NDArray[np.int64],
+    expected: npt.NDArray[Any],
+    expected_lengths: npt.NDArray[np.int64],
+) -> int:
+    """Return the first document whose ids differ."""
+    mine, theirs = np.split(found, np.cumsum(lengths)[:-1]), np.split(expected, np.cumsum(expected_lengths)[:-1])
+    return next(i for i, pair in enumerate(zip(mine, theirs, strict=True)) if not np.array_equal(*pair))

@@ -1,0 +1,164 @@
+"""What cannot be read stops the work or is counted; it is never passed over in silence."""
+
+import gzip
+import json
+import random
+import resource
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+import zstandard
+from corpus_helpers import run_tool, sentences, texts_of, write_jsonl
+
+from autoscale_ds.corpus.inputs import DomainInput
+from autoscale_ds.errors import ConfigError, CorpusError
+
+GOOD = [json.dumps({"text": text}).encode() for text in sentences(30, "good")]
+BAD_LINES = {
+    "not valid JSON": b'{"text": "cut off',
+    "field 'text' is missing; the object has: body": b'{"body": "elsewhere"}',
+    "field 'text' holds null, expected text": b'{"text": null}',
+    "the line holds list, expected an object": b'["text"]',
+    "invalid UTF-8 at byte 10 of the line \\(0xff\\)": b'{"text": "\xff"}',
+    "the text holds the lone surrogate U\\+D800": b'{"text": "\\ud800"}',
+}
+
+
+def damaged_file(path: Path, bad: bytes, line: int) -> Path:
+    lines = list(GOOD)
+    lines.insert(line - 1, bad)
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+@pytest.mark.parametrize("reason", BAD_LINES)
+@pytest.mark.parametrize("piece_megabytes", [64, 0.001])
+def test_the_first_bad_line_stops_with_file_line_and_reason(run, tmp_path: Path, reason: str, piece_megabytes: float):
+    path = damaged_file(tmp_path / "a.jsonl", BAD_LINES[reason], 23)
+    with pytest.raises(CorpusError, match=rf"a\.jsonl:23: {reason}"):
+        run({"domain": path}, piece_megabytes=piece_megabytes)
+    assert not (tmp_path / "corpus" / "corpus.json").exists()
+
+
+@pytest.mark.parametrize("piece_megabytes", [64, 0.001])
+def test_skipped_lines_are_counted_and_listed(run, tmp_path: Path, piece_megabytes: float):
+    for index, bad in enumerate(BAD_LINES.values()):
+        damaged_file(tmp_path / f"{index}.jsonl", bad, 5 + index)
+    summary = run({"domain": tmp_path / "*.jsonl"}, on_error="skip", piece_megabytes=piece_megabytes)
+    errors = [json.loads(line) for line in (tmp_path / "corpus" / "errors.jsonl").read_text().splitlines()]
+    assert summary.counts["domain"].errors == len(BAD_LINES) == len(errors)
+    assert [(Path(error["file"]).name, error["line"]) for error in errors] == [
+        (f"{index}.jsonl", 5 + index) for index in range(len(BAD_LINES))
+    ]
+    assert texts_of(tmp_path / "corpus", "domain") == sentences(30, "good") * len(BAD_LINES)
+
+
+def test_a_run_stopped_by_a_bad_line_goes_on_with_skip_and_keeps_stopping_without(run, tmp_path: Path):
+    path = damaged_file(tmp_path / "a.jsonl", b"{", 30)
+    for _ in range(2):
+        with pytest.raises(CorpusError, match=":30:"):
+            run({"domain": path})
+    assert run({"domain": path}, on_error="skip").counts["domain"].errors == 1
+
+
+def test_pieces_that_skipped_errors_do_not_pass_when_errors_shall_stop(run, tmp_path: Path):
+    path = damaged_file(tmp_path / "a.jsonl", b"{", 3)
+    with pytest.raises(CorpusError, match="are to be held out"):
+        run({"domain": path}, on_error="skip", validation_documents=1000)
+    with pytest.raises(CorpusError, match=":3: not valid JSON"):
+        run({"domain": path}, on_error="stop")
+
+
+@pytest.mark.parametrize("piece_megabytes", [64, 0.001])
+@pytest.mark.parametrize(("ending", "compress"), [("gz", gzip.compress), ("zst", zstandard.compress)])
+def test_a_truncated_file_is_an_error_and_what_came_before_is_kept(
+    run, tmp_path: Path, ending: str, compress, piece_megabytes: float
+):
+    texts = [random.Random(i).randbytes(300).hex() for i in range(1000)]  # does not compress to nothing
+    whole = compress(write_jsonl(tmp_path / "a.jsonl", texts).read_bytes())
+    path = tmp_path / f"a.jsonl.{ending}"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CorpusError, match=rf"a\.jsonl\.{ending}:\d+: unreadable from here on: .* cut off"):
+        run({"domain": path}, piece_megabytes=piece_megabytes)
+    run({"domain": path}, on_error="skip", piece_megabytes=piece_megabytes)
+    kept = texts_of(tmp_path / "corpus", "domain")
+    assert kept == texts[: len(kept)]
+    assert 300 < len(kept) < 700
+    assert json.loads((tmp_path / "corpus" / "errors.jsonl").read_text())["line"] == len(kept) + 1
+
+
+def test_a_file_without_the_column_and_null_rows_are_errors(run, tmp_path: Path):
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one", None, "three"]}), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=r"a\.parquet:2: field 'text' holds null"):
+        run({"domain": tmp_path / "a.parquet"})
+    with pytest.raises(CorpusError, match="no column 'body'; it has: text"):
+        run({"domain": DomainInput(paths=(str(tmp_path / "a.parquet"),), field="body")})
+    run({"domain": tmp_path / "a.parquet"}, on_error="skip")
+    assert texts_of(tmp_path / "corpus", "domain") == ["one", "three"]
+
+
+def test_a_text_file_that_is_no_utf8_is_an_error_at_its_line(run, tmp_path: Path):
+    (tmp_path / "a.txt").write_bytes(b"fine\nstill fine\nlatin \xe9\n")
+    with pytest.raises(CorpusError, match=r"a\.txt:3: invalid UTF-8"):
+        run({"domain": tmp_path / "a.txt"})
+
+
+def test_short_documents_are_dropped_by_characters_not_bytes_and_counted(run, tmp_path: Path):
+    summary = run({"domain": write_jsonl(tmp_path / "a.jsonl", ["éééé", "abcde", "漢字漢字漢", ""])}, min_characters=5)
+    assert summary.counts["domain"].short == 2
+    assert texts_of(tmp_path / "corpus", "domain") == ["abcde", "漢字漢字漢"]
+
+
+def test_a_domain_without_a_document_is_refused(run, tmp_path: Path):
+    with pytest.raises(CorpusError, match="domain empty: no document is left; of 2 read, 2 were too short"):
+        run({"empty": write_jsonl(tmp_path / "a.jsonl", ["", ""])})
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path: Path, tokenizer_folder: Path):
+    path = write_jsonl(tmp_path / "a.jsonl", sentences(2000, "disk"))
+    command = ("--output", tmp_path / "out", "--tokenizer", tokenizer_folder, "--domain", f"a={path}", "--workers", 2)
+    full = run_tool(*command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)))
+    assert full.returncode == 2
+    assert full.stderr.count("\n") == 1
+    assert "cannot write" in full.stderr
+    assert "make room and rerun the same command" in full.stderr
+    assert not list((tmp_path / "out").rglob("*.partial*"))
+    assert run_tool(*command).returncode == 0
+    assert len(texts_of(tmp_path / "out", "a")) == 2000
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"validation_fraction": 1.0}, "validation_fraction is 1.0"),
+        ({"validation_fraction": 0.1, "validation_documents": 3}, "choose one"),
+        ({"shard_tokens": 0}, "shard_tokens is 0, expected at least 1"),
+        ({"workers": 0}, "workers is 0, expected at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(run, tmp_path: Path, settings: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        run({"domain": write_jsonl(tmp_path / "a.jsonl", ["text"])}, **settings)
+
+
+@pytest.mark.parametrize("name", ["", "../up", ".hidden", "a/b", "with space"])
+def test_a_domain_name_that_is_no_folder_name_is_refused(run, tmp_path: Path, name: str):
+    with pytest.raises(ConfigError, match="domain name"):
+        run({name: write_jsonl(tmp_path / "a.jsonl", ["text"])})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tokenizer", "gpt2"], "give the path of a tokenizer.json: --tokenizer FOLDER"),
+        (["domains.a={paths: [nobody/nothing], format: huggingface}"], "give a folder written by save_to_disk"),
+    ],
+)
+def test_an_unreachable_hub_says_how_to_do_without(tmp_path: Path, arguments: list[str], message: str):
+    path = write_jsonl(tmp_path / "a.jsonl", ["text"])
+    domain = ["--domain", f"a={path}"] if "--tokenizer" in arguments else []
+    result = run_tool("--output", tmp_path / "out", *domain, *arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,105 @@
+"""Every input format gives the same documents."""
+
+import gzip
+import json
+from pathlib import Path
+
+import datasets
+import pyarrow.parquet
+import pytest
+import zstandard
+from corpus_helpers import sentences, texts_of, write_jsonl
+
+from autoscale_ds.corpus.inputs import DomainInput
+from autoscale_ds.errors import CorpusError
+
+TEXTS = [*sentences(40, "format"), "naïve café 漢字 👩‍👩‍👧 \u2028 \x00 tab\t", "line one\nline two\r\n", "  spaces  "]
+
+
+def test_jsonl_is_read_plain_and_compressed(run, tmp_path: Path):
+    plain = write_jsonl(tmp_path / "a.jsonl", TEXTS)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    (tmp_path / "c.jsonl.zst").write_bytes(zstandard.compress(plain.read_bytes()))
+    run(
+        {
+            name: tmp_path / f"{name}.{ending}"
+            for name, ending in zip("abc", ["jsonl", "jsonl.gz", "jsonl.zst"], strict=True)
+        }
+    )
+    for name in "abc":
+        assert texts_of(tmp_path / "corpus", name) == TEXTS
+
+
+def test_several_gzip_members_and_zstd_frames_are_read_to_the_end(run, tmp_path: Path):
+    halves = [write_jsonl(tmp_path / "half.jsonl", part).read_bytes() for part in (TEXTS[:20], TEXTS[20:])]
+    padding = b"\0" * 100_000  # tape blocks, once: allowed between and after members
+    (tmp_path / "b.jsonl.gz").write_bytes(padding.join([*map(gzip.compress, halves), b""]))
+    (tmp_path / "c.jsonl.zst").write_bytes(b"".join(map(zstandard.compress, halves)))
+    run({"gz": tmp_path / "b.jsonl.gz", "zst": tmp_path / "c.jsonl.zst"})
+    assert texts_of(tmp_path / "corpus", "gz") == texts_of(tmp_path / "corpus", "zst") == TEXTS
+
+
+def test_parquet_is_read_by_row_groups(run, tmp_path: Path):
+    table = pyarrow.table({"id": list(range(len(TEXTS))), "body": TEXTS})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=7)
+    source = DomainInput(paths=(str(tmp_path / "a.parquet"),), field="body")
+    run({"whole": source})
+    run({"whole": source}, output="divided", piece_megabytes=0.001)
+    assert texts_of(tmp_path / "corpus", "whole") == texts_of(tmp_path / "divided", "whole") == TEXTS
+
+
+def test_text_files_are_one_document_each_in_order_of_their_paths(run, tmp_path: Path):
+    folder = tmp_path / "books"
+    (folder / "deep").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    (folder / "b.txt").write_text("the second\n")
+    (folder / "a.txt").write_text("the first\n")
+    (folder / "deep" / "c.txt").write_text("the third\n")
+    (folder / ".git" / "d.txt").write_text("hidden, not meant")
+    with gzip.open(folder / "z.txt.gz", "wt") as file:
+        file.write("the last\n")
+    run({"folder": folder, "glob": tmp_path / "books" / "**" / "*.txt"})
+    assert texts_of(tmp_path / "corpus", "folder") == ["the first\n", "the second\n", "the third\n", "the last\n"]
+    assert texts_of(tmp_path / "corpus", "glob") == ["the first\n", "the second\n", "the third\n"]
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_saved_hugging_face_dataset_is_read(run, tmp_path: Path, as_dict: bool):
+    saved = datasets.Dataset.from_dict({"text": TEXTS, "id": list(range(len(TEXTS)))})
+    (datasets.DatasetDict({"train": saved}) if as_dict else saved).save_to_disk(tmp_path / "saved")
+    source = DomainInput(paths=(str(tmp_path / "saved"),), format="huggingface")
+    run({"saved": source}, piece_megabytes=0.001)
+    assert texts_of(tmp_path / "corpus", "saved") == TEXTS
+
+
+def test_an_unknown_split_names_those_there_are(run, tmp_path: Path):
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": TEXTS})}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(CorpusError, match="no split 'test'; it holds: train"):
+        run({"saved": DomainInput(paths=(str(tmp_path / "saved"),), format="huggingface", split="test")})
+
+
+def test_a_large_file_is_divided_without_losing_or_repeating_a_line(run, tmp_path: Path):
+    plain = write_jsonl(tmp_path / "a.jsonl", TEXTS * 5)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    for size in (0.001, 0.0013, 0.01):
+        run({"plain": plain, "packed": tmp_path / "a.jsonl.gz"}, output=str(size), piece_megabytes=size)
+        assert texts_of(tmp_path / str(size), "plain") == texts_of(tmp_path / str(size), "packed") == TEXTS * 5
+
+
+def test_a_byte_order_mark_blank_lines_and_a_missing_last_newline_do_no_harm(run, tmp_path: Path):
+    lines = [json.dumps({"text": text}) for text in TEXTS]
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n\n".join(lines).encode())
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfmarked")
+    run({"jsonl": tmp_path / "a.jsonl", "text": tmp_path / "b.txt"})
+    assert texts_of(tmp_path / "corpus", "jsonl") == TEXTS
+    assert texts_of(tmp_path / "corpus", "text") == ["marked"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("nothing-*.jsonl", "no file matches"), ("data.bin", "its name tells no format; give format")],
+)
+def test_a_path_that_cannot_be_meant_is_refused(run, tmp_path: Path, source: str, message: str):
+    (tmp_path / "data.bin").write_bytes(b"?")
+    with pytest.raises(CorpusError, match=message):
+        run({"domain": tmp_path / source})
