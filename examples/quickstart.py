@@ -114,7 +114,7 @@ class Quickstart:
         self._say(what, ["python", *command])
         with open(self._log, "a", encoding="utf-8") as log:
             arguments = [sys.executable, *map(str, command)]
-            done = subprocess.run(arguments, cwd=ROOT, stdout=log, stderr=subprocess.PIPE, text=True, check=False)
+            done = subprocess.run(arguments, stdout=log, stderr=subprocess.PIPE, text=True, check=False)
             log.write(done.stderr)
         if done.returncode:
             raise TrainingError(f"{what} failed: {done.stderr.strip().splitlines()[-1]}; see {self._log}")
@@ -151,10 +151,13 @@ def show(folder: Path, event: Event, resumed_from: int) -> None:
 def main() -> None:
     """Run all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/quickstart"), help="made anew")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/quickstart"), help="made anew; relative to the repository"
+    )
     parser.add_argument("--steps", type=int, default=300, help="training steps (default 300)")
     arguments = parser.parse_args()
-    folder = arguments.folder.resolve()
+    os.chdir(ROOT)  # the commands it prints are meant for there
+    folder = Path(os.path.relpath(arguments.folder))
     _empty(folder)
     columns = (
         BarColumn(),
