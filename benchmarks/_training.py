@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -32,16 +33,26 @@ def write_random_corpus(folder: Path, num_domains: int, tokens_per_domain: int, 
     return folder
 
 
-def start(tree: dict[str, Any], ds: dict[str, Any], folder: Path) -> subprocess.Popen:
-    """Start ``launch/train.py`` on one rank."""
+def start(tree: dict[str, Any], ds: dict[str, Any], folder: Path, ranks: int = 1) -> subprocess.Popen:
+    """Start ``launch/train.py``: plain on one rank, through torchrun on several."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.yaml").write_text(yaml.safe_dump(tree))
     (folder / "ds.json").write_text(json.dumps(ds))
-    command = [sys.executable, str(ROOT / "launch/train.py"), "--quiet", "--config", str(folder / "run.yaml")]
-    command += ["--deepspeed_config", str(folder / "ds.json")]
+    launcher = [sys.executable]
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
+    if ranks > 1:
+        launcher += ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", f"--master-port={_free_port()}"]
+        environment["OMP_NUM_THREADS"] = str(max((os.cpu_count() or ranks) // ranks, 1))
+    command = [*launcher, str(ROOT / "launch/train.py"), "--quiet", "--config", str(folder / "run.yaml")]
+    command += ["--deepspeed_config", str(folder / "ds.json")]
     with open(folder / "log", "w", encoding="utf-8") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def finish(process: subprocess.Popen, folder: Path) -> None:
