@@ -9,7 +9,7 @@ of the whole process with its children, imports included: the figure to trust wh
 
 Examples:
   python benchmarks/tokenize.py
-  python benchmarks/tokenize.py --corpus raw --tokenizer path/to/gpt2 --runs 5 --peer-runs 1
+  python benchmarks/tokenize.py --corpus raw --tokenizer path/to/gpt2 --turns 1
 """
 
 from __future__ import annotations
@@ -112,11 +112,13 @@ def main() -> int:
     if not files or not Path(arguments.tokenizer).exists():
         raise AutoScaleError(f"no *.jsonl.gz in {arguments.corpus}, or no tokenizer at {arguments.tokenizer}")
     megabytes = sum(len(text.encode()) for path in files for batch in _batches(path, 1000) for text in batch) / 1e6
-    runs = _measure(arguments, files)
-    result = _result(runs, megabytes, arguments)
+    result: dict[str, Any] = {}
+    for runs in _turns(arguments):
+        result = _result(runs, megabytes)
+        write_result("tokenize", result)
     result["peak_memory_mib_on_three_times_the_text"] = _measure_three_times(arguments, files)
-    _show(result)
     write_result("tokenize", result)
+    _show(result)
     return 0
 
 
@@ -127,8 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--corpus", default=str(DATA / "corpus"), help="folder of *.jsonl.gz with the field text")
     parser.add_argument("--tokenizer", default=str(DATA / "gpt2_bpe"), help="folder with the GPT-2 tokenizer.json")
-    parser.add_argument("--runs", type=int, default=7, help="of autoscale_ds (default: 7)")
-    parser.add_argument("--peer-runs", type=int, default=3, help="of each peer (default: 3)")
+    parser.add_argument("--turns", type=int, default=3, help="runs of each peer, each after one of ours (default: 3)")
     parser.add_argument("--one", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--output", help=argparse.SUPPRESS)
     return parser
@@ -154,16 +155,17 @@ def _digests(output: Path, files: list[Path]) -> dict[str, str]:
     return {name: file_sha256(output / f"{name}.bin") for name in names}
 
 
-def _measure(arguments: argparse.Namespace, files: list[Path]) -> dict[str, list[dict[str, Any]]]:
+def _turns(arguments: argparse.Namespace) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """Yield all runs so far after each turn; ours runs before every peer, so that other load meets both alike."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
-    for turn in range(max(arguments.runs, arguments.peer_runs)):
-        for name, done in runs.items():
-            if turn < (arguments.runs if name == OURS else arguments.peer_runs):
-                done.append(_process(name, arguments.corpus, arguments.tokenizer))
-                print(f"{name}: {done[-1]['seconds']:.2f} s", file=sys.stderr)
-                if done[-1]["shards"] != runs[OURS][0]["shards"]:
+    for _ in range(arguments.turns):
+        for peer in CONTENDERS:
+            for name in (OURS, peer) if peer != OURS else ():
+                runs[name].append(_process(name, arguments.corpus, arguments.tokenizer))
+                print(f"{name}: {runs[name][-1]['seconds']:.2f} s", file=sys.stderr)
+                if runs[name][-1]["shards"] != runs[OURS][0]["shards"]:
                     raise AutoScaleError(f"{name} wrote other tokens than {OURS}; nothing can be compared")
-    return runs
+        yield runs
 
 
 def _process(name: str, corpus: str, tokenizer: str) -> dict[str, Any]:
@@ -191,7 +193,7 @@ def _measure_three_times(arguments: argparse.Namespace, files: list[Path]) -> fl
         return round(_process(OURS, folder, arguments.tokenizer)["peak_memory_mib"], 1)
 
 
-def _result(runs: dict[str, list[dict[str, Any]]], megabytes: float, arguments: argparse.Namespace) -> dict[str, Any]:
+def _result(runs: dict[str, list[dict[str, Any]]], megabytes: float) -> dict[str, Any]:
     rows = {}
     for name, done in runs.items():
         if done:
