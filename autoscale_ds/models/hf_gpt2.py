@@ -38,16 +38,19 @@ def from_hf_state(state: Mapping[str, Tensor], config: GPT2Config) -> dict[str, 
         raise CheckpointError(f"these are no GPT-2 weights of {config.layers} layers: {missing[0]} is missing")
     ours = {name: _turn(theirs, prefixed[theirs]) for name, theirs in _names(config).items()}
     embedding = ours["tokens.weight"]
+    if len(embedding) < config.vocabulary or embedding.shape[1] != config.width:
+        raise CheckpointError(
+            f"these weights are for {len(embedding)} tokens x width {embedding.shape[1]}, "
+            f"the model of this run has {config.vocabulary} x {config.width}"
+        )
     padded = embedding.new_zeros(config.padded_vocabulary, config.width)
     padded[: config.vocabulary] = embedding[: config.vocabulary]
     return {**ours, "tokens.weight": padded, "head.weight": padded}
 
 
 def load_hf(folder: str | Path, **overrides: Any) -> GPT2:
-    """Return a ``GPT2`` with the weights of a Hugging Face model folder (or hub name)."""
-    from transformers import GPT2LMHeadModel
-
-    theirs = GPT2LMHeadModel.from_pretrained(folder)
+    """Return a ``GPT2`` with the shape and weights of a Hugging Face model folder (or hub name)."""
+    theirs = _read(folder)
     shape = theirs.config
     config = GPT2Config(
         layers=shape.n_layer,
@@ -60,6 +63,34 @@ def load_hf(folder: str | Path, **overrides: Any) -> GPT2:
     model = GPT2(config)
     model.load_state_dict(from_hf_state(theirs.state_dict(), config))
     return model
+
+
+def load_hf_weights(model: GPT2, folder: str | Path) -> None:
+    """Give ``model`` the weights of a Hugging Face model folder (or hub name) of the same shape.
+
+    Raises
+    ------
+    CheckpointError
+        When the folder cannot be read or its model has another shape.
+    """
+    state = from_hf_state(_read(folder).state_dict(), model.config)
+    for name, parameter in model.named_parameters():
+        if state[name].shape != parameter.shape:
+            found, expected = tuple(state[name].shape), tuple(parameter.shape)
+            raise CheckpointError(f"{folder}: {name} has shape {found}, the model of this run {expected}")
+    model.load_state_dict(state)
+
+
+def _read(folder: str | Path) -> Any:
+    from transformers import GPT2LMHeadModel
+
+    try:
+        return GPT2LMHeadModel.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"cannot load a GPT-2 model from {folder}: {reason}; without the hub, give a local folder"
+        ) from None
 
 
 def save_hf(state: Mapping[str, Tensor], config: GPT2Config, folder: str | Path, end_of_document: int) -> None:

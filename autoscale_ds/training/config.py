@@ -61,6 +61,8 @@ class ModelConfig:
     dropout: float = 0.0
     activation_checkpointing: bool = False
     loss_chunk_tokens: int = 4096
+    initial_weights: str | None = None
+    """Hugging Face GPT-2 folder (or hub name) to start from; null draws GPT-2's random initial weights."""
     compile: bool = False
     """torch.compile: slower to start, faster after."""
 

@@ -172,3 +172,17 @@ def _offloaded_adamw() -> type:
             return None if self.frozen else super().step(closure)
 
     return GuardedCPUAdam
+
+
+def saved_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Return the fp32 weights of a checkpoint folder by parameter name, put together from every rank's shards.
+
+    On one process and in CPU memory; the optimizer's master weights where ZeRO keeps them.
+    """
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    if any(checkpoint.glob("*optim_states.pt")):
+        state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+    else:  # ZeRO 0 keeps whole weights
+        state = torch.load(checkpoint / "mp_rank_00_model_states.pt", weights_only=False)["module"]
+    return {name: tensor.detach().float() for name, tensor in state.items()}

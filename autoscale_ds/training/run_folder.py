@@ -104,7 +104,6 @@ class RunFolder:
             for name in _IDENTITY:
                 old, new = _lookup(before, name), _lookup(configuration.to_dict(run), name)
                 if old != new:
-                    self.release()
                     raise ConfigError(
                         f"{name} is {_short(new)}, but the run in {self.path} was started with {_short(old)}; "
                         "restore it, or give run=ANOTHER_FOLDER"

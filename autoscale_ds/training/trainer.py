@@ -13,6 +13,7 @@ import torch
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.evaluation.perplexity import ValidationSet, evaluate, validation_figures
 from autoscale_ds.models import GPT2, initialise
+from autoscale_ds.models.hf_gpt2 import load_hf_weights
 from autoscale_ds.stream.dataset import MixtureStream, StepBatch, open_windows
 from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.planner import MixturePlanner
@@ -80,21 +81,33 @@ class Trainer:
         on_record: Callable[[Mapping[str, Any]], None] = lambda record: None,
     ) -> None:
         self.run, self.ranks, self.device, self._on_record = run, ranks, device, on_record
+        self._stop = StopRequest()
         self.folder = RunFolder(run.run)
         on_rank_zero(lambda: self._take_folder(ds_config))
+        try:
+            self._build(ds_config)
+        except BaseException:
+            self.folder.release()
+            raise
+
+    def _build(self, ds_config: Mapping[str, Any]) -> None:
+        """Make everything that has no position in the run: data, model, engine."""
+        run, ranks = self.run, self.ranks
         self.corpus = Corpus(run.data.corpus)
         self.spec = setup.stream_spec(run, self.corpus)
         shape = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
         for line in setup.describe(run, ds_config, shape, ranks.data_parallel_size):
             log.info(line)
         model = GPT2(shape)
-        initialise(model, run.seed)
-        self.engine = Engine(model.to(device), run, ds_config)
+        if run.model.initial_weights is None:
+            initialise(model, run.seed)
+        else:
+            load_hf_weights(model, run.model.initial_weights)
+        self.engine = Engine(model.to(self.device), run, ds_config)
         self.validation = ValidationSet(self.corpus, run.data.sequence_length, run.evaluation.windows_per_domain)
         self.checkpoints = Checkpoints(self.folder.checkpoints, ranks, run.checkpoints.keep)
         self._flops_per_token = shape.flops_per_token(run.data.sequence_length)
-        self._peak_flops = peak_flops(device, run.logging.peak_flops)
-        self._stop = StopRequest()
+        self._peak_flops = peak_flops(self.device, run.logging.peak_flops)
 
     def fit(self) -> int:
         """Train to the end of the budget and return the exit code: 0, or the requeue code when told to stop."""
@@ -174,7 +187,11 @@ class Trainer:
 
     def _take_folder(self, ds_config: Mapping[str, Any]) -> None:
         self.folder.acquire()
-        self.folder.record(self.run, dict(ds_config))
+        try:
+            self.folder.record(self.run, dict(ds_config))
+        except BaseException:
+            self.folder.release()
+            raise
 
     def _restore(self) -> None:
         """Build everything that has a position in the run, at the newest checkpoint or at step 0."""

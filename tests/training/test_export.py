@@ -1,0 +1,44 @@
+import pytest
+import torch
+from jobs import read_metrics, tool
+
+from autoscale_ds.errors import CheckpointError
+from autoscale_ds.models.hf_gpt2 import load_hf
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_exported_model_computes_what_the_trained_one_does(make_trainer, tmp_path, stage):
+    trainer = make_trainer({"train_micro_batch_size_per_gpu": 8, "zero_optimization": {"stage": stage}})
+    assert trainer.fit() == 0
+    done = tool("export_hf.py", trainer.folder.path, "--output", tmp_path / "hf")
+    assert done.returncode == 0, done.stderr
+    exported = load_hf(tmp_path / "hf").eval()
+    ids = torch.arange(90).view(3, 30)
+    trainer.engine.set_mode(training=False)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(ids), trainer.engine.losses(ids, None), atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_can_start_from_exported_weights(make_trainer, tmp_path):
+    first = make_trainer()
+    assert first.fit() == 0
+    assert tool("export_hf.py", first.folder.path, "--output", tmp_path / "hf").returncode == 0
+    second = make_trainer(folder="second", **{"model.initial_weights": str(tmp_path / "hf")})
+    assert second.fit() == 0
+    last, start = (read_metrics(trainer.folder.path, "validation") for trainer in (first, second))
+    assert start[0]["loss"] == pytest.approx(last[-1]["loss"], abs=1e-5)
+
+
+def test_initial_weights_of_another_shape_are_refused(make_trainer, tmp_path):
+    assert (first := make_trainer()).fit() == 0
+    assert tool("export_hf.py", first.folder.path, "--output", tmp_path / "hf").returncode == 0
+    with pytest.raises(CheckpointError, match="the model of this run"):
+        make_trainer(folder="wide", **{"model.initial_weights": str(tmp_path / "hf"), "model.width": 128})
+    with pytest.raises(CheckpointError, match="cannot load a GPT-2 model"):
+        make_trainer(folder="none", **{"model.initial_weights": str(tmp_path / "nothing")})
+
+
+def test_an_existing_folder_is_not_written_over(make_trainer, tmp_path):
+    done = tool("export_hf.py", tmp_path, "--output", tmp_path)
+    assert done.returncode == 2
+    assert "exists already" in done.stderr
