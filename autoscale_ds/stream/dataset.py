@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autoscale_ds.corpus import Corpus, TokenStore
 from autoscale_ds.errors import StreamError
-from autoscale_ds.stream.planner import MixturePlanner, StepPlan, StreamEnd
+from autoscale_ds.stream.planner import MixturePlanner, Position, StepPlan, StreamEnd
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,6 @@ class MixtureStream:
 
     Attributes
     ----------
-    weights : dict of str to float
-        Weights of the last batch handed out, exhausted domains at zero.
     end : StreamEnd or None
         Why the stream ended before ``until_step``, if it did.
     """
@@ -113,8 +111,8 @@ class MixtureStream:
         self.planner, self.dataset = planner, dataset
         self.end: StreamEnd | None = None
         self._until_step, self._rank, self._world_size = until_step, rank, world_size
-        self._state, self.weights = planner.state(), planner.weights
-        self._planned: deque[tuple[dict[str, Any], dict[str, float]]] = deque()
+        self._consumed = planner.position()
+        self._planned: deque[Position] = deque()
         ahead: dict[str, Any] = {"prefetch_factor": prefetch, "multiprocessing_context": "fork"} if workers else {}
         self._loader: DataLoader = DataLoader(
             dataset,
@@ -129,12 +127,16 @@ class MixtureStream:
 
     def state(self) -> dict[str, Any]:
         """Return the planner's state after the last batch handed out."""
-        return self._state
+        return self.planner.state(self._consumed)
+
+    def weights(self) -> dict[str, float]:
+        """Return the weights of the last batch handed out, exhausted domains at zero."""
+        return self.planner.weights(self._consumed)
 
     def __iter__(self) -> Iterator[StepBatch]:
         for batch in self._loader:
-            self._state, self.weights = self._planned.popleft()
-            assert self._state["step"] == batch.plan.step + 1, "the loader handed out batches in another order"
+            self._consumed = self._planned.popleft()
+            assert self._consumed.step == batch.plan.step + 1, "the loader handed out batches in another order"
             yield batch
 
     def _plan(self) -> StepPlan | None:
@@ -145,7 +147,7 @@ class MixtureStream:
         except StreamEnd as end:
             self.end = end
             return None
-        self._planned.append((self.planner.state(), self.planner.weights))
+        self._planned.append(self.planner.position())
         return plan.slice(self._rank, self._world_size)
 
 

@@ -75,6 +75,20 @@ class StepPlan:
 
 
 @dataclass(frozen=True)
+class Position:
+    """Where a plan stands: ``step`` is the next one; arrays (m,) in the order of ``MixturePlanner.names``.
+
+    ``cursor`` counts samples given so far, ``lag`` is target minus that, ``quota`` the samples a step asked for.
+    """
+
+    step: int
+    cursor: npt.NDArray[np.int64]
+    lag: npt.NDArray[np.float64]
+    exhausted: npt.NDArray[np.bool_]
+    quota: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Forecast:
     """``domain`` completes ``epoch`` passes over its data during ``step``, if the weights stay as they are."""
 
@@ -140,11 +154,6 @@ class MixturePlanner:
         for name, weight in weights.items():
             if weight > 0 and not self.spec.num_windows.get(name):
                 raise StreamError(f"domain {name!r} has weight {weight:g} but holds not one window of training text")
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights of the step planned last, after exhausted domains were turned off."""
-        return dict(zip(self.names, (self._quota / self.spec.global_batch).tolist(), strict=True))
 
     @property
     def exhausted(self) -> list[str]:
@@ -223,14 +232,27 @@ class MixturePlanner:
 
     # -- state --------------------------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
-        """Return what, with the journal, continues the plan at ``next_step``; plain JSON values, keyed by name."""
+    def position(self) -> Position:
+        """Return where the plan stands now: three small copies, cheap enough for every step."""
+        return Position(self.next_step, self._cursor.copy(), self._lag.copy(), self._exhausted.copy(), self._quota)
+
+    def state(self, position: Position | None = None) -> dict[str, Any]:
+        """Return what, with the journal, continues the plan at a position (default: now).
+
+        Plain JSON values keyed by domain name, a few hundred bytes for a few domains.
+        """
+        at = position or self.position()
         return {
-            "step": self.next_step,
-            "cursors": dict(zip(self.names, self._cursor.tolist(), strict=True)),
-            "lags": dict(zip(self.names, self._lag.tolist(), strict=True)),
-            "exhausted": self.exhausted,
+            "step": at.step,
+            "cursors": dict(zip(self.names, at.cursor.tolist(), strict=True)),
+            "lags": dict(zip(self.names, at.lag.tolist(), strict=True)),
+            "exhausted": [name for name, off in zip(self.names, at.exhausted, strict=True) if off],
         }
+
+    def weights(self, position: Position | None = None) -> dict[str, float]:
+        """Return the weights of the step planned last before a position, exhausted domains turned off."""
+        quota = (position or self.position()).quota
+        return dict(zip(self.names, (quota / self.spec.global_batch).tolist(), strict=True))
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state``. Domains it does not know start at their beginning; unknown ones must be gone."""

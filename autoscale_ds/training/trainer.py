@@ -306,7 +306,7 @@ class Trainer:
             "train",
             {
                 **interval.figures(self.stream.planner.names),
-                "weights": self.stream.weights,
+                "weights": self.stream.weights(),
                 "gradient_norm": self.engine.gradient_norm,
                 "learning_rate": self._learning_rate(self.step - 1),
                 "tokens_per_second": rate,

@@ -126,7 +126,7 @@ def test_renormalise_turns_a_used_up_domain_off_and_goes_on():
     seen = Counter(domain for step in run(stream, 40) for domain, _, _ in step)
     assert seen["books"] == 10
     assert stream.exhausted == ["books"]
-    assert stream.weights == pytest.approx({"web": 2 / 3, "code": 1 / 3, "books": 0})
+    assert stream.weights() == pytest.approx({"web": 2 / 3, "code": 1 / 3, "books": 0})
     again = planner(
         SIZES, {"web": 2, "code": 1, "books": 1}, batch=4, max_epochs={"books": 2}, when_exhausted="renormalise"
     )
