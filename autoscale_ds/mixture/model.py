@@ -1,0 +1,203 @@
+"""Laws fitted to every target of a run table: predictions, their intervals, and law.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture import laws
+from autoscale_ds.mixture.laws import Inputs, trees
+from autoscale_ds.mixture.scales import Scales
+from autoscale_ds.mixture.table import RunTable
+
+Array = npt.NDArray[np.float64]
+# 48 draws give the spread of a prediction within about ten per cent; trees cost more and get fewer.
+DRAWS, TREE_DRAWS = 48, 8
+# 5 % and 95 % points of a Gaussian: intervals are 90 % throughout.
+GAUSSIAN_90 = 1.6448536269514722
+# A scale this many times outside the table's is worth a warning.
+FAR = 1.5
+
+
+class TargetModel(Protocol):
+    """What is fitted to one target."""
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of a run around the prediction, nats."""
+
+    def predict(self, x: Inputs) -> Array:
+        """Return losses (n,)."""
+
+    def members(self) -> Sequence[TargetModel]:
+        """Return equally likely alternatives."""
+
+
+@dataclass(frozen=True)
+class Average:
+    """A fixed average of several fits of one target; its noise is the average of theirs."""
+
+    parts: tuple[TargetModel, ...]
+    shares: tuple[float, ...]
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of a run around the prediction, nats."""
+        return float(np.dot(self.shares, [part.noise for part in self.parts]))
+
+    def predict(self, x: Inputs) -> Array:
+        """Return losses (n,)."""
+        return np.asarray(sum(s * part.predict(x) for s, part in zip(self.shares, self.parts, strict=True)))
+
+    def slope(self, x: Inputs) -> Array:
+        """Return the derivative by each weight (n, m)."""
+        pairs = zip(self.shares, self.parts, strict=True)
+        return np.asarray(sum(s * part.slope(x) for s, part in pairs))  # type: ignore[attr-defined]
+
+    def members(self) -> list[Average]:
+        """Return alternatives, draw d of each part together."""
+        drawn = zip(*(part.members() for part in self.parts), strict=False)
+        return [Average(parts, self.shares) for parts in drawn]
+
+
+@dataclass(frozen=True)
+class LossModel:
+    """Predicts the loss of every target for any mixture and scale.
+
+    Attributes
+    ----------
+    law : str
+        A law's name, or ``average`` of several.
+    domains : tuple of str
+    scales : Scales
+    targets : mapping of str to TargetModel
+    selection : sequence of mappings
+        The comparison that chose the law, one row a law; empty when it was named.
+    source : mapping
+        Number of runs and files it was fitted to.
+    """
+
+    law: str
+    domains: tuple[str, ...]
+    scales: Scales
+    targets: Mapping[str, TargetModel]
+    selection: Sequence[Mapping[str, Any]] = ()
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def inputs(self, weights: Array, tokens: npt.ArrayLike, parameters: npt.ArrayLike = np.nan) -> Inputs:
+        """Return inputs for weights (n, m) in the order of ``domains``, tokens and size (n,) or one for all."""
+        return self.scales.inputs(weights, tokens, parameters)
+
+    def predict(self, x: Inputs) -> Array:
+        """Return losses (n, k), nats per token, targets in the order of ``targets``."""
+        return np.stack([model.predict(x) for model in self.targets.values()], axis=1)
+
+    def slope(self, x: Inputs) -> Array:
+        """Return the derivative of each loss by each weight, (n, k, m); raises AttributeError for trees."""
+        return np.stack([model.slope(x) for model in self.targets.values()], axis=1)  # type: ignore[attr-defined]
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the derivative exists."""
+        return all(hasattr(model, "slope") for model in self.targets.values())
+
+    @property
+    def noise(self) -> Array:
+        """Return the noise of each target (k,), nats."""
+        return np.array([model.noise for model in self.targets.values()])
+
+    def members(self) -> list[LossModel]:
+        """Return alternatives, one for each draw, with the draws of all targets side by side."""
+        drawn = [model.members() for model in self.targets.values()]
+        return [
+            LossModel(self.law, self.domains, self.scales, dict(zip(self.targets, models, strict=True)))
+            for models in zip(*drawn, strict=False)
+        ]
+
+    def intervals(self, x: Inputs, *, of_a_run: bool = False) -> tuple[Array, Array]:
+        """Return the ends of 90 % intervals, (n, k) each.
+
+        Parameters
+        ----------
+        of_a_run : bool
+            For the loss a single run would show, noise included, instead of its expectation.
+        """
+        centre = self.predict(x)
+        spread = np.std([member.predict(x) for member in self.members()], axis=0, ddof=1)
+        half = GAUSSIAN_90 * np.sqrt(spread**2 + (self.noise**2 if of_a_run else 0.0))
+        return centre - half, centre + half
+
+    def beyond(self, tokens: float | None, parameters: float | None) -> str | None:
+        """Return a warning when a scale outside what was trained is asked for and the law cannot know it."""
+        if tokens and not self.scales.tokens_vary and tokens > FAR * self.scales.largest_tokens:
+            return (
+                f"every run has about {self.scales.largest_tokens:.3g} tokens: the law says nothing about how the best "
+                f"mixture shifts by {tokens:.3g}; fit runs at several token counts to know"
+            )
+        if parameters and not self.scales.parameters_vary and self.scales.largest_parameters:
+            far = parameters / self.scales.largest_parameters
+            if max(far, 1 / far) > FAR:
+                return (
+                    f"every run has {self.scales.largest_parameters:.3g} parameters: the law ignores the size asked for"
+                )
+        return None
+
+
+def fit_law(table: RunTable, name: str, *, seed: int = 0, starts: int = 2, draws: int = DRAWS) -> LossModel:
+    """Fit one law to every target of a table.
+
+    Raises
+    ------
+    MixtureError
+        For a law the table cannot support: several token counts or sizes missing, or too few rows.
+    """
+    scales = Scales.of(table)
+    refusal = unsupported(table, name)
+    if refusal:
+        raise MixtureError(refusal)
+    fitted = {target: fit_target(table, scales, name, target, seed, starts, draws) for target in table.targets}
+    return LossModel(name, table.domains, scales, fitted)
+
+
+def fit_target(
+    table: RunTable, scales: Scales, name: str, target: str, seed: int = 0, starts: int = 2, draws: int = 0
+) -> TargetModel:
+    """Fit one law to one target, on the runs that measured it."""
+    rows = np.flatnonzero(table.measured(target))
+    y = table.losses[rows, table.targets.index(target)]
+    x, setting = scales.of_table(table).take(rows), scales.setting(table, target)
+    try:
+        if name == trees.NAME:
+            return trees.fit_trees(x, y, setting, seed=seed, draws=min(draws, TREE_DRAWS))
+        return laws.fit(laws.LAWS[name], x, y, setting, seed=seed, starts=starts, draws=draws)
+    except MixtureError as error:
+        raise MixtureError(f"target {target!r}: {error}") from None
+
+
+def unsupported(table: RunTable, name: str) -> str | None:
+    """Return why a table cannot support a law, or None when it can."""
+    laws.check_name(name)
+    scales = Scales.of(table)
+    rows = int(min(table.measured(target).sum() for target in table.targets))
+    if name == trees.NAME:
+        return None if rows >= 8 else f"law {name} needs at least 8 runs, some target has {rows}; add runs"
+    law = laws.LAWS[name]
+    if law.needs_tokens and not scales.tokens_vary:
+        return (
+            f"law {name} describes how losses change with tokens, and every run has {scales.largest_tokens:.4g}; add "
+            "runs at another token count, or choose a law without scale (--law exposure)"
+        )
+    if law.needs_parameters and not scales.parameters_vary:
+        return f"law {name} describes how losses change with model size, and all runs have one size; add another size"
+    needed = law.num_parameters(scales.setting(table, table.targets[0]))
+    if rows < needed:
+        return (
+            f"law {name} has {needed} parameters for {len(table.domains)} domains and some target has {rows} usable "
+            "rows; add runs, or choose a smaller law (--law auto does)"
+        )
+    return None
