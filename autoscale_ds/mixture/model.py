@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -131,6 +131,10 @@ class LossModel:
         spread = np.std([member.predict(x) for member in self.members()], axis=0, ddof=1)
         half = GAUSSIAN_90 * np.sqrt(spread**2 + (self.noise**2 if of_a_run else 0.0))
         return centre - half, centre + half
+
+    def with_source(self, **source: Any) -> LossModel:
+        """Return the model with a note of what it was fitted to."""
+        return replace(self, source=source)
 
     def beyond(self, tokens: float | None, parameters: float | None) -> str | None:
         """Return a warning when a scale outside what was trained is asked for and the law cannot know it."""
