@@ -68,8 +68,16 @@ def main() -> None:
     arguments = parser().parse_args()
     if arguments.plot:
         plots.require()
+    refuse_unwritable(getattr(arguments, "out", None), arguments.plot)
     result, text = arguments.command(arguments)
     print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else text)
+
+
+def refuse_unwritable(*paths: str | None) -> None:
+    """Refuse an output in a folder that does not exist before the work, not after it."""
+    for path in paths:
+        if path and not Path(path).absolute().parent.is_dir():
+            raise MixtureError(f"cannot write {path}: the folder {Path(path).parent} does not exist; make it first")
 
 
 def fit(a: argparse.Namespace) -> tuple[Any, str]:
@@ -79,7 +87,11 @@ def fit(a: argparse.Namespace) -> tuple[Any, str]:
         fitted = selection.choose(table, seed=a.seed)
     else:
         fitted = model.fit_law(table, laws.check_name(a.law), seed=a.seed)
-    fitted = fitted.with_source(runs=len(table), files=[Path(path).name for path in a.runs])
+    fitted = fitted.with_source(
+        runs=len(table),
+        files=[Path(path).name for path in a.runs],
+        largest_weights=dict(zip(table.domains, map(float, table.weights.max(0)), strict=True)),
+    )
     lawfile.save(fitted, a.out)
     if a.plot:
         figures.plot_fit(a.plot, fitted, table)
@@ -117,7 +129,7 @@ def optimize(a: argparse.Namespace) -> tuple[Any, str]:
     source = f"fit_mixture.py optimize, law {fitted.law}, {goal.objective.name}"
     file = WeightsFile(found.weights, a.tokens, source, found.intervals)
     file.write(a.out)
-    warnings = [text for text in [fitted.beyond(a.tokens, a.parameters)] if text]
+    warnings = fitted.warnings(found.weights, a.tokens, a.parameters)
     if a.plot:
         figures.plot_weights(a.plot, {"uniform": DomainWeights.uniform(names), "best": found.weights}, found.intervals)
     return reports.of_optimum(found, goal, file, caps, warnings)

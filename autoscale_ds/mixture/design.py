@@ -91,8 +91,9 @@ def axis_plan(
     bounds = Bounds.of(list(prior), floor)
     centre = np.array(list(prior.values()))
     found = [_probe("prior", prior, bounds.scale_in(centre[None])[0], tokens, parameters)]
-    for share in (np.arange(steps) + 1) / (steps + 1):
+    for step in range(1, steps + 1):
         for i, name in enumerate(prior):
+            share = centre[i] + (1 - centre[i]) * step / (steps + 1)
             rest = np.delete(centre, i)
             rest = np.full(m - 1, 1 / (m - 1)) if rest.sum() == 0 else rest / rest.sum()
             point = np.insert((1 - share) * rest, i, share)

@@ -136,7 +136,18 @@ class LossModel:
         """Return the model with a note of what it was fitted to."""
         return replace(self, source=source)
 
-    def beyond(self, tokens: float | None, parameters: float | None) -> str | None:
+    def warnings(self, weights: Mapping[str, float], tokens: float, parameters: float | None) -> list[str]:
+        """Return what a user of these weights at this scale should know, one line each."""
+        seen = self.source.get("largest_weights", {})
+        far = [name for name, weight in weights.items() if weight > FAR * seen.get(name, 1.0) + 0.01]
+        found = [
+            f"no run gave {name} more than {seen[name]:.3g}, the optimum gives it {weights[name]:.3g}: a guess; "
+            f"add runs, or give --cap {name}={seen[name]:.3g}"
+            for name in far
+        ]
+        return [*found, *(text for text in [self._beyond(tokens, parameters)] if text)]
+
+    def _beyond(self, tokens: float | None, parameters: float | None) -> str | None:
         """Return a warning when a scale outside what was trained is asked for and the law cannot know it."""
         if tokens and not self.scales.tokens_vary and tokens > FAR * self.scales.largest_tokens:
             return (
@@ -175,12 +186,9 @@ def fit_target(
     rows = np.flatnonzero(table.measured(target))
     y = table.losses[rows, table.targets.index(target)]
     x, setting = scales.of_table(table).take(rows), scales.setting(table, target)
-    try:
-        if name == trees.NAME:
-            return trees.fit_trees(x, y, setting, seed=seed, draws=min(draws, TREE_DRAWS))
-        return laws.fit(laws.LAWS[name], x, y, setting, seed=seed, starts=starts, draws=draws)
-    except MixtureError as error:
-        raise MixtureError(f"target {target!r}: {error}") from None
+    if name == trees.NAME:
+        return trees.fit_trees(x, y, setting, seed=seed, draws=min(draws, TREE_DRAWS))
+    return laws.fit(laws.LAWS[name], x, y, setting, seed=seed, starts=starts, draws=draws)
 
 
 def unsupported(table: RunTable, name: str) -> str | None:
@@ -198,10 +206,11 @@ def unsupported(table: RunTable, name: str) -> str | None:
         )
     if law.needs_parameters and not scales.parameters_vary:
         return f"law {name} describes how losses change with model size, and all runs have one size; add another size"
-    needed = law.num_parameters(scales.setting(table, table.targets[0]))
+    setting = scales.setting(table, table.targets[0])
+    needed = law.fewest_rows(setting)
     if rows < needed:
         return (
-            f"law {name} has {needed} parameters for {len(table.domains)} domains and some target has {rows} usable "
-            "rows; add runs, or choose a smaller law (--law auto does)"
+            f"law {name} has {law.num_parameters(setting)} parameters for {len(table.domains)} domains and needs "
+            f"{needed} runs, some target has {rows}; add runs, or choose a smaller law (--law auto does)"
         )
     return None

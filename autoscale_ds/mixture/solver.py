@@ -120,7 +120,8 @@ def optimize(goal: Goal, bounds: Bounds, *, seed: int = 0) -> Optimum:
         raise MixtureError(f"tokens is {goal.tokens:g}, expected a positive number")
     bounds = _within_prior(goal, bounds)
     best = _minimum(goal, bounds, _starts(goal, bounds, seed), seed)
-    drawn = np.array([_minimum(replace(goal, model=m), bounds, best[None], seed) for m in goal.model.members()])
+    alternatives = [replace(goal, model=member) for member in goal.model.members()]
+    drawn = np.array([_minimum(each, bounds, best[None], seed, TREE_SAMPLES // 5) for each in alternatives])
     ends = np.quantile(np.vstack([drawn, best[None]]) if len(drawn) else best[None], [0.05, 0.95], axis=0)
     noise = goal.noise(best)
     names = goal.model.domains
@@ -175,9 +176,9 @@ def _starts(goal: Goal, bounds: Bounds, seed: int) -> Array:
     return np.vstack([samples[order], bounds.scale_in(centre[None])])
 
 
-def _minimum(goal: Goal, bounds: Bounds, starts: Array, seed: int) -> Array:
+def _minimum(goal: Goal, bounds: Bounds, starts: Array, seed: int, num_samples: int = TREE_SAMPLES) -> Array:
     if not goal.model.smooth:
-        samples = _samples(goal, bounds, TREE_SAMPLES, seed)
+        samples = _samples(goal, bounds, num_samples, seed)
         return np.asarray(samples[np.argsort(goal.value(samples), kind="stable")[:TREE_BEST]].mean(0))
 
     def value(w: Array) -> float:

@@ -111,6 +111,10 @@ class Law(ABC):
         m = len(setting.domains)
         return sum(m if q.per_domain else 1 for q in self.parameters(setting, np.array([1.0, 2.0])))
 
+    def fewest_rows(self, setting: Setting) -> int:
+        """Return how many runs a fit asks for: as many as parameters, unless its priors can stand in."""
+        return self.num_parameters(setting)
+
 
 def level(y: Array, drop: float = 0.5) -> Parameter:
     """Return the irreducible loss E: between 0 and the largest loss seen, started below the smallest."""

@@ -91,6 +91,10 @@ class SharedExposure(Exposure):
     formula: ClassVar[str] = "E + B (sum_i k_i (w_i + eps)^gamma)^-b [+ A/N^alpha + B_D/D^beta]"
     shared: ClassVar[bool] = True
 
+    def fewest_rows(self, setting: Setting) -> int:
+        """Return two runs more than domains; the priors stand in for eps, b and the scale's exponents."""
+        return len(setting.domains) + 2
+
 
 class ExposureScale(Law):
     """``E + S(w) (C + A / N^alpha + B_D / D^beta)``: scale shrinks what the mixture leaves over.

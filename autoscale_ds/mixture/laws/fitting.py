@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture.laws.base import Inputs, Law, Parameter, Setting
 from autoscale_ds.mixture.laws.least_squares import Problem, Solution, solve
 
@@ -74,17 +73,11 @@ def fit(law: Law, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, start
     draws : int
         Size of the ensemble; 0 for none.
 
-    Raises
-    ------
-    MixtureError
-        With fewer rows than parameters.
+    Notes
+    -----
+    The priors make any number of rows solvable, as folds of a small table need; whether there are enough to trust the
+    result is asked before (``model.unsupported``).
     """
-    needed = law.num_parameters(setting)
-    if len(y) < needed:
-        raise MixtureError(
-            f"law {law.name} has {needed} parameters for {len(setting.domains)} domains, the table has {len(y)} usable "
-            "rows; add runs or choose a smaller law (--law auto does)"
-        )
     layout = law.parameters(setting, y)
     problem = _problem(law, layout, x, y, setting)
     rng = np.random.default_rng([seed, len(y)])
@@ -199,5 +192,5 @@ def _draws(problem: Problem, solution: Solution, noise: float, count: int, rng: 
             problem.lower,
             problem.upper,
         )
-        drawn.append(solve(perturbed, solution.theta, max_steps=8).theta)
+        drawn.append(solve(perturbed, solution.theta, max_steps=15).theta)
     return np.array(drawn)

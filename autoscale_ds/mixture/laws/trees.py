@@ -19,6 +19,8 @@ FORMULA = "1,000 boosted trees on weights [, log tokens, log size]"
 TREES, OPTIONS = 1000, {"learning_rate": 0.01, "num_leaves": 8, "min_data_in_leaf": 3, "objective": "regression"}
 # Resampled forests only measure spread: a tenth of the trees at ten times the rate keeps law.json readable in size.
 COARSE = 10
+# Threads only pay for the many samples of the search for an optimum.
+MANY = 10_000
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class TreeFit:
     def predict(self, x: Inputs) -> Array:
         """Return losses, shape (n,)."""
         booster = _lightgbm().Booster(model_str=self.model)
-        return np.asarray(booster.predict(_features(x, self.setting), num_threads=1), float)
+        return np.asarray(booster.predict(_features(x, self.setting), num_threads=1 if len(x) < MANY else 0), float)
 
     def members(self) -> list[TreeFit]:
         """Return one fit for each draw."""
@@ -42,8 +44,6 @@ class TreeFit:
 
 def fit_trees(x: Inputs, y: Array, setting: Setting, *, seed: int = 0, draws: int = 0) -> TreeFit:
     """Fit boosted trees, and ``draws`` more on bootstrap samples of the runs."""
-    if len(y) < 8:
-        raise MixtureError(f"law {NAME} needs at least 8 runs to split, the table has {len(y)} usable rows; add runs")
     features, rng = _features(x, setting), np.random.default_rng([seed, len(y)])
     model = _train(features, y, seed)
     samples = [rng.integers(0, len(y), len(y)) for _ in range(draws)]
