@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student_t
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture import laws
@@ -16,7 +17,7 @@ from autoscale_ds.mixture.scales import Scales
 from autoscale_ds.mixture.table import RunTable
 
 Array = npt.NDArray[np.float64]
-# 48 draws give the spread of a prediction within about ten per cent; trees cost more and get fewer.
+# 48 draws, scaled as a whole, give the spread of one prediction within about ten per cent; trees cost more: fewer.
 DRAWS, TREE_DRAWS = 48, 8
 # 5 % and 95 % points of a Gaussian: intervals are 90 % throughout.
 GAUSSIAN_90 = 1.6448536269514722
@@ -128,8 +129,11 @@ class LossModel:
             For the loss a single run would show, noise included, instead of its expectation.
         """
         centre = self.predict(x)
-        spread = np.std([member.predict(x) for member in self.members()], axis=0, ddof=1)
-        half = GAUSSIAN_90 * np.sqrt(spread**2 + (self.noise**2 if of_a_run else 0.0))
+        drawn = [member.predict(x) for member in self.members()]
+        spread = np.std(drawn, axis=0, ddof=1) if len(drawn) > 1 else np.zeros_like(centre)
+        # Student's t: the spread is itself estimated from few members.
+        times = float(student_t.ppf(0.95, max(len(drawn) - 1, 1)))
+        half = times * np.sqrt(spread**2 + (self.noise**2 if of_a_run else 0.0))
         return centre - half, centre + half
 
     def with_source(self, **source: Any) -> LossModel:
