@@ -73,11 +73,12 @@ def dirichlet_plan(
     """
     bounds = Bounds.of(list(prior), floor, caps)
     centre = np.array(list(prior.values()))
-    m, more = len(centre), runs - 1
-    smoothed = np.maximum(centre, 1 / (10 * m))
-    wide = dirichlet(smoothed * m * 0.5, max(more // 2, 1), seed)
-    near = dirichlet(smoothed * m * 2.0, max(more - more // 2, 1), seed + 1)
-    points = bounds.scale_in(np.vstack([centre[None], wide[: more // 2], near[: more - more // 2]]))
+    m, more, free = len(centre), runs - 1, 1 - floor * len(centre)
+    smoothed = np.maximum(centre - floor, 1 / (10 * m))
+    smoothed = smoothed / smoothed.sum() * m
+    drawn = np.vstack([dirichlet(0.5 * smoothed, runs, seed)[: more // 2], dirichlet(2 * smoothed, runs, seed + 1)])
+    # Shares above the floor are drawn, not clipped to it: clipping would give the same vertex many times.
+    points = bounds.scale_in(np.vstack([centre[None], floor + free * drawn[:more]]))
     names = ["prior", *(f"dirichlet{i + 1:03d}" for i in range(more))]
     return [_probe(run, prior, point, tokens, parameters) for run, point in zip(names, points, strict=True)]
 

@@ -31,7 +31,7 @@ def test_auto_is_at_least_as_good_as_any_single_law(name):
 
 def test_a_law_fitted_to_8_billion_tokens_predicts_16_and_32_within_the_noise():
     truth = World("exposure-scale", m=7, targets=4, seed=2, tokens=(1e9, 2e9, 4e9, 8e9), sizes=(2e7, 1e8, 5e8))
-    fitted = selection.choose(truth.table(150, noise=0.005), draws=2)
+    fitted = selection.choose(truth.table(300, noise=0.005), draws=2)
     far = truth.table(100, noise=0.0, seed=5)
     for tokens in (16e9, 32e9):
         budget = np.full(100, tokens)

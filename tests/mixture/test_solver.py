@@ -122,7 +122,7 @@ def test_range_within_noise_reaches_exactly_the_noise():
 
 
 def test_caps_that_cannot_hold_the_budget_are_refused():
-    with pytest.raises(MixtureError, match="caps sum to 0.6"):
+    with pytest.raises(MixtureError, match=r"caps sum to 0\.6"):
         Bounds.of(["a", "b"], 0.0, {"a": 0.3, "b": 0.3})
 
 
