@@ -83,10 +83,7 @@ def refuse_unwritable(*paths: str | None) -> None:
 def fit(a: argparse.Namespace) -> tuple[Any, str]:
     """Fit a law to run tables."""
     table = read_runs(a)
-    if a.law == "auto":
-        fitted = selection.choose(table, seed=a.seed)
-    else:
-        fitted = model.fit_law(table, laws.check_name(a.law), seed=a.seed)
+    fitted = selection.choose(table, seed=a.seed) if a.law == "auto" else model.fit_law(table, a.law, seed=a.seed)
     fitted = fitted.with_source(
         runs=len(table),
         files=[Path(path).name for path in a.runs],
@@ -159,7 +156,16 @@ def autoscale(a: argparse.Namespace) -> tuple[Any, str]:
     file.write(a.out)
     if a.plot:
         figures.plot_path(a.plot, path, optima, a.tokens)
-    return reports.of_autoscale(path, optima, file)
+    return reports.of_autoscale(path, optima, file, joint_optimum(a, list(path.domains)) if a.law else None)
+
+
+def joint_optimum(a: argparse.Namespace, domains: list[str]) -> DomainWeights:
+    """Return the optimum of a law fitted to all scales at once, to show beside the extrapolation."""
+    fitted = lawfile.load(a.law)
+    DomainWeights.uniform(domains).check_domains(list(fitted.domains))
+    size = default_size(fitted) if a.parameters is None else a.parameters
+    goal = solver.Goal(fitted, Objective.of_kind("mean-loss", tuple(fitted.targets)), a.tokens, size)
+    return solver.optimize(goal, Bounds.of(list(fitted.domains), a.floor), seed=a.seed).weights
 
 
 def plan(a: argparse.Namespace) -> tuple[Any, str]:
@@ -315,7 +321,9 @@ def parser() -> argparse.ArgumentParser:
     def runs(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("runs", nargs="+", metavar="RUNS", help="run tables, CSV or Parquet")
         sub.add_argument("--targets", nargs="+", metavar="NAME", help="only these targets (default: all)")
-        sub.add_argument("--drop-bad", action="store_true", help="leave out rows with NaN instead of refusing them")
+        sub.add_argument(
+            "--drop-bad", "--drop-nan", action="store_true", help="leave out rows with NaN instead of refusing them"
+        )
 
     def bounds(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--floor", type=float, default=0.0, help="smallest weight of every domain (default: 0)")
@@ -334,7 +342,9 @@ def parser() -> argparse.ArgumentParser:
     s = command("score", score_, "law.json held_out.csv --json")
     s.add_argument("law", metavar="LAW.json")
     s.add_argument("runs", nargs="+", metavar="RUNS", help="run tables, CSV or Parquet")
-    s.add_argument("--drop-bad", action="store_true", help="leave out rows with NaN instead of refusing them")
+    s.add_argument(
+        "--drop-bad", "--drop-nan", action="store_true", help="leave out rows with NaN instead of refusing them"
+    )
 
     s = command("optimize", optimize, "law.json --tokens 10e9 --floor 0.01 --out weights.json")
     s.add_argument("law", metavar="LAW.json")
@@ -358,9 +368,9 @@ def parser() -> argparse.ArgumentParser:
     s = command("autoscale", autoscale, "--at 0.3e9=w1.json --at 1.2e9=w2.json --tokens 10e9 --out weights.json")
     s.add_argument("--at", action="append", default=[], metavar="TOKENS=FILE", help="optimum at a scale; two or more")
     s.add_argument("--tokens", type=float, required=True, help="training budget, tokens")
-    s.add_argument(
-        "--floor", type=float, default=0.0, help="weight the optima were held above; kept there (default: 0)"
-    )
+    s.add_argument("--floor", type=float, default=0.0, help="weight the optima were held above, and kept (default: 0)")
+    s.add_argument("--law", metavar="LAW.json", help="show the optimum of this law (lowest mean loss) beside it")
+    s.add_argument("--parameters", type=float, help="model size, where that law depends on it")
     out(s, "the weights")
 
     s = command("design", plan, "--domains web,code,books --kind dirichlet --runs 32 --tokens 1e9 --out plan.json")

@@ -87,8 +87,8 @@ def _encode_target(fitted: TargetModel) -> dict[str, Any]:
         "own": fitted.setting.domains[fitted.setting.own],
         "noise": fitted.noise,
         "parameters": _by_name(fitted),
-        # Internal parameters of the ensemble, in the order above; seven digits are beyond their spread.
-        "draws": [[float(f"{number:.7g}") for number in draw] for draw in fitted.draws],
+        # Internal parameters of the ensemble in the order above, one line a draw; seven digits are beyond their spread.
+        "draws": [" ".join(f"{number:.7g}" for number in draw) for draw in fitted.draws],
     }
 
 
@@ -116,8 +116,9 @@ def _decode_target(entry: dict[str, Any], domains: tuple[str, ...], scales: Scal
         return TreeFit(setting, entry["model"], float(entry["noise"]), tuple(entry["draws"]))
     law = LAWS[entry["law"]]
     layout = law.parameters(setting, np.array([1.0, 2.0]))  # only names and forms are used after fitting
+    draws = np.array([[float(number) for number in line.split()] for line in entry["draws"]])
     values = {
         name: [value[domain] for domain in domains] if isinstance(value, dict) else value
         for name, value in entry["parameters"].items()
     }
-    return Fit(law, setting, layout, internal(layout, values), float(entry["noise"]), np.array(entry["draws"], float))
+    return Fit(law, setting, layout, internal(layout, values), float(entry["noise"]), draws)

@@ -130,24 +130,42 @@ def of_ddo(fitted: DDO, file: WeightsFile) -> Report:
     return {**file.as_dict(), "curves": curves}, f"{text}\n\n{note}"
 
 
-def of_autoscale(path: AutoScale, optima: Sequence[tuple[float, DomainWeights]], file: WeightsFile) -> Report:
-    """Report the extrapolation beside "keep the last weights"."""
+def of_autoscale(
+    path: AutoScale, optima: Sequence[tuple[float, DomainWeights]], file: WeightsFile, joint: DomainWeights | None
+) -> Report:
+    """Report the extrapolation beside "keep the last weights", and the optimum of a jointly fitted law if given."""
     last = max(optima, key=lambda pair: pair[0])[1]
     held = [name for name, fixed in zip(path.domains, path.held, strict=True) if fixed]
     moved = sum(abs(file.weights[name] - last[name]) for name in path.domains)
     result = {
         **file.as_dict(),
         "keep_the_last": last.as_dict(),
+        "joint_law": None if joint is None else joint.as_dict(),
         "moved_l1": moved,
         "held_on_floor": held,
         "residual": path.residual,
     }
     ordered = sorted(optima, key=lambda pair: pair[0])
     rows = [
-        [name, *(weights[name] for _, weights in ordered), file.weights[name], "floor" if name in held else None]
+        [
+            name,
+            *(weights[name] for _, weights in ordered),
+            file.weights[name],
+            *([] if joint is None else [joint[name]]),
+            "floor" if name in held else None,
+        ]
         for name in path.domains
     ]
-    text = text_table(["domain", *(f"{t:.3g}" for t, _ in ordered), f"-> {file.tokens:.3g} tokens", "held"], rows)
+    text = text_table(
+        [
+            "domain",
+            *(f"{t:.3g}" for t, _ in ordered),
+            f"-> {file.tokens:.3g} tokens",
+            *([] if joint is None else ["joint law"]),
+            "held",
+        ],
+        rows,
+    )
     note = f"moved by {moved:.3f} (L1) from keeping the weights of the last scale, which is the baseline to beat"
     return result, f"{text}\n\n{note}"
 

@@ -19,8 +19,8 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture import laws
 from autoscale_ds.mixture.laws import trees
 from autoscale_ds.mixture.laws.baselines import BASELINES
-from autoscale_ds.mixture.model import DRAWS, Average, LossModel, fit_law, fit_target, unsupported
-from autoscale_ds.mixture.scales import Scales
+from autoscale_ds.mixture.model import DRAWS, FEWEST, Average, LossModel, fit_law, fit_target, unsupported, usable_rows
+from autoscale_ds.mixture.scales import SAME, Scales
 from autoscale_ds.mixture.score import measures
 from autoscale_ds.mixture.table import RunTable
 
@@ -30,6 +30,8 @@ Rows = npt.NDArray[np.intp]
 MAX_ROWS, MAX_TARGETS = 800, 8
 # An average is kept only where it lowers the held-out error by a twentieth: smaller gains were noise as often as not.
 NEAR_BEST, WORTH_AVERAGING = 1.25, 0.95
+# Stands for a prediction that is no number: an absurd loss, so that the law loses.
+BROKEN = 1e6
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,10 @@ def choose(table: RunTable, *, seed: int = 0, average: bool = True, draws: int =
         When there are no more runs than domains: nothing could be held out.
     """
     m = len(table.domains)
-    rows = int(min(table.measured(target).sum() for target in table.targets))
+    rows = usable_rows(table)
     if rows < m + 2:
         raise MixtureError(
-            f"a target has {rows} usable rows for {m} domains; choosing a law needs at least {m + 2}: add runs"
+            f"the targets have {rows} usable rows for {m} domains; choosing a law needs at least {m + 2}: add runs"
         )
     small = _economical(table, seed)
     held_out, skipped = compare(small, seed=seed)
@@ -92,17 +94,12 @@ def compare(table: RunTable, *, seed: int = 0) -> tuple[list[HeldOut], dict[str,
 
 
 def _unlearnable(table: RunTable, parts: Sequence[Split], name: str) -> str | None:
-    """Return why a law cannot be compared: some fold has too little of a scale or of a target."""
+    """Return why a law cannot be compared: some fold is left with one scale."""
     law = laws.LAWS.get(name)
-    for part in parts:
+    for part in parts if law else ():
         train = table.take(part.train)
-        scales = Scales.of(train)
-        if law and (
-            (law.needs_tokens and not scales.tokens_vary) or (law.needs_parameters and not scales.parameters_vary)
-        ):
-            return f"law {name} needs several scales, and one is left in a fold"
-        if min(train.measured(target).sum() for target in train.targets) < 4:
-            return f"law {name}: a target has fewer than 4 runs in a fold"
+        if law and law.lacks(Scales.of(train).setting(train, train.targets[0])):
+            return f"law {name} needs several scales, and a fold has one"
     return None
 
 
@@ -116,11 +113,21 @@ def splits(table: RunTable, seed: int = 0) -> list[Split]:
     fold = np.array([fold_of.get(key, 0) for key in keys])
     found = [Split("mixtures", np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(count) if count > 1]
     for values in (table.tokens, np.nan_to_num(table.parameters)):
-        steps = np.unique(values)
-        if len(steps) >= 3 and steps[-2] > 1.05 * steps[0]:
-            largest = values == steps[-1]
+        largest = _largest(values)
+        if largest.any():
             found.append(Split("larger", np.flatnonzero(~largest), np.flatnonzero(largest)))
     return found
+
+
+def _largest(values: Array) -> npt.NDArray[np.bool_]:
+    """Return the runs at the largest scale, or the top eighth where hardly any share one; none where one is left."""
+    steps = np.unique(values)
+    largest = values == steps[-1]
+    if largest.sum() < max(8, len(values) / 20):
+        largest = values >= max(float(np.quantile(values, 0.875)), steps[min(2, len(steps) - 1)])
+    rest = values[~largest]
+    enough = len(rest) > 0 and rest.max() > SAME * rest.min() > 0
+    return largest if enough else np.zeros(len(values), bool)
 
 
 def summarise(table: RunTable, held_out: Sequence[HeldOut]) -> list[dict[str, Any]]:
@@ -157,7 +164,10 @@ def _predictions(table: RunTable, parts: Sequence[Split], name: str, seed: int) 
         scales = Scales.of(train)
         x = scales.of_table(test)
         for j, target in enumerate(table.targets):
-            found[part.kind][part.test, j] = _predict(train, scales, name, target, x, seed)
+            if train.measured(target).sum() >= FEWEST:
+                predicted = _predict(train, scales, name, target, x, seed)
+                # A law that breaks down somewhere must not be judged by the rest only.
+                found[part.kind][part.test, j] = np.where(np.isfinite(predicted), predicted, BROKEN)
     return found
 
 

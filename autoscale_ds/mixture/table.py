@@ -21,8 +21,8 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_atomic
 
 Array = npt.NDArray[np.float64]
-# Published tables round weights to three or four digits, so their sums miss 1 by more than a DomainWeights may.
-SUM_TOLERANCE = 1e-3
+# Published tables round weights to three digits, so that 22 of them miss 1 by a few thousandths.
+SUM_TOLERANCE = 5e-3
 WEIGHT, LOSS = "weight/", "loss/"
 
 
@@ -37,7 +37,7 @@ class RunTable:
     domains, targets : tuple of str
         What the columns of ``weights`` (n, m) and ``losses`` (n, k) stand for.
     weights : array (n, m)
-        Share of each domain; rows sum to 1 within 1e-3, as rounded tables do.
+        Share of each domain; rows sum to 1 within 5e-3, as rounded tables do.
     tokens, parameters : array (n,)
         Training tokens and model size; ``parameters`` is NaN throughout when the table does not know it.
     losses : array (n, k)

@@ -1,8 +1,11 @@
 """tools/fit_mixture.py as its users run it."""
 
+import io
 import json
+import runpy
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -14,14 +17,26 @@ from autoscale_ds.mixture import WeightsFile
 ROOT = Path(__file__).parents[2]
 
 
+TOOL = ROOT / "tools" / "fit_mixture.py"
+
+
 def fit_mixture(*arguments: object, code: int = 0) -> str:
-    """Run the tool; return stdout, or the one line of stderr when it is meant to fail."""
-    command = [sys.executable, ROOT / "tools" / "fit_mixture.py", *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else done.stderr
+    """Run the tool in this process; return stdout, or the one line of stderr when it is meant to fail."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(TOOL), run_name="__main__")
+    assert (ended.value.code or 0) == code, err.getvalue()
+    return out.getvalue() if code == 0 else err.getvalue()
+
+
+def test_the_tool_runs_from_the_shell_and_ends_with_code_2_on_a_mistake(tmp_path):
+    command = [sys.executable, TOOL, "fit", tmp_path / "none.csv", "--out", tmp_path / "law.json"]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: run table")
+    assert done.stdout == ""
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +108,19 @@ def test_autoscale_prints_the_released_weights(tmp_path):
         FIGURES["autoscale"]["budget_exact_weights"]["10e9"], abs=1e-4
     )
     assert found["keep_the_last"]["c4"] == pytest.approx(optimum("1.2e9")["c4"])
+    assert found["joint_law"] is None
+
+
+def test_autoscale_stands_beside_the_optimum_of_a_joint_law(folder, tmp_path):
+    at = []
+    for tokens in ("1e9", "4e9"):
+        at += ["--at", f"{tokens}={tmp_path / tokens}.json"]
+        options = ["--tokens", tokens, "--parameters", "1e8", "--out", tmp_path / f"{tokens}.json"]
+        fit_mixture("optimize", folder / "law.json", *options)
+    options = ["--tokens", "16e9", "--law", folder / "law.json", "--parameters", "1e8", "--out", tmp_path / "w.json"]
+    found = json.loads(fit_mixture("autoscale", *at, *options, "--json"))
+    # The law's own optima at two scales, extrapolated, stay near the law's optimum at the third.
+    assert sum(abs(found["weights"][name] - w) for name, w in found["joint_law"].items()) < 0.1
 
 
 def test_design_and_stability_answer_in_json(tmp_path):

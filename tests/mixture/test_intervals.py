@@ -16,8 +16,14 @@ def covered(name: str) -> tuple[float, float]:
     law, run = [], []
     first = 1000 * list(LAWS).index(name)  # every law has its own noise
     for draw in range(first, first + DRAWS):
-        truth = World(name, m=4, targets=1, seed=draw, **(MANY_SCALES if LAWS[name].needs_tokens else {}))
-        fitted = model.fit_law(truth.table(50, noise=0.01, seed=draw), name, starts=1, draws=16)
+        truth = World(
+            name,
+            m=4,
+            targets=1,
+            seed=draw,
+            **(MANY_SCALES if LAWS[name].needs_tokens or LAWS[name].needs_scale else {}),
+        )
+        fitted = model.fit_law(truth.table(50, noise=0.01, seed=draw), name, starts=1, draws=12)
         exact, noisy = (truth.table(20, noise=noise, seed=draw + 100_000) for noise in (0.0, 0.01))
         x = fitted.inputs(exact.weights, exact.tokens, exact.parameters)
         for table, of_a_run, found in ((exact, False, law), (noisy, True, run)):

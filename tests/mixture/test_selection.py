@@ -88,7 +88,7 @@ def test_a_law_with_more_parameters_than_runs_is_refused(name):
 
 @pytest.mark.parametrize("name", ["exposure-scale", "exposure-budget"])
 def test_a_law_of_scale_is_refused_on_one_scale(name):
-    with pytest.raises(MixtureError, match="another token count"):
+    with pytest.raises(MixtureError, match="add runs at another token count"):
         model.fit_law(World("exposure", m=4, targets=1).table(60), name)
 
 
@@ -98,3 +98,12 @@ def test_without_lightgbm_the_comparison_goes_on_and_says_so(monkeypatch):
     assert any(row["law"] == trees.NAME and "not installed" in row["skipped"] for row in fitted.selection)
     with pytest.raises(MixtureError, match=r"pip install 'autoscale_ds\[laws\]'"):
         model.fit_law(World("exposure", m=4, targets=1).table(40), trees.NAME)
+
+
+def test_where_every_run_has_its_own_budget_the_top_eighth_is_left_out():
+    table = World("exposure-scale", m=4, targets=1, **SCALES).table(80)
+    table = replace(table, tokens=np.geomspace(1e9, 8e9, 80))
+    larger = [split for split in selection.splits(table) if split.kind == "larger"]
+    assert len(larger) == 1
+    assert 8 <= len(larger[0].test) <= 12
+    assert table.tokens[larger[0].test].min() > table.tokens[larger[0].train].max()

@@ -25,10 +25,21 @@ LAWS: dict[str, Law] = {
     )
 }
 NAMES = (*LAWS, trees.NAME)
+# What papers and users call them otherwise.
+ALIASES = {
+    "effective-exposure": "exposure",
+    "autoscale": "additive",
+    "data-mixing-laws": "data-mixing",
+    "dml": "data-mixing",
+    "loglinear": "log-linear",
+    "dcpt": "d-cpt",
+    "lightgbm": "regmix",
+}
 
 
 def check_name(name: str) -> str:
-    """Return the name of a known law; raises MixtureError otherwise."""
+    """Return the name of a known law, aliases resolved; raises MixtureError otherwise."""
+    name = ALIASES.get(name.lower().replace("_", "-"), name.lower().replace("_", "-"))
     if name not in NAMES:
         raise MixtureError(f"law {name!r} is unknown; choose auto or one of: {', '.join(NAMES)}")
     return name

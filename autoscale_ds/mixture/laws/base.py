@@ -85,14 +85,14 @@ class Law(ABC):
         As given to ``--law``.
     formula : str
         One line, for people.
-    needs_tokens, needs_parameters : bool
-        Whether several token counts (model sizes) are needed to fit it.
+    needs_tokens, needs_scale : bool
+        Whether several token counts, or either several token counts or several sizes, are needed to fit it.
     """
 
     name: ClassVar[str]
     formula: ClassVar[str]
     needs_tokens: ClassVar[bool] = False
-    needs_parameters: ClassVar[bool] = False
+    needs_scale: ClassVar[bool] = False
 
     @abstractmethod
     def parameters(self, setting: Setting, y: Array) -> list[Parameter]:
@@ -110,6 +110,14 @@ class Law(ABC):
         """Return how many numbers are fitted."""
         m = len(setting.domains)
         return sum(m if q.per_domain else 1 for q in self.parameters(setting, np.array([1.0, 2.0])))
+
+    def lacks(self, setting: Setting) -> str | None:
+        """Return what the law needs and the table does not vary, or None."""
+        if self.needs_tokens and not setting.tokens_vary:
+            return "at another token count"
+        if self.needs_scale and not (setting.tokens_vary or setting.parameters_vary):
+            return "at another token count or size"
+        return None
 
     def fewest_rows(self, setting: Setting) -> int:
         """Return how many runs a fit asks for: as many as parameters, unless its priors can stand in."""

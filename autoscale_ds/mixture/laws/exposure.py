@@ -104,7 +104,7 @@ class ExposureScale(Law):
 
     name: ClassVar[str] = "exposure-scale"
     formula: ClassVar[str] = "E + (sum_i k_i (w_i + eps)^gamma_i)^-b (C + A/N^alpha + B_D/D^beta)"
-    needs_tokens: ClassVar[bool] = True
+    needs_scale: ClassVar[bool] = True
 
     def parameters(self, setting: Setting, y: Array) -> list[Parameter]:
         """Return E, C, the exposure's and the scale's parameters."""

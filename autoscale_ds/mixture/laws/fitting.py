@@ -199,7 +199,7 @@ def _draws(problem: Problem, solution: Solution, noise: float, count: int, rng: 
             problem.lower,
             problem.upper,
         )
-        drawn.append(solve(perturbed, solution.theta, max_steps=15).theta)
+        drawn.append(solve(perturbed, solution.theta, max_steps=15, tolerance=1e-4).theta)
     return np.clip(_rescaled(problem, solution, np.array(drawn), noise, freedom), problem.lower, problem.upper)
 
 

@@ -56,8 +56,9 @@ class Solution:
     normal: Array
 
 
-def solve(problem: Problem, start: Array, *, max_steps: int = 200) -> Solution:
-    """Return the local minimum reached from ``start``."""
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a trial step may overshoot; its cost refuses it
+def solve(problem: Problem, start: Array, *, max_steps: int = 200, tolerance: float = TOLERANCE) -> Solution:
+    """Return the local minimum reached from ``start``; done when a step gains less than ``tolerance`` of the cost."""
     theta = np.clip(start, problem.lower, problem.upper)
     values, jacobian = problem.model(theta)
     cost, damping, failures = _cost(problem, theta, values), 1e-2, 0
@@ -75,7 +76,7 @@ def solve(problem: Problem, start: Array, *, max_steps: int = 200) -> Solution:
         gain = cost - trial_cost
         theta, values, jacobian, cost = trial, trial_values, trial_jacobian, trial_cost
         damping, failures = max(damping / 4, 1e-9), 0
-        if gain <= TOLERANCE * cost:
+        if gain <= tolerance * cost:
             break
     return Solution(theta, values, jacobian, cost, _normal(problem, theta, values, jacobian)[0])
 
