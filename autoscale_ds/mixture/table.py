@@ -207,15 +207,13 @@ def _converter(path: Path, name: str, blank_is_missing: bool) -> Callable[[str, 
     def convert(run: str, cell: Any) -> float:
         text = "" if cell is None else cell.strip() if isinstance(cell, str) else cell
         if text == "":
-            if blank_is_missing:
-                return math.nan
-            raise MixtureError(f"{path}, run {run!r}: {name} is empty, expected a number")
+            return math.nan if blank_is_missing else math.inf
         try:
             number = float(text)
         except (TypeError, ValueError):
             raise MixtureError(f"{path}, run {run!r}: {name} is {text!r}, expected a number") from None
-        # Infinite stands for "broken" until the row is judged; NaN stands for "not measured".
-        return number if math.isfinite(number) else math.inf
+        # Infinite stands for "broken" until the row is judged; NaN stands for "not measured" or, of a size, "unknown".
+        return number if math.isfinite(number) or (name == "parameters" and math.isnan(number)) else math.inf
 
     return convert
 
@@ -249,7 +247,7 @@ def _problem(table: RunTable, row: int) -> str | None:
     """Return what is wrong with a row, or None."""
     for name, value in zip(table.domains, table.weights[row], strict=True):
         if not math.isfinite(value):
-            return f"{WEIGHT}{name} is not finite (nan or inf)"
+            return f"{WEIGHT}{name} is empty, nan or infinite"
         if value < 0:
             return f"{WEIGHT}{name} is {value:g}, expected at least 0"
     total = math.fsum(table.weights[row])
@@ -257,10 +255,11 @@ def _problem(table: RunTable, row: int) -> str | None:
         return f"weights sum to {total:.6g}, expected 1 within {SUM_TOLERANCE:g}"
     for name, value in (("tokens", table.tokens[row]), ("parameters", table.parameters[row])):
         if math.isinf(value) or value <= 0:
-            return f"{name} is {'not finite' if math.isinf(value) else f'{value:g}'}, expected a positive number"
+            found = "empty, nan or infinite" if math.isinf(value) else f"{value:g}"
+            return f"{name} is {found}, expected a positive number"
     for name, value in zip(table.targets, table.losses[row], strict=True):
         if math.isinf(value):
-            return f"{LOSS}{name} is not finite (nan or inf)"
+            return f"{LOSS}{name} is nan or infinite; leave the cell empty if it was not measured"
     return "no loss was measured (every loss cell is empty)" if np.isnan(table.losses[row]).all() else None
 
 

@@ -172,7 +172,7 @@ def with_nan(rows):
     [
         (without_tokens, "auto", "'tokens' is missing"),
         (wrong_sum, "auto", "weights sum to"),
-        (with_nan, "auto", "not finite"),
+        (with_nan, "auto", "nan or infinite"),
         (lambda rows: joined(rows[:6]), "auto", "5 usable rows"),
         (lambda rows: joined(rows[:21]), "exposure", "parameters"),
         (joined, "exposure-scale", "another token count"),
