@@ -18,7 +18,7 @@ from autoscale_ds.mixture.weights import DomainWeights
 
 def plot_fit(path: str, fitted: LossModel, table: RunTable) -> None:
     """Draw the held-out error of each law, or predictions where only one was fitted."""
-    compared = {row["law"]: row["error"] for row in fitted.selection if "error" in row}
+    compared = {row["law"]: row["error"] for row in fitted.selection if row.get("error") is not None}
     if not compared:
         return plot_predictions(path, fitted, table)
     return plots.bars(path, {"error": compared}, title="Held-out error by law", ylabel="mean error / spread of losses")

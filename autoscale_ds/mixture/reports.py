@@ -55,7 +55,11 @@ def of_fit(fitted: LossModel, table: RunTable, out: str) -> Report:
         "dropped": list(table.dropped),
         "domains": list(fitted.domains),
         "targets": {
-            name: {"noise": float(model.noise), "training_spearman": own["targets"][name]["spearman"]}
+            name: {
+                "runs": int(table.measured(name).sum()),
+                "noise": float(model.noise),
+                "training_spearman": own["targets"][name]["spearman"],
+            }
             for name, model in fitted.targets.items()
         },
         "selection": list(fitted.selection),
@@ -69,8 +73,8 @@ def of_fit(fitted: LossModel, table: RunTable, out: str) -> Report:
         parts.append(text_table(["law", *(SELECTION[key] for key in columns)], rows))
         left_out = [f"{row['law']} ({row['skipped'].split(';')[0]})" for row in fitted.selection if "skipped" in row]
         parts += ["not compared:\n  " + "\n  ".join(left_out)] if left_out else []
-    rows = [[name, entry["noise"], entry["training_spearman"]] for name, entry in result["targets"].items()]
-    parts.append(text_table(["target", "noise (nats)", "spearman on these runs"], rows))
+    rows = [[name, *entry.values()] for name, entry in result["targets"].items()]
+    parts.append(text_table(["target", "runs", "noise (nats)", "spearman on these runs"], rows))
     parts.append(f"law: {fitted.law}, {len(table)} runs, {len(fitted.domains)} domains -> {out}")
     return result, "\n\n".join(parts)
 

@@ -184,7 +184,7 @@ def _shares(table: RunTable, held_out: Sequence[HeldOut], report: Sequence[dict[
     ranked = [row for row in report if row["law"] in laws.NAMES]
     best = ranked[0]
     near = [r["law"] for r in ranked[:4] if r["error"] <= NEAR_BEST * best["error"] and r["law"] != trees.NAME]
-    if len(near) < 2:
+    if len(near) < 2 or not np.isfinite(best["error"]):
         return {best["law"]: 1.0}
     by_name = {candidate.name: candidate.predicted for candidate in held_out}
     weights = _blend(table, [by_name[name] for name in near])
@@ -211,7 +211,10 @@ def _final(
     table: RunTable, shares: dict[str, float], report: Sequence[Any], skipped: dict[str, str], seed: int, draws: int
 ) -> LossModel:
     fits = [fit_law(table, name, seed=seed, draws=draws) for name in shares]
-    rows = [*report, *({"law": name, "skipped": reason} for name, reason in skipped.items())]
+    finite: list[dict[str, Any]] = [
+        {k: v if not isinstance(v, float) or np.isfinite(v) else None for k, v in row.items()} for row in report
+    ]
+    rows: list[dict[str, Any]] = [*finite, *({"law": name, "skipped": reason} for name, reason in skipped.items())]
     if len(fits) == 1:
         return replace(fits[0], selection=rows)
     targets = {

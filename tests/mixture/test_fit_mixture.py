@@ -89,6 +89,16 @@ def test_a_prior_an_objective_and_caps_are_taken(folder, tmp_path):
     assert WeightsFile.read(tmp_path / "w.json").weights["domain0"] <= 0.35 + 1e-9
 
 
+def test_a_table_that_never_changes_still_gives_a_law(tmp_path):
+    table = World("exposure", m=4, targets=2).table(30)
+    table.losses[:] = 3.0
+    table.write(tmp_path / "runs.csv")
+    fit_mixture("fit", tmp_path / "runs.csv", "--out", tmp_path / "law.json")
+    scored = json.loads(fit_mixture("score", tmp_path / "law.json", tmp_path / "runs.csv", "--json"))
+    assert scored["mean"]["mae"] < 1e-6
+    assert scored["mean"]["spearman"] is None  # constants have no order
+
+
 def test_ddo_prints_the_released_optimum(tmp_path):
     ddo_table().write(tmp_path / "ddo.csv")
     options = ["--base", "base", "--objective", "mean-perplexity", "--floor", 0.2 / 7, "--out", tmp_path / "w.json"]

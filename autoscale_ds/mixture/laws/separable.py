@@ -93,10 +93,11 @@ class DataMixingLaw(Law):
 
     def parameters(self, setting: Setting, y: Array) -> list[Parameter]:
         """Return E, k, t and the scale's parameters."""
+        # A wide prior on t: RegMix's runs, with losses falling steeply from weight 0, need |t| of 10 to 50.
         return [
             level(y, 1.0),
             amplitude("k", y),
-            Parameter("t", 0.0, -100.0, 100.0, width=20.0, per_domain=True, jitter=1.0),
+            Parameter("t", 0.0, -100.0, 100.0, width=17.0, per_domain=True, jitter=1.0),
             *scale_parameters(setting, y),
         ]
 
