@@ -82,9 +82,7 @@ def compare(table: RunTable, *, seed: int = 0) -> tuple[list[HeldOut], dict[str,
     skipped = {} if trees.available() else {trees.NAME: "LightGBM is not installed (extra 'laws')"}
     found = []
     for name in names:
-        reason = unsupported(table, name) or next(
-            (r for p in parts if (r := unsupported(table.take(p.train), name))), None
-        )
+        reason = unsupported(table, name) or _unlearnable(table, parts, name)
         if reason:
             skipped[name] = reason
         else:
