@@ -1,0 +1,161 @@
+"""What a law is: a formula with named parameters, its derivatives, and what it needs of a run table.
+
+A law states its formula once, in natural units, with the derivative of every parameter and of every weight. Fitting,
+bounds, priors, starts, ensembles and storage are shared (``fitting.py``).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Natural = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stays fixed while one target is fitted.
+
+    Attributes
+    ----------
+    domains : tuple of str
+    own : int or None
+        Column of the domain that stands for the target in laws that know only one domain.
+    reference_tokens, reference_parameters : float
+        Scales are counted in multiples of these, so that coefficients have the size of losses.
+    tokens_vary, parameters_vary : bool
+        Whether the table carries several; a law leaves out the terms nothing could determine.
+    """
+
+    domains: tuple[str, ...]
+    own: int
+    reference_tokens: float = 1.0
+    reference_parameters: float = 1.0
+    tokens_vary: bool = False
+    parameters_vary: bool = False
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where losses are asked for: weights (n, m), and logs of tokens and size over their references (n,)."""
+
+    weights: Array
+    log_tokens: Array
+    log_parameters: Array
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def take(self, rows: npt.NDArray) -> Inputs:
+        """Return some of the rows."""
+        return Inputs(self.weights[rows], self.log_tokens[rows], self.log_parameters[rows])
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter, or one for each domain, as the fit sees it.
+
+    ``start``, ``lower``, ``upper``, ``width`` and ``jitter`` are in the units of ``form``: the number itself
+    (linear), its logarithm (log) or its log odds (logit). ``width`` is the standard deviation of a Gaussian prior
+    around ``start``; None is no prior. ``jitter`` spreads the further starts.
+    """
+
+    name: str
+    start: float
+    lower: float
+    upper: float
+    width: float | None = None
+    per_domain: bool = False
+    form: Literal["linear", "log", "logit"] = "linear"
+    jitter: float = 0.5
+
+
+class Law(ABC):
+    """A formula for the loss of one target.
+
+    Attributes
+    ----------
+    name : str
+        As given to ``--law``.
+    formula : str
+        One line, for people.
+    needs_tokens, needs_scale : bool
+        Whether several token counts, or either several token counts or several sizes, are needed to fit it.
+    """
+
+    name: ClassVar[str]
+    formula: ClassVar[str]
+    needs_tokens: ClassVar[bool] = False
+    needs_scale: ClassVar[bool] = False
+
+    @abstractmethod
+    def parameters(self, setting: Setting, y: Array) -> list[Parameter]:
+        """Return the parameters with starts fit for losses y (n,)."""
+
+    @abstractmethod
+    def evaluate(self, p: Natural, x: Inputs, setting: Setting) -> tuple[Array, dict[str, Array]]:
+        """Return losses (n,) and the derivative by each natural parameter, (n,) or (n, m)."""
+
+    @abstractmethod
+    def slope(self, p: Natural, x: Inputs, setting: Setting) -> Array:
+        """Return the derivative of the loss by each weight, shape (n, m)."""
+
+    def num_parameters(self, setting: Setting) -> int:
+        """Return how many numbers are fitted."""
+        m = len(setting.domains)
+        return sum(m if q.per_domain else 1 for q in self.parameters(setting, np.array([1.0, 2.0])))
+
+    def lacks(self, setting: Setting) -> str | None:
+        """Return what the law needs and the table does not vary, or None."""
+        if self.needs_tokens and not setting.tokens_vary:
+            return "at another token count"
+        if self.needs_scale and not (setting.tokens_vary or setting.parameters_vary):
+            return "at another token count or size"
+        return None
+
+    def fewest_rows(self, setting: Setting) -> int:
+        """Return how many runs a fit asks for: as many as parameters, unless its priors can stand in."""
+        return self.num_parameters(setting)
+
+
+def level(y: Array, drop: float = 0.5) -> Parameter:
+    """Return the irreducible loss E: between 0 and the largest loss seen, started below the smallest."""
+    return Parameter("E", max(float(y.min() - drop * y.std()), 0.0), 0.0, float(y.max()), jitter=0.5 * float(y.std()))
+
+
+def amplitude(name: str, y: Array, share: float = 2.0) -> Parameter:
+    """Return a positive coefficient in nats, started at ``share`` standard deviations of the losses."""
+    start = float(np.log(max(share * float(y.std()), 1e-6)))
+    return Parameter(name, start, start - 20, start + 12, width=4.0, form="log")
+
+
+def exponent(name: str, start: float = 0.5, lower: float = 0.05, upper: float = 2.5, width: float = 0.7) -> Parameter:
+    """Return a positive exponent with a prior of a factor ``exp(width)`` either way."""
+    return Parameter(name, float(np.log(start)), float(np.log(lower)), float(np.log(upper)), width, form="log")
+
+
+def scale_parameters(setting: Setting, y: Array) -> list[Parameter]:
+    """Return the parameters of ``A / N^alpha + B_D / D^beta``, only for what varies."""
+    found = []
+    if setting.parameters_vary:
+        found += [amplitude("A", y, 1.0), exponent("alpha", 0.3, 0.02)]
+    if setting.tokens_vary:
+        found += [amplitude("B_D", y, 1.0), exponent("beta", 0.3, 0.02)]
+    return found
+
+
+def scale_terms(p: Natural, x: Inputs) -> tuple[Array, dict[str, Array]]:
+    """Return ``A / N^alpha + B_D / D^beta`` and its derivatives."""
+    total, by = np.zeros(len(x)), {}
+    for amount, power, log_scale in (("A", "alpha", x.log_parameters), ("B_D", "beta", x.log_tokens)):
+        if amount in p:
+            share = np.exp(-p[power] * log_scale)
+            total = total + p[amount] * share
+            by[amount], by[power] = share, -p[amount] * share * log_scale
+    return total, by

@@ -1,0 +1,68 @@
+"""Points of the simplex within bounds: scaling into them, and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import gammaincinv
+from scipy.stats import qmc
+
+from autoscale_ds.errors import MixtureError
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Smallest and largest weight of each domain, (m,) each."""
+
+    floors: Array
+    caps: Array
+
+    @classmethod
+    def of(cls, domains: Sequence[str], floor: float = 0.0, caps: Mapping[str, float] | None = None) -> Bounds:
+        """Build bounds from one floor and caps by name; raises MixtureError when no mixture fits between them."""
+        m = len(domains)
+        if not (np.isfinite(floor) and floor >= 0 and floor * m <= 1):
+            raise MixtureError(f"floor {floor:g} for {m} domains, expected between 0 and 1/{m} = {1 / m:.4g}")
+        for name in caps or {}:
+            if name not in domains:
+                raise MixtureError(f"a cap names domain {name!r}; the domains are: {', '.join(domains)}")
+        limits = np.array([min((caps or {}).get(name, 1.0), 1.0) for name in domains])
+        low = [name for name, cap in zip(domains, limits, strict=True) if cap < floor]
+        if low:
+            raise MixtureError(
+                f"the cap of {low[0]!r} lies below the floor {floor:g}; lower the floor or raise the cap"
+            )
+        if limits.sum() < 1 - 1e-9:
+            raise MixtureError(
+                f"the caps sum to {limits.sum():.4g}, so the budget cannot be filled; allow more epochs or fewer tokens"
+            )
+        return cls(np.full(m, float(floor)), limits)
+
+    def scale_in(self, points: Array) -> Array:
+        """Return points (n, m) scaled by one factor each and clipped, so that they lie within and sum to 1."""
+        points = np.maximum(points, 1e-300)
+        low, high = np.full(len(points), -750.0), np.full(len(points), 750.0)
+        for _ in range(80):  # bisection on the logarithm of the factor: 1500 / 2^80 is below rounding
+            middle = (low + high) / 2
+            total = np.clip(points * np.exp(middle)[:, None], self.floors, self.caps).sum(1)
+            low, high = np.where(total < 1, middle, low), np.where(total < 1, high, middle)
+        return np.clip(points * np.exp(high)[:, None], self.floors, self.caps)
+
+
+def dirichlet(concentration: Array, count: int, seed: int) -> Array:
+    """Return ``count`` low-discrepancy Dirichlet samples, shape (count, m).
+
+    Scrambled Sobol points through the inverse gamma distribution: the same law as independent draws, spread more
+    evenly. Concentrations under 0.05 are raised to it, where the inverse would underflow to all zeros.
+    """
+    m = len(concentration)
+    power = int(np.ceil(np.log2(max(count, 2))))
+    uniform = qmc.Sobol(m, scramble=True, rng=np.random.default_rng([seed, 11])).random_base2(power)[:count]
+    amounts = gammaincinv(np.maximum(concentration, 0.05), np.clip(uniform, 1e-12, 1 - 1e-12))
+    amounts = np.maximum(amounts, 1e-300)
+    return np.asarray(amounts / amounts.sum(1, keepdims=True))

@@ -1,0 +1,298 @@
+"""Run tables: which mixture was trained how far, and what it reached.
+
+A CSV or Parquet file with the columns ``run``, ``parameters`` (may be absent when every run has the same unknown size),
+``tokens``, ``weight/<domain>`` (summing to 1) and ``loss/<target>`` (nats per token). An empty loss cell means "not
+measured" and is welcome; a loss of ``nan`` or ``inf`` is a broken run and refused, or dropped on request.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.files import write_atomic
+
+Array = npt.NDArray[np.float64]
+# Published tables round weights to three digits, so that 22 of them miss 1 by a few thousandths.
+SUM_TOLERANCE = 5e-3
+WEIGHT, LOSS = "weight/", "loss/"
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """Runs as arrays, one row a run.
+
+    Attributes
+    ----------
+    runs : tuple of str
+        Names, length n.
+    domains, targets : tuple of str
+        What the columns of ``weights`` (n, m) and ``losses`` (n, k) stand for.
+    weights : array (n, m)
+        Share of each domain; rows sum to 1 within 5e-3, as rounded tables do.
+    tokens, parameters : array (n,)
+        Training tokens and model size; ``parameters`` is NaN throughout when the table does not know it.
+    losses : array (n, k)
+        Nats per token, NaN where not measured.
+    dropped : tuple of str
+        What was left out on request, one line each.
+    """
+
+    runs: tuple[str, ...]
+    domains: tuple[str, ...]
+    targets: tuple[str, ...]
+    weights: Array
+    tokens: Array
+    parameters: Array
+    losses: Array
+    dropped: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, paths: str | Path | Sequence[str | Path], *, drop_bad: bool = False) -> RunTable:
+        """Read one table, or several with the same domains as one.
+
+        Parameters
+        ----------
+        paths : path or sequence of paths
+            CSV, or Parquet by its suffix.
+        drop_bad : bool
+            Leave out rows with NaN, infinite or no losses (reported in ``dropped``) instead of refusing the table.
+
+        Raises
+        ------
+        MixtureError
+            For a missing column, weights that do not sum to 1, a value that is no number, or a run listed twice.
+        """
+        paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        if not paths:
+            raise MixtureError("no run table given; name at least one CSV or Parquet file")
+        return _join([(Path(path), _read_one(Path(path), drop_bad)) for path in paths])
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def take(self, rows: Any) -> RunTable:
+        """Return the rows of an index array or boolean mask, in that order."""
+        index = np.arange(len(self))[rows]
+        return replace(
+            self,
+            runs=tuple(self.runs[i] for i in index),
+            weights=self.weights[index],
+            tokens=self.tokens[index],
+            parameters=self.parameters[index],
+            losses=self.losses[index],
+        )
+
+    def with_targets(self, targets: Sequence[str]) -> RunTable:
+        """Return the table with only these targets; raises MixtureError for an unknown or empty one."""
+        for name in targets:
+            if name not in self.targets:
+                raise MixtureError(f"no target {name!r} in the table; it has: {', '.join(self.targets)}")
+        columns = [self.targets.index(name) for name in targets]
+        return replace(self, targets=tuple(targets), losses=self.losses[:, columns])
+
+    def with_domains(self, domains: Sequence[str]) -> RunTable:
+        """Return the table with its domains in this order; raises MixtureError unless the sets are the same."""
+        if set(domains) != set(self.domains):
+            odd = sorted(set(domains) ^ set(self.domains))[0]
+            raise MixtureError(
+                f"domain {odd!r} is in only one of the two; expected weight columns for: {', '.join(domains)}"
+            )
+        return replace(
+            self, domains=tuple(domains), weights=self.weights[:, [self.domains.index(name) for name in domains]]
+        )
+
+    def measured(self, target: str) -> npt.NDArray[np.bool_]:
+        """Return which rows carry this target, shape (n,)."""
+        return np.isfinite(self.losses[:, self.targets.index(target)])
+
+    def scales(self) -> list[tuple[float, float]]:
+        """Return the distinct (parameters, tokens), smallest first by compute, then by tokens."""
+        pairs = {(float(p), float(t)) for p, t in zip(np.nan_to_num(self.parameters), self.tokens, strict=True)}
+        return sorted(pairs, key=lambda pair: ((pair[0] or 1.0) * pair[1], pair[1]))
+
+    def groups(self) -> Iterator[tuple[tuple[float, float], npt.NDArray[np.intp]]]:
+        """Yield ((parameters, tokens), row indices) for each distinct scale; parameters is 0 where unknown."""
+        parameters = np.nan_to_num(self.parameters)
+        for scale in self.scales():
+            yield scale, np.flatnonzero((parameters == scale[0]) & (self.tokens == scale[1]))
+
+    def write(self, path: str | Path) -> None:
+        """Write the table as CSV, empty cells for what was not measured."""
+        header = ["run", "parameters", "tokens", *(WEIGHT + d for d in self.domains), *(LOSS + t for t in self.targets)]
+        lines = [",".join(header)]
+        for i, run in enumerate(self.runs):
+            numbers = [self.parameters[i], self.tokens[i], *self.weights[i], *self.losses[i]]
+            lines.append(",".join([run, *("" if math.isnan(x) else repr(float(x)) for x in numbers)]))
+        write_atomic(path, "\n".join(lines) + "\n")
+
+
+def _read_one(path: Path, drop_bad: bool) -> RunTable:
+    header, rows = _load(path)
+    domains = tuple(name[len(WEIGHT) :] for name in header if name.startswith(WEIGHT))
+    targets = tuple(name[len(LOSS) :] for name in header if name.startswith(LOSS))
+    _check_header(path, header, domains, targets)
+    if not rows:
+        raise MixtureError(f"{path} has a header but no runs")
+    column = {name: index for index, name in enumerate(header)}
+    runs = [str(row[column["run"]]) if "run" in column else f"row{i + 2}" for i, row in enumerate(rows)]
+
+    def numbers(name: str, blank_is_missing: bool) -> Array:
+        convert = _converter(path, name, blank_is_missing)
+        return np.array([convert(run, row[column[name]]) for run, row in zip(runs, rows, strict=True)])
+
+    def stack(names: Iterable[str], blank_is_missing: bool) -> Array:
+        return np.stack([numbers(name, blank_is_missing) for name in names], axis=1)
+
+    unknown = np.full(len(rows), math.nan)
+    table = RunTable(
+        runs=tuple(runs),
+        domains=domains,
+        targets=targets,
+        weights=stack((WEIGHT + d for d in domains), False),
+        tokens=numbers("tokens", False),
+        parameters=numbers("parameters", True) if "parameters" in column else unknown,
+        losses=stack((LOSS + t for t in targets), True),
+    )
+    return _checked(path, table, drop_bad)
+
+
+def _load(path: Path) -> tuple[list[str], list[list[Any]]]:
+    """Return the header and the cells, text from CSV and Python values from Parquet."""
+    if not path.is_file():
+        raise MixtureError(f"run table {path} does not exist")
+    try:
+        if path.suffix in (".parquet", ".pq"):
+            import pyarrow.parquet  # here, so that CSV users need no Arrow
+
+            content = pyarrow.parquet.read_table(path)
+            columns = [content.column(name).to_pylist() for name in content.column_names]
+            return list(content.column_names), [list(row) for row in zip(*columns, strict=True)]
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = [line for line in csv.reader(file) if line]
+    except (OSError, ValueError, csv.Error) as error:
+        raise MixtureError(f"cannot read the run table {path}: {' '.join(str(error).split())}") from None
+    if not lines:
+        raise MixtureError(f"run table {path} is empty")
+    header = [name.strip() for name in lines[0]]
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(header):
+            raise MixtureError(f"{path}, line {number}: {len(line)} cells, the header has {len(header)}")
+    return header, [list(line) for line in lines[1:]]
+
+
+def _check_header(path: Path, header: list[str], domains: tuple[str, ...], targets: tuple[str, ...]) -> None:
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise MixtureError(f"{path}: column {repeated[0]!r} occurs twice")
+    if "tokens" not in header:
+        raise MixtureError(f"{path}: column 'tokens' is missing; it says how many tokens each run was trained on")
+    if len(domains) < 2:
+        raise MixtureError(f"{path}: {len(domains)} columns named weight/<domain>, expected at least 2")
+    if not targets:
+        raise MixtureError(f"{path}: no column named loss/<target>, expected at least 1")
+
+
+def _converter(path: Path, name: str, blank_is_missing: bool) -> Callable[[str, Any], float]:
+    """Return the reader of one column's cells: blank is NaN where that is allowed, a written nan is infinite."""
+
+    def convert(run: str, cell: Any) -> float:
+        text = "" if cell is None else cell.strip() if isinstance(cell, str) else cell
+        if text == "":
+            return math.nan if blank_is_missing else math.inf
+        try:
+            number = float(text)
+        except (TypeError, ValueError):
+            raise MixtureError(f"{path}, run {run!r}: {name} is {text!r}, expected a number") from None
+        # Infinite stands for "broken" until the row is judged; NaN stands for "not measured" or, of a size, "unknown".
+        return number if math.isfinite(number) or (name == "parameters" and math.isnan(number)) else math.inf
+
+    return convert
+
+
+def _checked(path: Path, table: RunTable, drop_bad: bool) -> RunTable:
+    problems = {i: text for i in range(len(table)) if (text := _problem(table, i))}
+    if problems and not drop_bad:
+        index, text = next(iter(problems.items()))
+        others = f" ({len(problems)} such rows)" if len(problems) > 1 else ""
+        hint = "; mend it, or leave such rows out with --drop-bad" if _droppable(table, index) else ""
+        raise MixtureError(f"{path}, run {table.runs[index]!r}: {text}{others}{hint}")
+    for index, text in problems.items():
+        if not _droppable(table, index):
+            raise MixtureError(f"{path}, run {table.runs[index]!r}: {text}")
+    keep = [i for i in range(len(table)) if i not in problems]
+    if not keep:
+        raise MixtureError(f"{path}: no usable row is left after dropping {len(problems)}")
+    dropped = tuple(f"{path}, run {table.runs[i]!r}: {text}" for i, text in problems.items())
+    table = replace(table.take(keep), dropped=dropped)
+    _refuse_duplicates(path, table)
+    return table
+
+
+def _droppable(table: RunTable, row: int) -> bool:
+    """Return whether the row is only broken (NaN), not wrong: weights that do not sum are nobody's NaN."""
+    numbers = [*table.weights[row], table.tokens[row], table.parameters[row]]
+    return bool(np.isinf(numbers).any() or np.isinf(table.losses[row]).any() or np.isnan(table.losses[row]).all())
+
+
+def _problem(table: RunTable, row: int) -> str | None:
+    """Return what is wrong with a row, or None."""
+    for name, value in zip(table.domains, table.weights[row], strict=True):
+        if not math.isfinite(value):
+            return f"{WEIGHT}{name} is empty, nan or infinite"
+        if value < 0:
+            return f"{WEIGHT}{name} is {value:g}, expected at least 0"
+    total = math.fsum(table.weights[row])
+    if abs(total - 1) > SUM_TOLERANCE:
+        return f"weights sum to {total:.6g}, expected 1 within {SUM_TOLERANCE:g}"
+    for name, value in (("tokens", table.tokens[row]), ("parameters", table.parameters[row])):
+        if math.isinf(value) or value <= 0:
+            found = "empty, nan or infinite" if math.isinf(value) else f"{value:g}"
+            return f"{name} is {found}, expected a positive number"
+    for name, value in zip(table.targets, table.losses[row], strict=True):
+        if math.isinf(value):
+            return f"{LOSS}{name} is nan or infinite; leave the cell empty if it was not measured"
+    return "no loss was measured (every loss cell is empty)" if np.isnan(table.losses[row]).all() else None
+
+
+def _refuse_duplicates(path: Path, table: RunTable) -> None:
+    """Refuse a run twice at one scale; the same name at several token counts or sizes is one run's checkpoints."""
+    seen = set()
+    for run, parameters, tokens in zip(table.runs, np.nan_to_num(table.parameters), table.tokens, strict=True):
+        if (run, parameters, tokens) in seen:
+            raise MixtureError(f"{path}: run {run!r} occurs twice at {tokens:g} tokens; name every run once")
+        seen.add((run, parameters, tokens))
+
+
+def _join(tables: list[tuple[Path, RunTable]]) -> RunTable:
+    if len(tables) == 1:
+        return tables[0][1]
+    first = tables[0][1]
+    targets = tuple(dict.fromkeys(name for _, table in tables for name in table.targets))
+    parts = [table.with_domains(first.domains) for _, table in tables]
+    losses = np.full((sum(map(len, parts)), len(targets)), math.nan)
+    start = 0
+    for part in parts:
+        losses[start : start + len(part), [targets.index(name) for name in part.targets]] = part.losses
+        start += len(part)
+    runs = [run for part in parts for run in part.runs]
+    if len(set(runs)) < len(runs):  # every file may count its runs from 1
+        runs = [f"{path.stem}:{run}" for path, table in tables for run in table.runs]
+    return RunTable(
+        runs=tuple(runs),
+        domains=first.domains,
+        targets=targets,
+        weights=np.concatenate([part.weights for part in parts]),
+        tokens=np.concatenate([part.tokens for part in parts]),
+        parameters=np.concatenate([part.parameters for part in parts]),
+        losses=losses,
+        dropped=tuple(line for part in parts for line in part.dropped),
+    )

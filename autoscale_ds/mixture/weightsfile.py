@@ -1,0 +1,76 @@
+"""weights.json: weights with the budget they are for, where they came from and how sure they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.files import write_json
+from autoscale_ds.mixture.weights import DomainWeights
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What ``swap_weights.py --weights`` takes.
+
+    Attributes
+    ----------
+    weights : DomainWeights
+    tokens : float or None
+        The training budget they are meant for, tokens.
+    source : str
+        How they were found, one line.
+    intervals : mapping of str to (low, high)
+        90 % interval of each weight; empty when unknown.
+    """
+
+    weights: DomainWeights
+    tokens: float | None = None
+    source: str = ""
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path) -> WeightsFile:
+        """Read a weights file, or a bare JSON mapping of domain to weight."""
+        raw = read_json(path)
+        if not isinstance(raw, dict) or not raw:
+            raise MixtureError(f'{path} holds no weights; expected {{"weights": {{domain: weight}}}}')
+        weights = raw["weights"] if isinstance(raw.get("weights"), dict) else raw
+        try:
+            checked = DomainWeights(weights)
+        except MixtureError as error:
+            raise MixtureError(f"{path}: {error}") from None
+        if weights is raw:
+            return cls(checked)
+        intervals = {str(name): (pair[0], pair[1]) for name, pair in (raw.get("intervals") or {}).items()}
+        return cls(checked, raw.get("tokens"), str(raw.get("source", "")), intervals)
+
+    def write(self, path: str | Path) -> None:
+        """Write the file atomically."""
+        try:
+            write_json(path, self.as_dict())
+        except OSError as error:
+            raise MixtureError(f"cannot write {path}: {error.strerror or error}") from None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "weights": self.weights.as_dict(),
+            "tokens": self.tokens,
+            "source": self.source,
+            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+        }
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; raises MixtureError in one line when that fails."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MixtureError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise MixtureError(f"{path} is not JSON: {error}") from None
