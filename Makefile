@@ -1,5 +1,5 @@
 # make quickstart   install, then the main job on a small real corpus made on this machine (CPU, a few minutes)
-# make test         install, then every test          make test-unit   only those that start no training job
+# make test         install, then every test          make test-unit   only the quick ones
 # make check        format, lint, types               make install     only set up .venv
 PYTHON ?= python3
 VENV   ?= .venv
@@ -25,7 +25,7 @@ test: install
 	$(BIN)/python -m pytest
 
 test-unit: install
-	$(BIN)/python -m pytest -m "not job"
+	$(BIN)/python -m pytest -m "not job and not slow"
 
 check: install
 	$(BIN)/ruff format --check .

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from autoscale_ds import cli
 from autoscale_ds.errors import MixtureError, ProposalError
-from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.mixture.weights import read_weights
+from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.stream.journal import Event, read_events
 from autoscale_ds.stream.proposals import Inbox
 
@@ -32,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     how.add_argument("--weights", type=Path, metavar="FILE", help='JSON: {"weights": {domain: weight, ...}}')
     parser.add_argument("--rescale", action="store_true", help="with --set: scale the other domains to fill up to 1")
     parser.add_argument("--reason", default="", help="kept in the journal")
-    parser.add_argument("--source", default="user", help="kept in the journal (default: user)")
+    parser.add_argument("--source", default="", help="kept in the journal (default: user, or what the file says)")
     parser.add_argument("--wait", action="store_true", help="wait until the run has accepted or refused it")
     parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of --wait (default: 600)")
     return parser.parse_args()
@@ -46,10 +45,11 @@ def main() -> int:
     if not arguments.set and arguments.weights is None:
         print(_table(current, events[-2] if len(events) > 1 else None))
         return 0
-    weights = _asked(arguments, current.weights)
-    weights.check_domains(list(current.weights))
+    asked = _asked(arguments, current.weights)
+    asked.weights.check_domains(list(current.weights))
     inbox = Inbox(arguments.run)
-    proposal = inbox.put(weights, arguments.source, arguments.reason, current.version)
+    source = arguments.source or asked.source or "file"
+    proposal = inbox.put(asked.weights, source, arguments.reason, current.version)
     print(f"proposed: {inbox.inbox / proposal}")
     if arguments.wait:
         print(_table(_wait(arguments.run, inbox, proposal, arguments.timeout), current))
@@ -63,9 +63,13 @@ def _read_journal(run: Path) -> list[Event]:
     return read_events(path)
 
 
-def _asked(arguments: argparse.Namespace, current: DomainWeights) -> DomainWeights:
+def _asked(arguments: argparse.Namespace, current: DomainWeights) -> WeightsFile:
     if arguments.weights is not None:
-        return read_weights(arguments.weights)
+        return WeightsFile.read(arguments.weights)
+    return WeightsFile(_changed(arguments, current), source="user")
+
+
+def _changed(arguments: argparse.Namespace, current: DomainWeights) -> DomainWeights:
     given = dict(_parse_set(text) for text in arguments.set)
     unknown = sorted(set(given) - set(current))
     if unknown:

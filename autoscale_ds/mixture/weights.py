@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 from autoscale_ds.errors import MixtureError
@@ -106,20 +104,3 @@ def _number(name: str, value: Any) -> float:
     if number < 0:
         raise MixtureError(f"weight of {name!r} is {number:g}, expected at least 0 (0 turns the domain off)")
     return number
-
-
-def read_weights(path: str | Path) -> DomainWeights:
-    """Read a weights file: ``{"weights": {domain: weight, ...}}``, other keys left alone.
-
-    Raises
-    ------
-    MixtureError
-        When the file cannot be read or holds no weights.
-    """
-    try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MixtureError(f"cannot read weights from {path}: {error}") from None
-    if not isinstance(raw, dict) or "weights" not in raw:
-        raise MixtureError(f'{path} has no "weights"; expected {{"weights": {{"domain": number, ...}}}}')
-    return DomainWeights(raw["weights"])

@@ -8,8 +8,7 @@ from typing import Any
 
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import CheckpointError, ConfigError
-from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.mixture.weights import read_weights
+from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.models import GPT2Config
 from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.stream.journal import Event, Journal
@@ -28,7 +27,7 @@ def initial_weights(asked: str | Mapping[str, float], corpus: Corpus) -> DomainW
     if asked == "proportional":
         tokens = {name: float(sum(s.tokens for s in corpus.shards(name))) for name in corpus.domains}
         return DomainWeights.normalised(tokens)
-    weights = read_weights(asked) if isinstance(asked, str) else DomainWeights(asked)
+    weights = WeightsFile.read(asked).weights if isinstance(asked, str) else DomainWeights(asked)
     weights.check_domains(corpus.domains)
     return weights
 

@@ -7,6 +7,7 @@ from synthetic import World
 from autoscale_ds.mixture import model
 from autoscale_ds.mixture.laws import LAWS
 
+pytestmark = pytest.mark.slow
 DRAWS = 200
 MANY_SCALES = {"tokens": (1e9, 2e9, 4e9), "sizes": (1e7, 5e7)}
 

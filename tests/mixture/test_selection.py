@@ -12,6 +12,7 @@ from autoscale_ds.mixture import RunTable, model, selection
 from autoscale_ds.mixture.laws import LAWS, trees
 from autoscale_ds.mixture.score import score
 
+pytestmark = pytest.mark.slow
 SCALES = {"tokens": (1e9, 2e9, 4e9, 8e9), "sizes": (1e7, 5e7)}
 
 

@@ -84,6 +84,7 @@ def test_bits_per_byte_divide_by_the_bytes_of_a_token():
     assert objective.vector(("a", "b")) == pytest.approx([1 / 3, 2 / 3])
 
 
+@pytest.mark.slow
 def test_weight_intervals_cover_the_true_optimum(monkeypatch):
     monkeypatch.setattr("autoscale_ds.mixture.solver._range_within", lambda goal, bounds, best, *_: (best, best))
     inside = []

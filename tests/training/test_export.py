@@ -5,6 +5,8 @@ from jobs import read_metrics, tool
 from autoscale_ds.errors import CheckpointError
 from autoscale_ds.models.hf_gpt2 import load_hf
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_the_exported_model_computes_what_the_trained_one_does(make_trainer, tmp_path, stage):

@@ -148,7 +148,7 @@ def test_the_swap_tool_waits_for_the_event_or_the_refusal(make_trainer):
         (["--set", "boks=0.9"], "unknown domain 'boks'"),
         (["--set", "books"], "not of the form DOMAIN=WEIGHT"),
         (["--set", "books=-1", "--rescale"], "'books' is -1"),
-        (["--weights", "none.json"], "cannot read weights from none.json"),
+        (["--weights", "none.json"], "cannot read none.json"),
     ],
 )
 def test_the_swap_tool_refuses_nonsense_in_one_line(make_trainer, arguments, message):
