@@ -16,7 +16,7 @@ done
 
 [ -x "$venv/bin/python" ] || "$PYTHON" -m venv "$venv"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check)
-"${pip[@]}" install --quiet --upgrade "pip>=24" "setuptools>=75,<82" wheel
+"${pip[@]}" install -qq --upgrade "pip>=24" "setuptools>=75,<82" wheel
 
 torch_from=()
 if ! command -v nvidia-smi >/dev/null; then
@@ -25,7 +25,7 @@ if ! command -v nvidia-smi >/dev/null; then
   fi
 fi
 echo "installing torch $torch_version ..."
-"${pip[@]}" install --quiet "torch==$torch_version" "${torch_from[@]}"
+"${pip[@]}" install -qq "torch==$torch_version" "${torch_from[@]}"
 echo "installing autoscale_ds[$EXTRAS] and what it needs (a minute or two) ..."
-"${pip[@]}" install --quiet --editable ".[$EXTRAS]"
+"${pip[@]}" install -qq --editable ".[$EXTRAS]"
 "$venv/bin/python" -c 'import torch, deepspeed; print(f"torch {torch.__version__}, deepspeed {deepspeed.__version__} ready")'
