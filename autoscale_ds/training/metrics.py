@@ -26,7 +26,8 @@ class MetricsWriter:
     Parameters
     ----------
     path : Path
-        ``metrics.jsonl``. Records of steps after ``resume_step`` are dropped: those steps are done again.
+        ``metrics.jsonl``. Records of steps after ``resume_step`` are dropped, since those steps are done again;
+        swaps are kept.
     resume_step : int
     tensorboard : Path or None
         Folder for TensorBoard events.
@@ -111,12 +112,17 @@ def memory_gigabytes(device: torch.device) -> float:
 
 
 def _drop_after(path: Path, step: int) -> None:
+    """Keep what lies before ``step``, and every swap: a rerun trains steps again, but accepts no proposal twice."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    kept = [line for line in lines if line.endswith("\n") and _is_kept(json.loads(line), step)]
     if kept != lines:
         write_atomic(path, "".join(kept))
+
+
+def _is_kept(record: Mapping[str, Any], step: int) -> bool:
+    return bool(record["step"] <= step or record["kind"] == "swap")
 
 
 def _open_board(folder: Path, resume_step: int) -> Any:
