@@ -31,7 +31,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -303,8 +303,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, function: Any, example: str) -> argparse.ArgumentParser:
+    for name, (function, options, example) in COMMANDS.items():
         sub = commands.add_parser(
             name,
             help=function.__doc__,
@@ -316,64 +315,76 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
         sub.add_argument("--plot", metavar="FILE.png", help="draw a figure (extra 'plots')")
         sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
-        return sub
+        options(sub)
+    return top
 
-    def runs(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("runs", nargs="+", metavar="RUNS", help="run tables, CSV or Parquet")
-        sub.add_argument("--targets", nargs="+", metavar="NAME", help="only these targets (default: all)")
-        sub.add_argument(
-            "--drop-bad", "--drop-nan", action="store_true", help="leave out rows with NaN instead of refusing them"
-        )
 
-    def bounds(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--floor", type=float, default=0.0, help="smallest weight of every domain (default: 0)")
-        sub.add_argument("--cap", action="append", default=[], metavar="DOMAIN=W", help="largest weight of a domain")
-        sub.add_argument("--max-epochs", type=float, help="read no domain of --corpus more often than this")
-        sub.add_argument("--corpus", metavar="DIR", help="corpus folder (corpus.json): domains and their tokens")
-
-    def out(sub: argparse.ArgumentParser, what: str) -> None:
-        sub.add_argument("--out", required=True, metavar="FILE.json", help=what)
-
-    s = command("fit", fit, "runs.csv --law auto --out law.json")
-    runs(s)
-    s.add_argument("--law", default="auto", help=f"auto (default) or one of: {', '.join(laws.NAMES)}")
-    out(s, "the fitted law")
-
-    s = command("score", score_, "law.json held_out.csv --json")
-    s.add_argument("law", metavar="LAW.json")
+def _runs(s: argparse.ArgumentParser) -> None:
     s.add_argument("runs", nargs="+", metavar="RUNS", help="run tables, CSV or Parquet")
     s.add_argument(
         "--drop-bad", "--drop-nan", action="store_true", help="leave out rows with NaN instead of refusing them"
     )
 
-    s = command("optimize", optimize, "law.json --tokens 10e9 --floor 0.01 --out weights.json")
+
+def _targets(s: argparse.ArgumentParser) -> None:
+    s.add_argument("--targets", nargs="+", metavar="NAME", help="only these targets (default: all)")
+
+
+def _bounds(s: argparse.ArgumentParser) -> None:
+    s.add_argument("--floor", type=float, default=0.0, help="smallest weight of every domain (default: 0)")
+    s.add_argument("--cap", action="append", default=[], metavar="DOMAIN=W", help="largest weight of a domain")
+    s.add_argument("--max-epochs", type=float, help="read no domain of --corpus more often than this")
+    s.add_argument("--corpus", metavar="DIR", help="corpus folder (corpus.json): domains and their tokens")
+
+
+def _out(s: argparse.ArgumentParser, what: str) -> None:
+    s.add_argument("--out", required=True, metavar="FILE.json", help=what)
+
+
+def _fit_options(s: argparse.ArgumentParser) -> None:
+    _runs(s)
+    _targets(s)
+    s.add_argument("--law", default="auto", help=f"auto (default) or one of: {', '.join(laws.NAMES)}")
+    _out(s, "the fitted law")
+
+
+def _score_options(s: argparse.ArgumentParser) -> None:
+    s.add_argument("law", metavar="LAW.json")
+    _runs(s)
+
+
+def _optimize_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("law", metavar="LAW.json")
     s.add_argument("--tokens", type=float, required=True, help="training budget, tokens")
     s.add_argument("--parameters", type=float, help="model size, where the law depends on it")
-    bounds(s)
+    _bounds(s)
     s.add_argument("--prior", metavar="FILE", help="weights to stay near")
     s.add_argument("--kl", type=float, default=0.0, help="price of a nat of divergence from --prior (0.05 to 0.1)")
     s.add_argument(
         "--objective", default="mean-loss", help=f"JSON of target weights, or one of: {', '.join(OBJECTIVES)}"
     )
-    out(s, "the weights")
+    _out(s, "the weights")
 
-    s = command("ddo", ddo, "runs.csv --base base --objective mean-perplexity --floor 0.02 --out weights.json")
-    runs(s)
+
+def _ddo_options(s: argparse.ArgumentParser) -> None:
+    _runs(s)
+    _targets(s)
     s.add_argument("--base", required=True, metavar="RUN", help="name of the unperturbed run")
     s.add_argument("--objective", default="mean-perplexity", help=f"JSON or one of: {', '.join(OBJECTIVES)}")
-    bounds(s)
-    out(s, "the weights")
+    _bounds(s)
+    _out(s, "the weights")
 
-    s = command("autoscale", autoscale, "--at 0.3e9=w1.json --at 1.2e9=w2.json --tokens 10e9 --out weights.json")
+
+def _autoscale_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--at", action="append", default=[], metavar="TOKENS=FILE", help="optimum at a scale; two or more")
     s.add_argument("--tokens", type=float, required=True, help="training budget, tokens")
     s.add_argument("--floor", type=float, default=0.0, help="weight the optima were held above, and kept (default: 0)")
     s.add_argument("--law", metavar="LAW.json", help="show the optimum of this law (lowest mean loss) beside it")
     s.add_argument("--parameters", type=float, help="model size, where that law depends on it")
-    out(s, "the weights")
+    _out(s, "the weights")
 
-    s = command("design", plan, "--domains web,code,books --kind dirichlet --runs 32 --tokens 1e9 --out plan.json")
+
+def _design_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--domains", metavar="A,B,C", help="domain names (or --corpus, or --prior)")
     s.add_argument("--kind", choices=design.KINDS, default="dirichlet")
     s.add_argument("--runs", type=int, metavar="K", help="number of runs (ddo: always 2 m + 1)")
@@ -384,12 +395,32 @@ def parser() -> argparse.ArgumentParser:
     s.add_argument("--high", type=float, default=3.0, help="ddo: factor of the high runs (default: 3)")
     s.add_argument("--target-tokens", type=float, help="budget of the target run, to compare the cost with")
     s.add_argument("--target-parameters", type=float, help="size of the target run, to compare the cost with")
-    bounds(s)
-    out(s, "the plan")
+    _bounds(s)
+    _out(s, "the plan")
 
-    s = command("stability", stability_, "runs.csv")
-    runs(s)
-    return top
+
+def _stability_options(s: argparse.ArgumentParser) -> None:
+    _runs(s)
+    _targets(s)
+
+
+COMMANDS: dict[str, tuple[Any, Callable[[argparse.ArgumentParser], None], str]] = {
+    "fit": (fit, _fit_options, "runs.csv --law auto --out law.json"),
+    "score": (score_, _score_options, "law.json held_out.csv --json"),
+    "optimize": (optimize, _optimize_options, "law.json --tokens 10e9 --floor 0.01 --out weights.json"),
+    "ddo": (ddo, _ddo_options, "runs.csv --base base --objective mean-perplexity --floor 0.02 --out weights.json"),
+    "autoscale": (
+        autoscale,
+        _autoscale_options,
+        "--at 0.3e9=w1.json --at 1.2e9=w2.json --tokens 10e9 --out weights.json",
+    ),
+    "design": (
+        plan,
+        _design_options,
+        "--domains web,code,books --kind dirichlet --runs 32 --tokens 1e9 --out plan.json",
+    ),
+    "stability": (stability_, _stability_options, "runs.csv"),
+}
 
 
 if __name__ == "__main__":
