@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 from autoscale_ds.errors import ReportError
-from autoscale_ds.report import page, run_page, style
-from autoscale_ds.report.reading import read_run
+from autoscale_ds.report import group_page, page, run_page, style
+from autoscale_ds.report.groups import group_runs
+from autoscale_ds.report.page import Html
+from autoscale_ds.report.reading import Run, read_run
+from autoscale_ds.report.style import Image
+
+Sections = list[tuple[str, Html]]
+# More arguments are not repeated under the heading; the tables name them.
+MOST_PATHS = 3
 
 
-def build(paths: Sequence[str | Path], out: str | Path | None = None, title: str | None = None) -> Path:
+def build(
+    paths: Sequence[str | Path],
+    out: str | Path | None = None,
+    title: str | None = None,
+    *,
+    named: Mapping[str, Sequence[str | Path]] | None = None,
+    target: float | None = None,
+) -> Path:
     """Write the figures and the page about run folders, and return the path of the page.
 
     Parameters
@@ -20,6 +34,10 @@ def build(paths: Sequence[str | Path], out: str | Path | None = None, title: str
         Run folders.
     out : path, optional
         Folder to write; ``report`` inside the only argument by default, else ``report`` here.
+    named : mapping of str to sequence of path, optional
+        Groups of runs by name, compared before those of ``paths``; a run in both counts here only.
+    target : float, optional
+        Mean perplexity to reach when runs are compared; the final one of the first group by default.
 
     Raises
     ------
@@ -27,12 +45,31 @@ def build(paths: Sequence[str | Path], out: str | Path | None = None, title: str
         For an argument that is no run, or a folder that cannot be written.
     """
     style.require()
-    if not paths:
-        raise ReportError("no run given; name at least one run folder")
-    run = read_run(paths[0])
-    parts, images = run_page.sections(run)
-    html = page.page(title or f"Run {run.name}", str(run.path), parts, _footer())
-    return page.write(out or _default_folder(paths), html, images)
+    named = named or {}
+    every = [*(path for group in named.values() for path in group), *paths]
+    if not every:
+        raise ReportError("nothing to report; name at least one run folder")
+    if target is not None and not target > 0:
+        raise ReportError(f"the target perplexity is {target:g}, expected a positive number")
+    parts, images, heading = _runs(paths, named, target)
+    where = ", ".join(map(str, every)) if len(every) <= MOST_PATHS else f"{len(every)} folders"
+    html = page.page(title or heading, where, parts, _footer())
+    return page.write(out or _default_folder(every), html, images)
+
+
+def _runs(
+    paths: Sequence[str | Path], named: Mapping[str, Sequence[str | Path]], target: float | None
+) -> tuple[Sections, list[Image], str]:
+    """Return sections, figures and a heading: of one run in detail, of several side by side."""
+    groups = {name: [read_run(path) for path in members] for name, members in named.items()}
+    taken = {run.path.resolve() for members in groups.values() for run in members}
+    runs: dict[Path, Run] = {Path(path).resolve(): read_run(path) for path in paths}
+    others = [run for path, run in runs.items() if path not in taken]
+    if not groups and len(others) == 1:
+        return *run_page.sections(others[0]), f"Run {others[0].name}"
+    found = group_runs(others, groups)
+    count = sum(len(group.runs) for group in found)
+    return *group_page.sections(found, target), f"{count} runs in {len(found)} group{'s' if len(found) > 1 else ''}"
 
 
 def _default_folder(paths: Sequence[str | Path]) -> Path:

@@ -118,17 +118,16 @@ def geometric(values: Sequence[float]) -> Interval:
     return Interval(math.exp(found.mean), low, high, found.count)
 
 
-def mean_curve(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[Array, Array, Array, Array]:
+def mean_curve(curves: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]]) -> tuple[Array, Array, Array, Array]:
     """Return tokens, mean, least and largest value over several curves of (tokens, values).
 
     On the points of all curves within the range that every curve covers; between its own points a curve is taken as
     linear in tokens.
     """
-    start = max(float(min(tokens)) for tokens, _ in curves)
-    end = min(float(max(tokens)) for tokens, _ in curves)
-    grid = np.unique(np.concatenate([np.asarray(tokens, float) for tokens, _ in curves]))
-    grid = grid[(grid >= start) & (grid <= end)]
-    rows = np.array([np.interp(grid, tokens, values) for tokens, values in curves])
+    places = [np.asarray(tokens, float) for tokens, _ in curves]
+    grid = np.unique(np.concatenate(places))
+    grid = grid[(grid >= max(x.min() for x in places)) & (grid <= min(x.max() for x in places))]
+    rows = np.array([np.interp(grid, np.asarray(x, float), np.asarray(y, float)) for x, y in curves])
     return grid, rows.mean(0), rows.min(0), rows.max(0)
 
 
