@@ -5,6 +5,10 @@ Examples:
   # one run: losses, weights and swaps, tokens and epochs; writes runs/small/report/index.html
   python tools/report.py runs/small
 
+  # a sweep: effects against noise, optimal weights against scale, laws, cost; or any table of runs
+  python tools/report.py sweeps/small
+  python tools/report.py runs.csv --out runs-report
+
   # several runs side by side: tokens to the first group's final perplexity, and the speed-up; seeds are grouped
   python tools/report.py runs/uniform-* runs/autoscale-* --out runs/compared
   python tools/report.py --label uniform=runs/u0,runs/u1 --label AutoScale=runs/a0,runs/a1 --target 25 --out compared
@@ -13,6 +17,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import logging
 
 from autoscale_ds import cli
 from autoscale_ds.errors import ReportError
@@ -22,6 +27,8 @@ from autoscale_ds.report.build import build
 def main() -> None:
     """Write the report and say where it is."""
     a = _parser().parse_args()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("autoscale_ds").setLevel(logging.INFO)
     print(build(a.paths, a.out, a.title, named=_named(a.label), target=a.target))
 
 
@@ -30,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("paths", nargs="*", metavar="RUN", help="run folders")
+    parser.add_argument("paths", nargs="*", metavar="RUN|SWEEP", help="run folders, sweep folders, run tables")
     parser.add_argument("--out", metavar="FOLDER", help="where to write (default: report/ inside the only argument)")
     parser.add_argument("--title", help="heading of the page")
     parser.add_argument(

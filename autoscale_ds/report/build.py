@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from autoscale_ds.errors import ReportError
-from autoscale_ds.report import group_page, page, run_page, style
+from autoscale_ds.report import group_page, page, run_page, style, sweep_page
 from autoscale_ds.report.groups import group_runs
 from autoscale_ds.report.page import Html
 from autoscale_ds.report.reading import Run, read_run
 from autoscale_ds.report.style import Image
+from autoscale_ds.report.sweep_reading import is_sweep, read_sweep
 
 Sections = list[tuple[str, Html]]
 # More arguments are not repeated under the heading; the tables name them.
@@ -26,12 +28,12 @@ def build(
     named: Mapping[str, Sequence[str | Path]] | None = None,
     target: float | None = None,
 ) -> Path:
-    """Write the figures and the page about run folders, and return the path of the page.
+    """Write the figures and the page about runs and sweeps, and return the path of the page.
 
     Parameters
     ----------
     paths : sequence of path
-        Run folders.
+        Run folders, sweep folders and run tables. Runs are compared when there are several.
     out : path, optional
         Folder to write; ``report`` inside the only argument by default, else ``report`` here.
     named : mapping of str to sequence of path, optional
@@ -42,19 +44,36 @@ def build(
     Raises
     ------
     AutoScaleError
-        For an argument that is no run, or a folder that cannot be written.
+        For an argument that is neither run nor sweep, or a folder that cannot be written.
     """
     style.require()
     named = named or {}
     every = [*(path for group in named.values() for path in group), *paths]
     if not every:
-        raise ReportError("nothing to report; name at least one run folder")
+        raise ReportError("nothing to report; name at least one run folder, sweep folder or run table")
     if target is not None and not target > 0:
         raise ReportError(f"the target perplexity is {target:g}, expected a positive number")
-    parts, images, heading = _runs(paths, named, target)
+    sweeps = [path for path in paths if is_sweep(path)]
+    runs = [path for path in paths if path not in sweeps]
+    found = [_sweep(path, i, len(sweeps) + bool(runs or named)) for i, path in enumerate(sweeps)]
+    found += [_runs(runs, named, target)] if runs or named else []
+    parts = [section for sections, _, _ in found for section in sections]
+    images = [image for _, drawn, _ in found for image in drawn]
+    heading = "; ".join(name for *_, name in found)
     where = ", ".join(map(str, every)) if len(every) <= MOST_PATHS else f"{len(every)} folders"
     html = page.page(title or heading, where, parts, _footer())
     return page.write(out or _default_folder(every), html, images)
+
+
+def _sweep(path: str | Path, index: int, parts: int) -> tuple[Sections, list[Image], str]:
+    """Return sections, figures and a heading of a sweep; names tell it from the other parts of the page."""
+    sweep = read_sweep(path)
+    heading = f"Sweep {sweep.path.resolve().stem}"
+    sections, images = sweep_page.sections(sweep)
+    if parts == 1:
+        return sections, images, heading
+    named = [(f"{heading}: {title}", html) for title, html in sections]
+    return named, [replace(image, name=f"sweep{index + 1}_{image.name}") for image in images], heading
 
 
 def _runs(
