@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -51,7 +52,7 @@ def build(
     every = [*(path for group in named.values() for path in group), *paths]
     if not every:
         raise ReportError("nothing to report; name at least one run folder, sweep folder or run table")
-    if target is not None and not target > 0:
+    if target is not None and not 0 < target < math.inf:
         raise ReportError(f"the target perplexity is {target:g}, expected a positive number")
     sweeps = [path for path in paths if is_sweep(path)]
     runs = [path for path in paths if path not in sweeps]

@@ -71,11 +71,18 @@ def _race_table(groups: Sequence[Group], found: Race | None) -> Html:
 def _race_row(group: Group, found: Race) -> list[object]:
     reached = found.reached[group.label]
     known = [tokens for tokens in reached.values() if tokens is not None]
-    whole = len(known) == len(reached) and all(tokens > 0 for tokens in known)
-    mean = geometric(known) if whole else None
-    numbers = [compact(end) for end in (mean.mean, mean.low, mean.high)] if mean else ["not reached", None, None]
     says = f"{len(known)} of {len(reached)} seeds"
-    return [group.label, says, *numbers, *_speed_up_cells(found.speed_ups.get(group.label))]
+    return [group.label, says, *_tokens_cells(known, len(reached)), *_speed_up_cells(found.speed_ups.get(group.label))]
+
+
+def _tokens_cells(known: Sequence[float], seeds: int) -> list[str | None]:
+    """Return mean and interval of the tokens, which are known where every seed reached the target."""
+    if len(known) < seeds:
+        return ["not reached", None, None]
+    if min(known) <= 0:
+        return ["before training", None, None]
+    mean = geometric(known)
+    return [compact(mean.mean), *(None if end is None else compact(end) for end in (mean.low, mean.high))]
 
 
 def _speed_up_cells(found: SpeedUp | None) -> list[object]:

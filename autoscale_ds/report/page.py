@@ -110,7 +110,7 @@ def section(title: str, *parts: Html) -> tuple[str, Html]:
 
 def page(title: str, subtitle: str, sections: Sequence[tuple[str, Html]], footer: str) -> str:
     """Return the whole document."""
-    links = "".join(f'<a href="#s{i}">{escape(name)}</a>' for i, (name, _) in enumerate(sections))
+    links = " ".join(f'<a href="#s{i}">{escape(name)}</a>' for i, (name, _) in enumerate(sections))
     body = "\n".join(f'<h2 id="s{i}">{escape(name)}</h2>\n{parts}' for i, (name, parts) in enumerate(sections))
     navigation = f"<nav>{links}</nav>" if len(sections) > 2 else ""
     return (

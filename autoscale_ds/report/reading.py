@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
 Array = npt.NDArray[np.float64]
 Record = Mapping[str, Any]
+# What a page cannot do without, by kind of record.
+_NEEDED = {"train": ("tokens", "loss", "realised"), "validation": ("tokens", "loss", "domain_loss")}
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Run:
         """The folder's name."""
         return self.path.resolve().name
 
-    @property
+    @cached_property
     def domains(self) -> list[str]:
         """Every domain met, sorted."""
         found = {name for event in self.events for name in event.weights}
@@ -105,6 +108,7 @@ class Run:
         x, y = np.array(points, float).reshape(-1, 2).T
         return x, y
 
+    @cached_property
     def consumed(self) -> tuple[Array, dict[str, Array]]:
         """Return training tokens at each log line, and tokens of each domain up to there; both start at 0."""
         tokens = np.array([0.0, *(record["tokens"] for record in self.train)])
@@ -126,7 +130,7 @@ class Run:
 
 
 def read_run(path: str | Path) -> Run:
-    """Read a run folder.
+    """Read a run folder, config.yaml, metrics.jsonl and the journal; nothing of it is changed or locked.
 
     Raises
     ------
@@ -163,9 +167,14 @@ def _records(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         records = read_metrics(path)
-        return [{**record, "step": int(record["step"]), "kind": record["kind"]} for record in records]
+        for record in records:
+            for name in ("step", *_NEEDED.get(record["kind"], ())):
+                record[name]
     except (ValueError, KeyError, TypeError) as error:
-        raise ReportError(f"{path} is damaged ({error}); take out the line that is no record") from None
+        raise ReportError(
+            f"{path} is damaged ({type(error).__name__} {error}); take out the line that is no record"
+        ) from None
+    return records
 
 
 def _corpus(config: RunConfig) -> tuple[dict[str, int] | None, int | None, str]:

@@ -33,7 +33,7 @@ def figures(run: Run) -> list[Image]:
 
 def drawn(run: Run) -> tuple[dict[str, Look], list[str]]:
     """Return the domains that get a line of their own and how it looks, and those that do not."""
-    tokens = {name: values[-1] for name, values in run.consumed()[1].items()}
+    tokens = {name: values[-1] for name, values in run.consumed[1].items()}
     names, rest = shown(run.domains, tokens, style.MOST_LINES)
     return style.looks(names), rest
 
@@ -106,7 +106,7 @@ def weights(run: Run, name: str = "weights") -> Image:
 
 def _consumption(run: Run) -> list[Image]:
     """Draw cumulative tokens, and epochs where the corpus is known."""
-    x, tokens = run.consumed()
+    x, tokens = run.consumed
     images = [_cumulative(run, "tokens", x, tokens)]
     epochs = {name: run.epochs(name, values) for name, values in tokens.items()}
     known = {name: values for name, values in epochs.items() if values is not None}

@@ -119,7 +119,7 @@ def _bits(record: object, name: str) -> float | None:
 
 def _domain_table(run: Run) -> Html:
     """Return tokens, epochs and weights by domain."""
-    _, tokens = run.consumed()
+    _, tokens = run.consumed
     asked = run.events[-1].weights if run.events else {}
     rows = []
     for name in sorted(run.domains, key=lambda n: (-tokens[n][-1], n)):

@@ -82,7 +82,7 @@ def compact(value: float | None, digits: int = 3) -> str:
 
 def label(text: str, longest: int = 60) -> str:
     """Return text from a file as Matplotlib shows it literally: one line, no mathematics, not hidden by a "_"."""
-    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
     line = line if len(line) <= longest else line[: longest - 1] + "…"
     return line.replace("$", r"\$")
 

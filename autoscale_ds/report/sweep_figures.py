@@ -23,7 +23,7 @@ MOST_PANELS, MOST_ROWS, MOST_SCALES = 12, 24, 4
 
 def effects(fits: Sequence[ScaleFit]) -> Image:
     """Draw every perturbation's effect with its interval, a panel a scale, the noise as a grey band."""
-    fits = [fit for fit in fits if fit.effects][-MOST_SCALES:]
+    fits, more = _largest(fits)
     rows = max(len({effect.domain for effect in fit.effects}) for fit in fits)
     canvas, axes = style.canvas(1, len(fits), height=1.8 + 0.36 * min(rows, MOST_ROWS))
     for one, fit in zip(np.ravel(axes), fits, strict=True):
@@ -34,8 +34,16 @@ def effects(fits: Sequence[ScaleFit]) -> Image:
         canvas,
         "effects",
         "Change of the mean validation loss in nats per token when one domain's tokens alone change, at each scale: "
-        "mean over seeds with its 90 % interval. Grey: one standard deviation of base runs. Left of zero is better.",
+        "mean over seeds with its 90 % interval. Grey: one standard deviation of base runs. Left of zero is better."
+        + more,
     )
+
+
+def _largest(fits: Sequence[ScaleFit]) -> tuple[list[ScaleFit], str]:
+    """Return the largest scales with perturbations, and what to say where there are more."""
+    known = [fit for fit in fits if fit.effects]
+    more = f" The {MOST_SCALES} largest of {len(known)} scales; the tables have all."
+    return known[-MOST_SCALES:], more if len(known) > MOST_SCALES else ""
 
 
 def _effects_panel(axes: Any, fit: ScaleFit) -> dict[str, Any]:
@@ -64,7 +72,7 @@ def _effects_panel(axes: Any, fit: ScaleFit) -> dict[str, Any]:
 
 def curves(fits: Sequence[ScaleFit]) -> Image:
     """Draw the points and the fitted curve of each domain, a panel a domain and a colour a scale."""
-    fits = [fit for fit in fits if fit.effects][-MOST_SCALES:]
+    fits, fewer = _largest(fits)
     size = {e.domain: max(abs(o.change) for f in fits for o in f.effects if o.domain == e.domain)
             for fit in fits for e in fit.effects}  # fmt: skip
     domains, rest = shown(list(size), size, MOST_PANELS)
@@ -89,7 +97,7 @@ def curves(fits: Sequence[ScaleFit]) -> Image:
         "ddo_curves",
         "Mean validation loss, in nats per token above that of the base run, against the tokens of one domain in "
         "multiples of the base run's, the others' unchanged: means over seeds with their 90 % interval (points), the "
-        f"fitted curve (x + a)^-b + c (line), and its 90 % range over noise drawn anew (band).{more}",
+        f"fitted curve (x + a)^-b + c (line), and its 90 % range over noise drawn anew (band).{more}{fewer}",
     )
 
 

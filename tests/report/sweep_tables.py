@@ -4,14 +4,13 @@ The mean loss is ``V (sum_i (x_i + a_i)^-b + C)`` in multiples x of the base run
 one b and a uniform base, the optimum makes all ``x_i + a_i`` equal.
 """
 
-import json
-
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 
+from autoscale_ds.files import write_json
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.mixture.design import ddo_plan
+from autoscale_ds.sweep.plan import SweepPlan, Target, run_folder, with_seeds
+from autoscale_ds.sweep.results import RESULT_FILE, collect
 
 DOMAINS = ("books", "code", "web")
 EXPONENT = 1.5
@@ -34,36 +33,21 @@ def losses(multiples, scale):
 
 
 def write_sweep(folder, *, scales=(1e6, 4e6), seeds=(0, 1, 2), noise=1e-4, target=64e6, extra_seeds=(), points=False):
-    """Write plan.json and runs.parquet of a DDO sweep."""
-    folder.mkdir(parents=True)
-    rows, planned = [], []
+    """Write the plan of a DDO sweep and the result of every run, and collect them, as workers do."""
     base = DomainWeights.uniform(list(DOMAINS))
-    for scale in scales:
-        for design in ddo_plan(base, scale):
-            name = f"{scale / 1e6:g}M/{design.run}"
-            for seed in sorted({*seeds, *(extra_seeds if design.run == "base" else ())}):
-                rng = np.random.default_rng([seed, int(scale), len(rows)])
-                shared = 10 * noise * np.random.default_rng([seed, int(scale)]).normal()  # the same for all designs
-                multiples = np.array([design.weights[d] for d in DOMAINS]) * design.tokens * len(DOMAINS) / scale
-                found = losses(multiples, scale) + shared + noise * rng.normal()
-                planned.append({"run": f"{name}@{seed}", "design": name, "scale": scale, "seed": seed,
-                                "weights": design.weights.as_dict(), "tokens": design.tokens})  # fmt: skip
-                for share, phase in ((0.5, "constant"), (1.0, "final")) if points else ((1.0, "final"),):
-                    rows.append(_row(planned[-1], design.tokens * share, phase, found + 1 - share))
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "runs.parquet")
-    plan = {"version": 1, "kind": "sweep", "config": {}, "deepspeed": {}, "evaluations": 4, "runs": planned,
-            "target": {"tokens": target, "parameters": 1e8 if target else None}}  # fmt: skip
-    (folder / "plan.json").write_text(json.dumps(plan))
+    runs = [run for scale in scales for run in with_seeds(ddo_plan(base, scale), scale, seeds, extra_seeds)]
+    plan = SweepPlan({}, {}, tuple(runs), target=Target(target, 1e8 if target else None))
+    plan.write(folder)
+    for index, run in enumerate(runs):
+        multiples = np.array([run.weights[d] for d in DOMAINS]) * run.tokens * len(DOMAINS) / run.scale
+        shared = 10 * noise * np.random.default_rng([run.seed, int(run.scale)]).normal()  # the same for all designs
+        own = noise * np.random.default_rng([index, 7]).normal()
+        found = dict(zip(DOMAINS, losses(multiples, run.scale) + shared + own, strict=True))
+        early = {name: loss + 0.5 for name, loss in found.items()}
+        reached = [{"tokens": run.tokens / 2, "phase": "constant", "loss": early}] if points else []
+        reached.append({"tokens": run.tokens, "phase": "final", "loss": found})
+        run_folder(folder, run).mkdir(parents=True)
+        result = {"run": run.run, "parameters": PARAMETERS, "flops_per_token": 6 * PARAMETERS, "points": reached}
+        write_json(run_folder(folder, run) / RESULT_FILE, result)
+    collect(folder, plan)
     return folder
-
-
-def _row(planned, tokens, phase, found):
-    return {
-        **{key: planned[key] for key in ("run", "design", "scale", "seed")},
-        "phase": phase,
-        "parameters": PARAMETERS,
-        "tokens": tokens,
-        "flops": 6 * PARAMETERS * tokens,
-        **{f"weight/{name}": planned["weights"][name] for name in DOMAINS},
-        **{f"loss/{name}": float(loss) for name, loss in zip(DOMAINS, found, strict=True)},
-    }

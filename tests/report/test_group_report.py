@@ -75,6 +75,8 @@ def test_a_target_nobody_reaches_is_said_so(tmp_path):
     page = Page(build([*uniform, *swapped], tmp_path / "out", target=1.5)).check()
     assert page.text.count("not reached") == 2
     assert page.text.count("0 of 3 seeds") == 2
+    page = Page(build([*uniform, *swapped], tmp_path / "out", target=1e6)).check()
+    assert page.text.count("before training") == 2
     with pytest.raises(ReportError, match="target perplexity is -3, expected a positive number"):
         build(uniform, tmp_path / "out", target=-3.0)
 

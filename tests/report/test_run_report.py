@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from folders import SEVEN, loss_at, weights_of, write_run
@@ -36,7 +38,7 @@ def test_a_run_with_seven_domains_and_three_swaps_is_reported_whole(tmp_path):
 def test_consumed_tokens_and_epochs_add_up(tmp_path, small_corpus):
     folder = write_run(tmp_path / "run", corpus=small_corpus)
     run = read_run(folder)
-    tokens, by_domain = run.consumed()
+    tokens, by_domain = run.consumed
     np.testing.assert_allclose(sum(by_domain.values()), tokens)
     assert tokens[-1] == 200_000
     # 9,000 tokens hold 89 windows of 100 tokens and the one token shared with the next.
@@ -56,6 +58,16 @@ def test_text_from_files_is_escaped_in_the_page_and_literal_in_figures(tmp_path)
     assert HOSTILE in page.row("1")
     assert page.row("<b>bold</b>")
     assert len(page.images) == 5
+
+
+@pytest.mark.parametrize("reason", ["\ud800 alone", "a\x00b\x1b[31m", "two\nlines\r\n", "$" * 7, "\\$x$", "😀 " * 300])
+def test_no_reason_is_too_odd_to_be_drawn(tmp_path, reason):
+    run = write_run(tmp_path / "run", done=60)
+    event = json.loads((run / "mixture" / "journal.jsonl").read_text())
+    event |= {"version": 1, "effective_step": 30, "source": "user", "reason": reason}
+    with open(run / "mixture" / "journal.jsonl", "a") as file:
+        file.write(json.dumps(event) + "\n")
+    Page(build([run])).check()
 
 
 def test_a_live_run_with_a_torn_last_line_is_reported_up_to_it(tmp_path):
@@ -138,9 +150,10 @@ def test_damaged_files_and_folders_that_are_no_run_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ReportError, match=r"cannot write the report to .*file"):
         build([run], out=tmp_path / "file" / "below")
-    (run / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\nnonsense\n')
-    with pytest.raises(ReportError, match=r"metrics\.jsonl is damaged"):
-        build([run])
+    for line in ("nonsense", '{"kind": "train", "step": 1}', '["kind"]', '{"step": 3}'):
+        (run / "metrics.jsonl").write_text(line + "\n")
+        with pytest.raises(ReportError, match=r"metrics\.jsonl is damaged"):
+            build([run])
 
 
 def test_the_tool_prints_the_path_of_the_page_and_mistakes_in_one_line(tmp_path):
