@@ -70,7 +70,8 @@ def fit_curve(
         raise MixtureError("the objective does not fall as the domain's tokens grow, so no curve describes it")
 
     def residuals(theta: Array) -> Array:
-        power = (x + np.exp(theta[0])) ** -np.exp(theta[1])
+        with np.errstate(over="ignore"):  # at the bounds a curve may leave the numbers; the search turns back
+            power = (x + np.exp(theta[0])) ** -np.exp(theta[1])
         return np.asarray(power - power.mean() - (y - y.mean()))
 
     bounds = (np.log([1e-9, 1e-6]), np.log([LARGEST, LARGEST]))
