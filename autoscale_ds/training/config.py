@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from autoscale_ds.controllers import Budget, MixtureConfig
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.models import PRESETS, GPT2Config
 from autoscale_ds.stream.planner import WhenExhausted
@@ -34,16 +35,6 @@ class DataConfig:
     """Steps each worker reads ahead; new weights wait for them."""
     log_samples: bool = False
     """Write what each rank consumed to ``RUN/samples/``, as ``tools/replay_stream.py`` prints it."""
-
-
-@dataclass(frozen=True)
-class MixtureConfig:
-    """How the domains are weighted at the start, and how often new weights are looked for."""
-
-    weights: str | Mapping[str, float] = "uniform"
-    """``uniform``, ``proportional`` (to training tokens), a weights.json, or a number for every domain."""
-    poll_seconds: float = 1.0
-    """Rank 0 looks into the inbox this often, between steps."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +194,11 @@ class RunConfig:
     def total_steps(self) -> int:
         """Optimizer steps in the budget."""
         return int(self.budget_tokens // self.tokens_per_step)
+
+    @property
+    def budget(self) -> Budget:
+        """The length of the run as controllers see it."""
+        return Budget(self.tokens_per_step, self.total_steps)
 
 
 def _at_least(least: float, name: str, value: float | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from autoscale_ds.controllers import Adviser
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.evaluation.perplexity import ValidationSet, evaluate, validation_figures
 from autoscale_ds.models import GPT2, initialise
@@ -98,6 +99,7 @@ class Trainer:
         shape = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
         for line in setup.describe(run, ds_config, shape, ranks.data_parallel_size):
             log.info(line)
+        self.controller = setup.controller(run, self.corpus, shape)
         model = GPT2(shape)
         if run.model.initial_weights is None:
             initialise(model, run.seed)
@@ -217,7 +219,10 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
         journal = self._journal if ranks.rank == 0 else None
-        self._swap = HotSwap(self.folder.inbox, journal, planner, run.tokens_per_step, run.mixture.poll_seconds)
+        adviser = self._adviser(journal, planner, state.get("asked", 0)) if journal is not None else None
+        self._swap = HotSwap(
+            self.folder.inbox, journal, planner, run.tokens_per_step, run.mixture.poll_seconds, adviser
+        )
         self._faults = FaultGuard(self.folder.path, run.faults, ranks)
         self._tally = LossTally(len(planner.names), self.device)
         self._interval = Interval(len(planner.names), state.get("interval"))
@@ -228,7 +233,19 @@ class Trainer:
 
     def _open_journal(self) -> list[str]:
         self._journal = Journal(self.folder.journal)
-        return setup.open_journal(self._journal, self.run, self.corpus)
+        return setup.open_journal(self._journal, self.run, self.corpus, self.controller)
+
+    def _adviser(self, journal: Journal, planner: MixturePlanner, asked: int) -> Adviser:
+        return Adviser(
+            self.controller,
+            self.run.budget,
+            planner,
+            journal,
+            validation=lambda: read_metrics(self.folder.metrics, "validation"),
+            record=self._record,
+            dry_run=self.run.mixture.dry_run,
+            asked=asked,
+        )
 
     def _open_files(self) -> None:
         run, names = self.run, self.stream.planner.names
@@ -252,6 +269,7 @@ class Trainer:
                 "stream": self.stream.state(),
                 "journal": [json.loads(event.to_json()) for event in self._events],
                 "interval": self._interval.state(),
+                "asked": self._swap.adviser.asked if self._swap.adviser else 0,
                 "tokens": self.step * self.run.tokens_per_step,
             },
         )
