@@ -53,10 +53,12 @@ from autoscale_ds.mixture import (
     laws,
     model,
     plots,
+    repeats,
     reports,
     selection,
     solver,
 )
+from autoscale_ds.mixture.ddo import perturbations
 from autoscale_ds.mixture.objective import KINDS as OBJECTIVES
 from autoscale_ds.mixture.predictor import save_optima
 from autoscale_ds.mixture.score import score
@@ -84,6 +86,7 @@ def refuse_unwritable(*paths: str | None) -> None:
 def fit(a: argparse.Namespace) -> tuple[Any, str]:
     """Fit a law to run tables."""
     table = read_runs(a)
+    table = repeats.averaged(table)
     fitted = selection.choose(table, seed=a.seed) if a.law == "auto" else model.fit_law(table, a.law, seed=a.seed)
     fitted = fitted.with_source(
         runs=len(table),
@@ -137,7 +140,16 @@ def ddo(a: argparse.Namespace) -> tuple[Any, str]:
     """Solve one scale from perturbation runs."""
     table = read_runs(a)
     objective = read_objective(a.objective, list(table.targets), a.corpus)
-    fitted = DDO.from_table(table, a.base, objective)
+    means = repeats.averaged(table)
+    fitted = DDO.from_table(means, a.base, objective)
+    designs = [means.runs[row] for row, _, _ in perturbations(means, a.base)]
+    found = repeats.effects(table, a.base, objective, designs)
+    if repeats.is_clear(found) is False and not a.accept_noise:
+        raise MixtureError(
+            f"the perturbations around {a.base!r} do not stand out of the noise between seeds (median "
+            f"{np.median([effect.ratio for effect in found]):.2g} standard errors, 2 wanted): repeat them with more "
+            "seeds (sweep.py plan --seeds), train longer, or fit noise with --accept-noise"
+        )
     caps = {**epoch_caps(a, list(fitted.base), fitted.tokens), **parse_caps(a.cap)}
     file = WeightsFile(
         fitted.optimum(floor=a.floor, caps=caps), fitted.tokens, f"fit_mixture.py ddo, base {a.base}, {objective.name}"
@@ -145,7 +157,7 @@ def ddo(a: argparse.Namespace) -> tuple[Any, str]:
     file.write(a.out)
     if a.plot:
         figures.plot_curves(a.plot, fitted)
-    return reports.of_ddo(fitted, file)
+    return reports.of_ddo(fitted, file, found)
 
 
 def autoscale(a: argparse.Namespace) -> tuple[Any, str]:
@@ -372,7 +384,8 @@ def _optimize_options(s: argparse.ArgumentParser) -> None:
 def _ddo_options(s: argparse.ArgumentParser) -> None:
     _runs(s)
     _targets(s)
-    s.add_argument("--base", required=True, metavar="RUN", help="name of the unperturbed run")
+    s.add_argument("--base", required=True, metavar="RUN", help="name of the unperturbed run, without @seed")
+    s.add_argument("--accept-noise", action="store_true", help="fit also what does not stand out of the noise")
     s.add_argument("--objective", default="mean-perplexity", help=f"JSON or one of: {', '.join(OBJECTIVES)}")
     _bounds(s)
     _out(s, "the weights")

@@ -135,16 +135,11 @@ class DDO:
         """
         row = _base_row(table, base_run)
         values = objective.of_table(table)
-        tokens = table.weights * table.tokens[:, None]
-        same_size = np.nan_to_num(table.parameters) == np.nan_to_num(table.parameters[row])
         points: dict[str, list[tuple[float, float]]] = {name: [] for name in table.domains}
-        for i in np.flatnonzero(same_size):
-            if i != row and (found := perturbed(tokens[row], tokens[i])) is not None:
-                if not np.isfinite(values[i]):
-                    raise MixtureError(
-                        f"run {table.runs[i]!r} lacks a loss of the objective; measure it or choose targets"
-                    )
-                points[table.domains[found[0]]].append((found[1], float(values[i])))
+        for i, domain, factor in perturbations(table, base_run):
+            if not np.isfinite(values[i]):
+                raise MixtureError(f"run {table.runs[i]!r} lacks a loss of the objective; measure it or choose targets")
+            points[domain].append((factor, float(values[i])))
         base = DomainWeights.normalised(dict(zip(table.domains, map(float, table.weights[row]), strict=True)))
         for name, runs in points.items():
             if not (any(x < 1 for x, _ in runs) and any(x > 1 for x, _ in runs)):
@@ -177,6 +172,19 @@ class DDO:
             cost=base,
         )
         return DomainWeights.normalised(dict(zip(self.base, map(float, x * base), strict=True)))
+
+
+def perturbations(table: RunTable, base_run: str) -> list[tuple[int, str, float]]:
+    """Return (row, domain, factor) of every run in which only that domain's tokens differ from the base run's."""
+    row = _base_row(table, base_run)
+    tokens = table.weights * table.tokens[:, None]
+    same_size = np.nan_to_num(table.parameters) == np.nan_to_num(table.parameters[row])
+    found = []
+    for i in np.flatnonzero(same_size):
+        change = perturbed(tokens[row], tokens[i]) if i != row else None
+        if change is not None:
+            found.append((int(i), table.domains[change[0]], change[1]))
+    return found
 
 
 def perturbed(base: Array, tokens: Array) -> tuple[int, float] | None:

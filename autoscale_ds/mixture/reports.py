@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from autoscale_ds.mixture import repeats
 from autoscale_ds.mixture.autoscale import AutoScale
 from autoscale_ds.mixture.ddo import DDO
 from autoscale_ds.mixture.model import LossModel
+from autoscale_ds.mixture.repeats import Effect
 from autoscale_ds.mixture.score import METRICS, score
 from autoscale_ds.mixture.solver import Goal, Optimum
 from autoscale_ds.mixture.table import RunTable
@@ -122,8 +124,8 @@ def _rivals(goal: Goal) -> dict[str, float]:
     return {name: float(goal.value(point[None])[0]) for name, point in points.items()}
 
 
-def of_ddo(fitted: DDO, file: WeightsFile) -> Report:
-    """Report DDO curves and the optimum beside the base."""
+def of_ddo(fitted: DDO, file: WeightsFile, found: Sequence[Effect]) -> Report:
+    """Report DDO curves, the optimum beside the base, and each perturbation's effect beside the noise."""
     curves = {n: {"a": c.a, "b": c.b, "c": c.c, "residual": c.residual} for n, c in fitted.curves.items()}
     rows = [
         [name, fitted.base[name], weight, c.a, c.b, c.c]
@@ -131,7 +133,32 @@ def of_ddo(fitted: DDO, file: WeightsFile) -> Report:
     ]
     text = text_table(["domain", "base", "optimum", "a", "b", "c"], rows)
     note = "y(x) = (x + a)^-b + c in multiples of the base; three points leave no error to estimate intervals from"
-    return {**file.as_dict(), "curves": curves}, f"{text}\n\n{note}"
+    return {**file.as_dict(), "curves": curves, **effects_as_dict(found)}, f"{text}\n\n{note}\n\n{effects_table(found)}"
+
+
+def effects_as_dict(found: Sequence[Effect]) -> dict[str, Any]:
+    """Return effects by design; a standard error that is not known is null."""
+    known = repeats.is_clear(found) is not None
+    return {
+        "effects": {
+            e.design: {
+                "difference": e.difference,
+                "standard_error": e.standard_error if known else None,
+                "ratio": e.ratio if known else None,
+                "seeds": e.seeds,
+            }
+            for e in found
+        },
+        "clear_of_noise": repeats.is_clear(found),
+    }
+
+
+def effects_table(found: Sequence[Effect]) -> str:
+    """Return effects beside their noise, one line a perturbation."""
+    if repeats.is_clear(found) is None:
+        return "noise unknown: no run was repeated with another seed, so nobody can say which effects are real"
+    rows = [[e.design, e.difference, e.standard_error, e.ratio, e.seeds] for e in found]
+    return text_table(["perturbation", "effect", "std. error", "ratio", "seeds"], rows)
 
 
 def of_autoscale(

@@ -2,7 +2,9 @@
 
 A CSV or Parquet file with the columns ``run``, ``parameters`` (may be absent when every run has the same unknown size),
 ``tokens``, ``weight/<domain>`` (summing to 1) and ``loss/<target>`` (nats per token). An empty loss cell means "not
-measured" and is welcome; a loss of ``nan`` or ``inf`` is a broken run and refused, or dropped on request.
+measured" and is welcome; a loss of ``nan`` or ``inf`` is a broken run and refused, or dropped on request. A column
+``phase`` tells ``final`` losses, at the end of a learning-rate schedule, from ``constant`` ones, before its cooldown:
+the two are never fitted together. Other columns are left alone.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class RunTable:
     dropped: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, paths: str | Path | Sequence[str | Path], *, drop_bad: bool = False) -> RunTable:
+    def read(
+        cls, paths: str | Path | Sequence[str | Path], *, drop_bad: bool = False, phase: str = "final"
+    ) -> RunTable:
         """Read one table, or several with the same domains as one.
 
         Parameters
@@ -65,6 +69,8 @@ class RunTable:
             CSV, or Parquet by its suffix.
         drop_bad : bool
             Leave out rows with NaN, infinite or no losses (reported in ``dropped``) instead of refusing the table.
+        phase : {"final", "constant"}
+            Which rows of a table with a column ``phase`` are read; a table without it is read whole.
 
         Raises
         ------
@@ -74,7 +80,7 @@ class RunTable:
         paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
         if not paths:
             raise MixtureError("no run table given; name at least one CSV or Parquet file")
-        return _join([(Path(path), _read_one(Path(path), drop_bad)) for path in paths])
+        return _join([(Path(path), _read_one(Path(path), drop_bad, phase)) for path in paths])
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -135,8 +141,9 @@ class RunTable:
         write_atomic(path, "\n".join(lines) + "\n")
 
 
-def _read_one(path: Path, drop_bad: bool) -> RunTable:
+def _read_one(path: Path, drop_bad: bool, phase: str) -> RunTable:
     header, rows = _load(path)
+    rows = _of_phase(path, header, rows, phase)
     domains = tuple(name[len(WEIGHT) :] for name in header if name.startswith(WEIGHT))
     targets = tuple(name[len(LOSS) :] for name in header if name.startswith(LOSS))
     _check_header(path, header, domains, targets)
@@ -187,6 +194,15 @@ def _load(path: Path) -> tuple[list[str], list[list[Any]]]:
         if len(line) != len(header):
             raise MixtureError(f"{path}, line {number}: {len(line)} cells, the header has {len(header)}")
     return header, [list(line) for line in lines[1:]]
+
+
+def _of_phase(path: Path, header: list[str], rows: list[list[Any]], phase: str) -> list[list[Any]]:
+    if "phase" not in header or not rows:
+        return rows
+    found = [row[header.index("phase")] for row in rows]
+    if phase not in found:
+        raise MixtureError(f"{path} has no row of phase {phase!r}, only {', '.join(sorted(map(str, set(found))))}")
+    return [row for row, its in zip(rows, found, strict=True) if its == phase]
 
 
 def _check_header(path: Path, header: list[str], domains: tuple[str, ...], targets: tuple[str, ...]) -> None:

@@ -94,8 +94,6 @@ class Engine:
 
         self.module = model
         self._guard, optimizer = _build_optimizer(model, run.optimizer, ds_config)
-        if run.model.compile:
-            model.compile()
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=dict(ds_config), dist_init_required=False
         )
@@ -140,6 +138,10 @@ class Engine:
     def load(self, folder: Path, tag: str) -> None:
         """Read what ``save`` wrote, at the same world size. Collective."""
         self._engine.load_checkpoint(str(folder), tag=tag)
+
+    def close(self) -> None:
+        """Take the engine's hooks off the model, so that another engine can train it."""
+        self._engine.destroy()
 
 
 def _build_optimizer(

@@ -11,10 +11,7 @@ from typing import Any
 import torch
 
 from autoscale_ds.controllers import Adviser
-from autoscale_ds.corpus import Corpus
 from autoscale_ds.evaluation.perplexity import ValidationSet, evaluate, validation_figures
-from autoscale_ds.models import GPT2, initialise
-from autoscale_ds.models.hf_gpt2 import load_hf_weights
 from autoscale_ds.stream.dataset import MixtureStream, StepBatch, open_windows
 from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.planner import MixturePlanner
@@ -31,6 +28,7 @@ from autoscale_ds.training.metrics import Interval, MetricsWriter, memory_gigaby
 from autoscale_ds.training.run_folder import RunFolder
 from autoscale_ds.training.schedule import learning_rate
 from autoscale_ds.training.signals import REQUEUE_EXIT_CODE, StopRequest
+from autoscale_ds.training.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +49,10 @@ class Trainer:
     device : torch.device
     on_record : callable
         Given every metrics record on rank 0: the terminal's progress bar.
+    workbench : Workbench, optional
+        Where runs of one process leave what the next can use.
+    stop : StopRequest, optional
+        Shared with whoever starts several runs in this process.
 
     Attributes
     ----------
@@ -80,35 +82,33 @@ class Trainer:
         ranks: Ranks,
         device: torch.device,
         on_record: Callable[[Mapping[str, Any]], None] = lambda record: None,
+        workbench: Workbench | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         self.run, self.ranks, self.device, self._on_record = run, ranks, device, on_record
-        self._stop = StopRequest()
+        self._stop = stop or StopRequest()
         self.folder = RunFolder(run.run)
         on_rank_zero(lambda: self._take_folder(ds_config))
         try:
-            self._build(ds_config)
+            self._build(ds_config, workbench or Workbench(device))
         except BaseException:
             self.folder.release()
             raise
 
-    def _build(self, ds_config: Mapping[str, Any]) -> None:
+    def _build(self, ds_config: Mapping[str, Any], workbench: Workbench) -> None:
         """Make everything that has no position in the run: data, model, engine."""
         run, ranks = self.run, self.ranks
-        self.corpus = Corpus(run.data.corpus)
+        self.corpus = workbench.corpus(run.data.corpus)
         self.spec = setup.stream_spec(run, self.corpus)
-        shape = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
-        for line in setup.describe(run, ds_config, shape, ranks.data_parallel_size):
+        self.shape = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
+        for line in setup.describe(run, ds_config, self.shape, ranks.data_parallel_size):
             log.info(line)
-        self.controller = setup.controller(run, self.corpus, shape)
-        model = GPT2(shape)
-        if run.model.initial_weights is None:
-            initialise(model, run.seed)
-        else:
-            load_hf_weights(model, run.model.initial_weights)
-        self.engine = Engine(model.to(self.device), run, ds_config)
+        self.controller = setup.controller(run, self.corpus, self.shape)
+        model = workbench.model(self.shape, run.seed, run.model.initial_weights, run.model.compile)
+        self.engine = Engine(model, run, ds_config)
         self.validation = ValidationSet(self.corpus, run.data.sequence_length, run.evaluation.windows_per_domain)
         self.checkpoints = Checkpoints(self.folder.checkpoints, ranks, run.checkpoints.keep)
-        self._flops_per_token = shape.flops_per_token(run.data.sequence_length)
+        self._flops_per_token = self.shape.flops_per_token(run.data.sequence_length)
         self._peak_flops = peak_flops(self.device, run.logging.peak_flops)
 
     def fit(self) -> int:
@@ -122,6 +122,11 @@ class Trainer:
                 log.warning("returning to the last checkpoint")
             finally:
                 self._close_files()
+
+    def close(self) -> None:
+        """Give up the run folder and the engine, so that this process can begin another run."""
+        self.engine.close()
+        self.folder.release()
 
     def _loop(self) -> int:
         """Train from the restored step on."""

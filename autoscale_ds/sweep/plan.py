@@ -1,0 +1,209 @@
+"""Which runs a sweep consists of: ``plan.json``, the one file every worker agrees on.
+
+A run is a mixture, a budget and a seed; everything else is the sweep's: one configuration and one DeepSpeed file. Runs
+of one seed share initial weights and the order of every domain, whatever their mixture (common random numbers), so
+differences between mixtures are seen through little noise.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from autoscale_ds import config as configuration
+from autoscale_ds.errors import AutoScaleError, ConfigError
+from autoscale_ds.files import write_json
+from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.mixture.design import ProbeRun
+from autoscale_ds.training.config import RunConfig
+
+KIND, VERSION = "sweep", 1
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run to train.
+
+    Attributes
+    ----------
+    run : str
+        Unique name, ``<design>@<seed>``.
+    design : str
+        Name of mixture and scale, the same for all seeds: ``1M/low/web``.
+    scale : float
+        Budget of the design's base run, tokens; a perturbed run may have more or fewer.
+    weights : DomainWeights
+    tokens : float
+        Its own budget.
+    seed : int
+    """
+
+    run: str
+    design: str
+    scale: float
+    weights: DomainWeights
+    tokens: float
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder under ``SWEEP/runs``."""
+        return self.run.replace("/", ".")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The run the sweep is made for: tokens and parameters, where known; the search's cost is told against it."""
+
+    tokens: float | None = None
+    parameters: float | None = None
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """All runs of a sweep and what they share.
+
+    Attributes
+    ----------
+    config : mapping
+        A RunConfig as nested mappings. ``run``, ``seed``, ``mixture.weights`` and ``budget_tokens`` are replaced for
+        each run; warm-up and cooldown are scaled with the budget, so that every run has the same schedule.
+    deepspeed : mapping
+    runs : tuple of PlannedRun
+    evaluations : int
+        Validations a run, evenly spaced, the last at its end.
+    target : Target
+    """
+
+    config: Mapping[str, Any]
+    deepspeed: Mapping[str, Any]
+    runs: tuple[PlannedRun, ...]
+    evaluations: int = 4
+    target: Target = field(default_factory=Target)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> SweepPlan:
+        """Read ``plan.json`` of a sweep folder; raises ConfigError when there is none or it is damaged."""
+        path = Path(folder) / PLAN_FILE
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{folder} is no sweep: it has no {PLAN_FILE}; make one with launch/sweep.py plan"
+            ) from None
+        except ValueError as error:
+            raise ConfigError(f"{path} is not JSON: {error}") from None
+        if not isinstance(raw, dict) or raw.get("kind") != KIND or raw.get("version") != VERSION:
+            raise ConfigError(f"{path} is no sweep plan of version {VERSION}; make one with launch/sweep.py plan")
+        try:
+            runs = tuple(PlannedRun(**{**run, "weights": DomainWeights(run["weights"])}) for run in raw["runs"])
+            return cls(raw["config"], raw["deepspeed"], runs, raw["evaluations"], Target(**raw["target"]))
+        except (KeyError, TypeError, AutoScaleError) as error:
+            raise ConfigError(f"{path} is damaged: {error}") from None
+
+    def write(self, folder: str | Path) -> None:
+        """Write ``plan.json`` atomically, making the folder if need be."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        runs = [{**asdict(run), "weights": run.weights.as_dict()} for run in self.runs]
+        head = {"version": VERSION, "kind": KIND, "evaluations": self.evaluations, "target": asdict(self.target)}
+        shared = {"config": dict(self.config), "deepspeed": dict(self.deepspeed)}
+        write_json(Path(folder) / PLAN_FILE, {**head, **shared, "runs": runs})
+
+    def extended(self, more: SweepPlan) -> SweepPlan:
+        """Return the plan with the runs of another that it does not have yet, under that name or another.
+
+        Raises
+        ------
+        ConfigError
+            When the two would train differently, or give one name to two different runs.
+        """
+        for name in ("config", "deepspeed", "evaluations"):
+            if _plain(getattr(self, name)) != _plain(getattr(more, name)):
+                where = _first_difference(_plain(getattr(self, name)), _plain(getattr(more, name)), name)
+                raise ConfigError(f"the sweep was planned with {where}; restore it, or plan another sweep folder")
+        known = {run.run: run for run in self.runs}
+        trained = {(run.weights, run.tokens, run.seed) for run in self.runs}
+        for run in more.runs:
+            if known.get(run.run, run) != run:
+                raise ConfigError(f"run {run.run} is planned already with other weights or tokens; name it differently")
+        added = [run for run in more.runs if (run.weights, run.tokens, run.seed) not in trained]
+        _refuse_same_folder([*self.runs, *added])
+        return replace(self, runs=(*self.runs, *added), target=more.target if more.target != Target() else self.target)
+
+    def run_config(self, planned: PlannedRun, folder: str | Path) -> RunConfig:
+        """Return the configuration of one run, its folder under ``SWEEP/runs``."""
+        tree: dict[str, Any] = copy.deepcopy(dict(self.config))
+        scale = planned.tokens / float(tree["budget_tokens"])
+        schedule = tree.setdefault("schedule", {})
+        for name in ("warmup_tokens", "cooldown_tokens"):
+            schedule[name] = float(schedule.get(name, 0.0)) * scale
+        tree.update(run=str(run_folder(folder, planned)), seed=planned.seed, budget_tokens=planned.tokens)
+        tree["mixture"] = {**tree.get("mixture", {}), "weights": planned.weights.as_dict()}
+        run = configuration.build(RunConfig, tree)
+        every = max(run.total_steps // self.evaluations, 1)
+        return replace(run, evaluation=replace(run.evaluation, every_steps=every))
+
+
+def run_folder(sweep: str | Path, planned: PlannedRun) -> Path:
+    """Return the run folder of a planned run."""
+    return Path(sweep) / "runs" / planned.folder
+
+
+def with_seeds(
+    designs: Sequence[ProbeRun], scale: float, seeds: Sequence[int], base_seeds: Sequence[int] = ()
+) -> list[PlannedRun]:
+    """Return designs of one scale as runs, one a seed.
+
+    Parameters
+    ----------
+    designs : sequence of ProbeRun
+        The first is the base (or prior) of the scale.
+    scale : float
+        Budget of the base, tokens; it begins the names.
+    seeds, base_seeds : sequence of int
+        Seeds of every design, and further ones of the base alone, which tell the noise between runs.
+    """
+    runs = []
+    for position, design in enumerate(designs):
+        name = f"{tokens_label(scale)}/{design.run}"
+        chosen = sorted({*seeds, *base_seeds}) if position == 0 else seeds
+        runs += [PlannedRun(f"{name}@{s}", name, scale, design.weights, design.tokens, s) for s in chosen]
+    _refuse_same_folder(runs)
+    return runs
+
+
+def tokens_label(tokens: float) -> str:
+    """Return a token count as people write it: 750k, 1.5M, 300M, 10B.
+
+    >>> tokens_label(1.5e6)
+    '1.5M'
+    """
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if tokens >= size:
+            return f"{tokens / size:.4g}{unit}"
+    return f"{tokens:.4g}"
+
+
+def _refuse_same_folder(runs: Sequence[PlannedRun]) -> None:
+    seen: dict[str, str] = {}
+    for run in runs:
+        if seen.setdefault(run.folder, run.run) != run.run:
+            raise ConfigError(f"runs {seen[run.folder]} and {run.run} would share a folder; rename a domain")
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _first_difference(old: Any, new: Any, where: str) -> str:
+    """Return 'key old, not new' of the first value that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            if old.get(key) != new.get(key):
+                return _first_difference(old.get(key), new.get(key), f"{where}.{key}")
+    return f"{where} {json.dumps(old)}, not {json.dumps(new)}"

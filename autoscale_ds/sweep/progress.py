@@ -1,0 +1,86 @@
+"""How far a sweep is: every run's state, and when the rest will be done."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from autoscale_ds.sweep.claims import Claims
+from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, run_folder
+from autoscale_ds.sweep.results import FAILED_FILE, RESULT_FILE
+
+State = Literal["done", "running", "stopped", "waiting", "failed"]
+# The end of metrics.jsonl that surely holds a whole record, also with hundreds of domains.
+TAIL_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class RunState:
+    """State of one run.
+
+    Attributes
+    ----------
+    run : PlannedRun
+    state : str
+        ``stopped`` was begun and has no living owner; ``failed`` will not be tried again by itself.
+    tokens : float
+        Trained so far.
+    tokens_per_second : float
+        Of its last logged step; 0 unless running.
+    note : str
+        Its owner, or why it failed.
+    """
+
+    run: PlannedRun
+    state: State
+    tokens: float
+    tokens_per_second: float = 0.0
+    note: str = ""
+
+
+def survey(sweep: str | Path, plan: SweepPlan) -> list[RunState]:
+    """Return the state of every planned run, in the plan's order."""
+    claims = Claims(sweep)
+    return [_state(Path(sweep), run, claims) for run in plan.runs]
+
+
+def seconds_left(states: Sequence[RunState]) -> float | None:
+    """Return how long the rest will take at the present speed of all workers; None when nobody works."""
+    speed = sum(each.tokens_per_second for each in states)
+    left = sum(each.run.tokens - each.tokens for each in states if each.state != "failed")
+    return left / speed if speed > 0 else None
+
+
+def _state(sweep: Path, run: PlannedRun, claims: Claims) -> RunState:
+    folder = run_folder(sweep, run)
+    if (folder / RESULT_FILE).exists():
+        return RunState(run, "done", run.tokens)
+    if (folder / FAILED_FILE).exists():
+        reason = json.loads((folder / FAILED_FILE).read_text(encoding="utf-8"))["reason"]
+        return RunState(run, "failed", 0.0, note=reason)
+    last = _last_train_record(folder / "metrics.jsonl")
+    tokens = min(float(last.get("tokens", 0.0)), run.tokens)
+    owner = claims.owner(run.folder)
+    if owner is not None:
+        return RunState(run, "running", tokens, float(last.get("tokens_per_second") or 0.0), owner)
+    if claims.given_up(run.folder):
+        return RunState(run, "failed", tokens, note="every worker that tried it died; look at SWEEP/logs")
+    return RunState(run, "stopped" if last else "waiting", tokens)
+
+
+def _last_train_record(metrics: Path) -> dict[str, Any]:
+    """Return the newest whole train record, empty when there is none; reads the file's end only."""
+    try:
+        with open(metrics, "rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return {}
+    for line in reversed(lines):
+        if line.startswith(b'{"kind": "train"'):
+            return dict(json.loads(line))
+    return {}

@@ -1,0 +1,127 @@
+"""What the runs of a sweep reached: one ``result.json`` a finished run, ``runs.parquet`` of all of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autoscale_ds.errors import ConfigError
+from autoscale_ds.files import write_json
+from autoscale_ds.mixture.table import LOSS, WEIGHT
+from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, run_folder
+from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.metrics import read_metrics
+
+RESULT_FILE, FAILED_FILE, TABLE_FILE = "result.json", "failed.json", "runs.parquet"
+
+
+def write_result(sweep: Path, planned: PlannedRun, run: RunConfig, shape: Mapping[str, float]) -> None:
+    """Write what a finished run reached, from its metrics.
+
+    Parameters
+    ----------
+    shape : mapping
+        ``parameters`` and ``flops_per_token`` of the model.
+    """
+    folder = run_folder(sweep, planned)
+    final = run.total_steps * run.tokens_per_step
+    points = []
+    for record in read_metrics(folder / "metrics.jsonl", "validation"):
+        phase = phase_of(run, record["tokens"], final)
+        if phase is not None:
+            points.append({"tokens": record["tokens"], "phase": phase, "loss": record["domain_loss"]})
+    if not points or points[-1]["phase"] != "final":
+        raise ConfigError(f"{folder} ended before its budget of {final:,} tokens; raise data.max_epochs or plan less")
+    timed = read_metrics(folder / "metrics.jsonl", "train")
+    seconds = sum(record["step_seconds"] for record in timed) / max(len(timed), 1) * run.total_steps
+    write_json(folder / RESULT_FILE, {"run": planned.run, **shape, "seconds": seconds, "points": points})
+
+
+def phase_of(run: RunConfig, tokens: float, final: float) -> str | None:
+    """Return ``final``, ``constant`` (before the cooldown of a constant schedule), or None: no point of a law.
+
+    In the middle of a cosine a loss says as much about the learning rate as about the data.
+    """
+    if tokens >= final:
+        return "final"
+    schedule = run.schedule
+    constant = schedule.kind == "constant_with_cooldown" and tokens >= schedule.warmup_tokens
+    return "constant" if constant and 0 < tokens <= final - schedule.cooldown_tokens else None
+
+
+def read_result(sweep: str | Path, planned: PlannedRun) -> dict[str, Any] | None:
+    """Return the result of a run, None while it has none."""
+    try:
+        return dict(json.loads((run_folder(sweep, planned) / RESULT_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def collect(sweep: str | Path, plan: SweepPlan) -> list[dict[str, Any]]:
+    """Write ``runs.parquet`` (every point of every finished run, in the plan's order) and return its rows.
+
+    Raises
+    ------
+    ConfigError
+        When no run has finished.
+    """
+    rows = [row for planned in plan.runs for row in _rows(planned, read_result(sweep, planned))]
+    if not rows:
+        raise ConfigError(f"no run of {sweep} has finished; start workers with: launch/sweep.py work {sweep}")
+    _write_parquet(Path(sweep) / TABLE_FILE, rows)
+    return rows
+
+
+def search_cost(plan: SweepPlan, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return tokens and FLOPs spent on the finished runs, and their share of the target run."""
+    final = [row for row in rows if row["phase"] == "final"]
+    tokens, flops = math.fsum(row["tokens"] for row in final), math.fsum(row["flops"] for row in final)
+    found: dict[str, Any] = {"runs": len(final), "tokens": tokens, "flops": flops}
+    if plan.target.tokens:
+        found["share_of_target_tokens"] = tokens / plan.target.tokens
+        if plan.target.parameters:
+            found["share_of_target_flops"] = flops / (6 * plan.target.parameters * plan.target.tokens)
+    return found
+
+
+def _rows(planned: PlannedRun, result: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    if result is None:
+        return []
+    return [
+        {
+            "run": planned.run,
+            "design": planned.design,
+            "scale": planned.scale,
+            "seed": planned.seed,
+            "phase": point["phase"],
+            "parameters": float(result["parameters"]),
+            "tokens": float(point["tokens"]),
+            "flops": result["flops_per_token"] * point["tokens"],
+            **{WEIGHT + name: weight for name, weight in planned.weights.items()},
+            **{LOSS + name: loss for name, loss in point["loss"].items()},
+        }
+        for point in result["points"]
+    ]
+
+
+def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows atomically; a column missing in a row is null."""
+    import pyarrow
+    import pyarrow.parquet
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    handle, working = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        pyarrow.parquet.write_table(pyarrow.table(columns), working)
+        os.chmod(working, 0o644)
+        os.replace(working, path)
+    except BaseException:
+        Path(working).unlink(missing_ok=True)
+        raise

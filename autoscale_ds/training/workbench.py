@@ -1,0 +1,54 @@
+"""What the runs of one process can share, because it has no position in any of them: open corpora, compiled models.
+
+A run of seconds must not pay for compiling its model (10–60 s) or opening its corpus again. Only storage and code are
+shared: every run gets initial weights of its own seed and a new optimizer, so that it equals a run in a new process.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from autoscale_ds.corpus import Corpus
+from autoscale_ds.models import GPT2, GPT2Config, initialise
+from autoscale_ds.models.hf_gpt2 import load_hf_weights
+
+
+class Workbench:
+    """Keeps corpora by folder and models by shape for the next run.
+
+    Parameters
+    ----------
+    device : torch.device
+    reuse_models : bool
+        False where an engine leaves modules unfit for another (ZeRO-3 partitions their parameters).
+    """
+
+    def __init__(self, device: torch.device, reuse_models: bool = True) -> None:
+        self._device, self._reuse_models = device, reuse_models
+        self._corpora: dict[str, Corpus] = {}
+        self._models: dict[tuple[GPT2Config, bool], GPT2] = {}
+
+    def corpus(self, folder: str) -> Corpus:
+        """Return the corpus in a folder, opened once."""
+        if folder not in self._corpora:
+            self._corpora[folder] = Corpus(folder)
+        return self._corpora[folder]
+
+    def model(self, shape: GPT2Config, seed: int, pretrained: str | None, compiled: bool) -> GPT2:
+        """Return a model in fp32 with the initial weights of a seed, or of a Hugging Face folder.
+
+        The model of an earlier run of the same shape is used again; that run must have closed its engine.
+        """
+        model = self._models.get((shape, compiled))
+        if model is None:
+            model = GPT2(shape)
+            if compiled:
+                model.compile()
+            if self._reuse_models:
+                self._models[shape, compiled] = model
+        model.float().train().zero_grad(set_to_none=True)
+        if pretrained is None:
+            initialise(model, seed)
+        else:
+            load_hf_weights(model, pretrained)
+        return model.to(self._device)

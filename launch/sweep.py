@@ -1,0 +1,409 @@
+#!/usr/bin/env python3
+r"""Train many small runs: plan them, share them out among workers, collect what they reached.
+
+Examples:
+  # AutoScale's 2m + 1 runs at two scales, the base with 5 seeds, everything else with 2
+  python launch/sweep.py plan sweeps/small --config launch/configs/micro.yaml \
+      --deepspeed_config ds_configs/zero1_cpu.json --kind ddo --tokens 1e6,2e6 --seeds 2 --base-seeds 5
+  # more runs for the same sweep: interior mixtures, named mixtures, designs of fit_mixture.py
+  python launch/sweep.py plan sweeps/small --kind dirichlet --runs 16 --tokens 1e6
+  python launch/sweep.py plan sweeps/small --mixture uniform --mixture mine=weights.json --tokens 8e6 --seeds 3
+  python launch/sweep.py plan sweeps/small --designs plan.json
+
+  python launch/sweep.py work sweeps/small                 # one worker; start as many as you like, anywhere, any time
+  python launch/sweep.py work sweeps/small --workers 2     # two on this machine, cores or GPUs shared out
+  sbatch --array=0-15 launch/slurm/sweep.sbatch sweeps/small
+  python launch/sweep.py status sweeps/small
+  python launch/sweep.py collect sweeps/small              # writes sweeps/small/runs.parquet
+
+A worker that is stopped or killed, even with SIGKILL, loses nothing but the steps since the last checkpoint of its run:
+another worker, or the same command, goes on from there. Any value of the configuration can be overridden as key=value
+when the sweep is planned first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from autoscale_ds import cli, config
+from autoscale_ds.corpus import Corpus
+from autoscale_ds.errors import ConfigError, TrainingError
+from autoscale_ds.mixture import DomainWeights, design
+from autoscale_ds.mixture.design import ProbeRun
+from autoscale_ds.sweep.claims import Claims
+from autoscale_ds.sweep.designs import named_mixture, read_designs
+from autoscale_ds.sweep.plan import PLAN_FILE, PlannedRun, SweepPlan, Target, run_folder, tokens_label, with_seeds
+from autoscale_ds.sweep.progress import RunState, seconds_left, survey
+from autoscale_ds.sweep.results import FAILED_FILE, collect, search_cost
+from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.ds_config import read_ds_config, resolve
+
+console = Console(stderr=True)
+
+
+# -- plan -------------------------------------------------------------------------------------------------------
+
+
+def plan(a: argparse.Namespace) -> int:
+    """Make a sweep, or add runs to one."""
+    known = SweepPlan.read(a.sweep) if (a.sweep / PLAN_FILE).exists() else None
+    base = shared_settings(a, known)
+    corpus = Corpus(base.config["data"]["corpus"])
+    made = SweepPlan(base.config, base.deepspeed, tuple(planned_runs(a, corpus)), base.evaluations, base.target)
+    whole = made if known is None else known.extended(made)
+    check(whole, a.sweep, corpus)
+    whole.write(a.sweep)
+    say_plan(whole, len(whole.runs) - (len(known.runs) if known else 0), a.sweep)
+    return 0
+
+
+def shared_settings(a: argparse.Namespace, known: SweepPlan | None) -> SweepPlan:
+    """Return configuration, DeepSpeed file and target, from the command line or the sweep there is."""
+    if known is not None and a.config is None:
+        if a.overrides:
+            raise ConfigError(
+                f"{a.sweep} is planned already, {a.overrides[0]} would change its runs; plan another sweep"
+            )
+        target = Target(a.target_tokens or known.target.tokens, a.target_parameters or known.target.parameters)
+        return SweepPlan(known.config, known.deepspeed, (), known.evaluations, target)
+    if a.config is None or a.deepspeed_config is None:
+        raise ConfigError(f"{a.sweep} is not planned yet: give --config and --deepspeed_config")
+    # The folder is each run's own; here it only has to be something.
+    run = config.load(RunConfig, a.config, [*a.overrides, "run=SWEEP"])
+    target = Target(a.target_tokens, a.target_parameters)
+    return SweepPlan(config.to_dict(run), read_ds_config(a.deepspeed_config), (), a.evaluations or 4, target)
+
+
+def planned_runs(a: argparse.Namespace, corpus: Corpus) -> list[PlannedRun]:
+    """Return the runs the command line asks for."""
+    seeds, base_seeds = (range(a.first_seed, a.first_seed + count) for count in (a.seeds, a.base_seeds))
+    if a.designs:
+        plans = [read_designs(path) for path in a.designs]
+        return [run for designs in plans for run in with_seeds(designs, designs[0].tokens, seeds, base_seeds)]
+    if not a.tokens:
+        raise ConfigError("which budgets? give --tokens, for example --tokens 1e6,2e6, or --designs FILE")
+    runs = []
+    for tokens in a.tokens:
+        runs += with_seeds(designs_at(a, tokens, corpus), tokens, seeds, () if a.mixture else base_seeds)
+    return runs
+
+
+def designs_at(a: argparse.Namespace, tokens: float, corpus: Corpus) -> list[ProbeRun]:
+    """Return the mixtures of one scale, the base or prior first."""
+    if a.mixture:
+        return [ProbeRun(name, weights, tokens) for name, weights in (named_mixture(m, corpus) for m in a.mixture)]
+    prior = named_mixture(a.prior, corpus)[1] if a.prior else DomainWeights.uniform(corpus.domains)
+    if a.kind == "ddo":
+        return design.ddo_plan(prior, tokens, low=a.low, high=a.high)
+    if a.runs is None:
+        raise ConfigError(f"--kind {a.kind} needs a number of mixtures: give --runs K")
+    if a.kind == "axis":
+        return design.axis_plan(prior, a.runs, tokens, floor=a.floor)
+    return design.dirichlet_plan(prior, a.runs, tokens, floor=a.floor, seed=a.design_seed)
+
+
+def check(whole: SweepPlan, sweep: Path, corpus: Corpus) -> None:
+    """Refuse now what would stop a worker later."""
+    for run in whole.runs:
+        resolved = whole.run_config(run, sweep)
+        run.weights.check_domains(corpus.domains)
+    resolve(whole.deepspeed, resolved, 1)
+    resolved.model.build(resolved.data.sequence_length, corpus.manifest.tokenizer.vocabulary_size)
+    empty = [name for name in corpus.domains if not corpus.shards(name, "validation")]
+    if empty:
+        raise ConfigError(f"domain {empty[0]!r} has no validation text; preprocess with --validation-fraction")
+
+
+def say_plan(whole: SweepPlan, added: int, sweep: Path) -> None:
+    """Print what was planned and what it costs."""
+    table = Table(title=f"{sweep}: {len(whole.runs)} runs ({added} new)")
+    for name in ("scale", "mixtures", "runs", "tokens"):
+        table.add_column(name, justify="right")
+    for scale in sorted({run.scale for run in whole.runs}):
+        runs = [run for run in whole.runs if run.scale == scale]
+        mixtures = str(len({run.design for run in runs}))
+        table.add_row(tokens_label(scale), mixtures, str(len(runs)), tokens_label(sum(run.tokens for run in runs)))
+    console.print(table)
+    total = sum(run.tokens for run in whole.runs)
+    share = f", {total / whole.target.tokens:.3g} times the target run's" if whole.target.tokens else ""
+    console.print(f"{tokens_label(total)} tokens in all{share}; next: python launch/sweep.py work {sweep}")
+
+
+# -- work -------------------------------------------------------------------------------------------------------
+
+
+def work(a: argparse.Namespace) -> int:
+    """Train runs until none is left."""
+    if a.retry_failed:
+        forget_failures(a.sweep)
+    if a.workers > 1:
+        return supervise(a)
+    from autoscale_ds.training.distributed import ranks_from_environment
+    from autoscale_ds.training.engine import start_distributed, stop_distributed
+
+    SweepPlan.read(a.sweep)  # before DeepSpeed takes its seconds to load
+    rank = int(os.environ.get("RANK", "0"))
+    from autoscale_ds.sweep.worker import Worker
+
+    with SweepBar(a.sweep, quiet=a.quiet or rank > 0) as bar:
+        ranks = ranks_from_environment()
+        device = start_distributed(ranks)
+        try:
+            code = Worker(a.sweep, ranks, device, a.lease_seconds, lambda run, record: bar.refresh()).work()
+        finally:
+            stop_distributed()
+    return code or (report_failures(a.sweep) if rank == 0 else 0)
+
+
+def supervise(a: argparse.Namespace) -> int:
+    """Start several workers on this machine and show the progress of all."""
+    logs = a.sweep / "logs"
+    SweepPlan.read(a.sweep)
+    logs.mkdir(exist_ok=True)
+    workers = [start_worker(a, index, logs) for index in range(a.workers)]
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, pass_on)
+    with SweepBar(a.sweep, quiet=a.quiet) as bar:
+        while any(worker.poll() is None for worker in workers):
+            time.sleep(0.5)
+            bar.refresh()
+    codes = {worker.returncode for worker in workers}
+    if codes <= {0, 1}:
+        return report_failures(a.sweep)
+    if codes <= {0, 1, 75}:
+        return 75
+    raise TrainingError(f"a worker ended with code {max(codes, key=abs)}; see {logs}; the same command goes on")
+
+
+def start_worker(a: argparse.Namespace, index: int, logs: Path) -> subprocess.Popen:
+    """Start one worker with its share of the cores, and one GPU where there are any."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")}
+    environment.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // a.workers, 1)))
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    gpus = visible or [str(i) for i in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))]
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+    command = [sys.executable, __file__, "work", str(a.sweep), "--quiet", "--lease-seconds", str(a.lease_seconds)]
+    with open(logs / f"{os.uname().nodename}-{os.getpid()}-{index}.log", "a", encoding="utf-8") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+
+
+class SweepBar:
+    """One bar over all tokens of the sweep, whoever trains them, with the time left."""
+
+    def __init__(self, sweep: Path, quiet: bool) -> None:
+        self._sweep, self._last = sweep, 0.0
+        self._bar = Progress(
+            BarColumn(),
+            TextColumn("{task.percentage:>5.1f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=quiet,
+        )
+        self._task = self._bar.add_task("starting", total=1.0)
+        self._quiet = quiet
+
+    def refresh(self) -> None:
+        """Look at the sweep again, at most every two seconds (a minute where there is no terminal)."""
+        pause = 2.0 if console.is_terminal else 60.0
+        if self._quiet or time.monotonic() - self._last < pause:
+            return
+        self._last = time.monotonic()
+        states = survey(self._sweep, SweepPlan.read(self._sweep))
+        total, done = sum(s.run.tokens for s in states), sum(s.tokens for s in states)
+        self._bar.update(self._task, completed=done / total, description=one_line(states))
+        if not console.is_terminal:
+            console.print(f"{done / total:6.1%}  {one_line(states)}", highlight=False)
+
+    def __enter__(self) -> SweepBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._last = 0.0
+        self.refresh()
+        self._bar.stop()
+
+
+def one_line(states: list[RunState]) -> str:
+    """Return counts by state, speed and time left."""
+    counts = Counter(state.state for state in states)
+    speed, left = sum(s.tokens_per_second for s in states), seconds_left(states)
+    text = ", ".join(
+        f"{counts[name]} {name}" for name in ("done", "running", "stopped", "waiting", "failed") if counts[name]
+    )
+    return text + (f"  {speed:,.0f} tokens/s, {duration(left)} left" if left else "")
+
+
+def duration(seconds: float) -> str:
+    """Return 45 s, 12 min, 3 h 20 min."""
+    minutes = round(seconds / 60)
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{minutes} min"
+        if minutes < 90
+        else f"{minutes // 60} h {minutes % 60} min"
+    )
+
+
+def report_failures(sweep: Path) -> int:
+    """Say which runs failed; return 1 when some did."""
+    failed = [state for state in survey(sweep, SweepPlan.read(sweep)) if state.state == "failed"]
+    for state in failed:
+        console.print(f"failed: {state.run.run}: {state.note}", style="red", highlight=False, soft_wrap=True)
+    if failed:
+        console.print(f"mend the cause, then: python launch/sweep.py work {sweep} --retry-failed")
+    return 1 if failed else 0
+
+
+def forget_failures(sweep: Path) -> None:
+    """Let failed runs be tried again."""
+    claims, whole = Claims(sweep), SweepPlan.read(sweep)
+    for state in survey(sweep, whole):
+        if state.state == "failed":
+            (run_folder(sweep, state.run) / FAILED_FILE).unlink(missing_ok=True)
+            claims.forget(state.run.folder)
+
+
+# -- status and collect -----------------------------------------------------------------------------------------
+
+
+def status(a: argparse.Namespace) -> int:
+    """Show how far a sweep is."""
+    states = survey(a.sweep, SweepPlan.read(a.sweep))
+    if a.json:
+        rows = [{"run": s.run.run, "state": s.state, "tokens": s.tokens, "note": s.note} for s in states]
+        print(json.dumps({"runs": rows, "seconds_left": seconds_left(states)}, indent=2))
+        return 0
+    table = Table(title=str(a.sweep))
+    for name in ("run", "state", "tokens", "of", "tokens/s", ""):
+        table.add_column(name, justify="right" if name in ("tokens", "of", "tokens/s") else "left")
+    for s in states:
+        if a.all or s.state in ("running", "stopped", "failed"):
+            speed = f"{s.tokens_per_second:,.0f}" if s.tokens_per_second else ""
+            table.add_row(s.run.run, s.state, tokens_label(s.tokens), tokens_label(s.run.tokens), speed, s.note)
+    if table.row_count:
+        Console().print(table)
+    print(one_line(states))
+    return 0
+
+
+def collect_(a: argparse.Namespace) -> int:
+    """Write runs.parquet from the finished runs."""
+    whole = SweepPlan.read(a.sweep)
+    rows = collect(a.sweep, whole)
+    cost = search_cost(whole, rows)
+    share = f", {cost['share_of_target_tokens']:.3g} times the target run's" if "share_of_target_tokens" in cost else ""
+    print(f"{a.sweep / 'runs.parquet'}: {len(rows)} points of {cost['runs']} finished runs of {len(whole.runs)}")
+    print(f"search cost so far: {tokens_label(cost['tokens'])} tokens{share}, {cost['flops']:.3g} FLOPs")
+    return 0
+
+
+# -- command line -----------------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for name, (function, options) in COMMANDS.items():
+        sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        sub.set_defaults(command=function)
+        sub.add_argument("sweep", type=Path, help="sweep folder")
+        options(sub)
+    return top
+
+
+def _plan_options(s: argparse.ArgumentParser) -> None:
+    s.set_defaults(overrides=[])  # key=value may stand anywhere, see main()
+    s.add_argument(
+        "--config", help="what is learned: a YAML file, see launch/configs/; its warm-up scales with budgets"
+    )
+    s.add_argument("--deepspeed_config", help="how the hardware does it: a JSON file, see ds_configs/")
+    s.add_argument("--tokens", type=_budgets, metavar="T[,T…]", help="budgets, tokens: one scale each")
+    s.add_argument("--kind", choices=design.KINDS, default="ddo", help="which mixtures (default: ddo)")
+    s.add_argument("--runs", type=int, metavar="K", help="number of mixtures, for dirichlet and axis")
+    s.add_argument("--mixture", action="append", default=[], metavar="NAME[=WEIGHTS]", help=MIXTURE_HELP)
+    s.add_argument(
+        "--designs", action="append", metavar="FILE", help="a plan of fit_mixture.py design; may be repeated"
+    )
+    s.add_argument("--prior", metavar="WEIGHTS", help="base mixture: uniform (default), proportional, or weights.json")
+    s.add_argument("--low", type=float, default=1 / 3, help="ddo: factor of the low runs (default: 1/3)")
+    s.add_argument("--high", type=float, default=3.0, help="ddo: factor of the high runs (default: 3)")
+    s.add_argument("--floor", type=float, default=0.0, help="dirichlet, axis: smallest weight (default: 0)")
+    s.add_argument("--design-seed", type=int, default=0, help="dirichlet: which mixtures are drawn (default: 0)")
+    s.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="train every mixture with seeds 0 .. N-1 (default: 1)"
+    )
+    s.add_argument("--first-seed", type=int, default=0, metavar="K", help="seeds K .. K+N-1 instead")
+    s.add_argument("--base-seeds", type=int, default=0, metavar="N", help="more seeds for the base: the noise")
+    s.add_argument("--evaluations", type=int, metavar="N", help="validations a run, the last at its end (default: 4)")
+    s.add_argument("--target-tokens", type=float, help="budget of the run this sweep is for, to tell the search's cost")
+    s.add_argument("--target-parameters", type=float, help="size of that run")
+
+
+def _budgets(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+MIXTURE_HELP = "a mixture to train as it is: uniform, proportional, or NAME=weights.json; may be repeated"
+
+
+def _work_options(s: argparse.ArgumentParser) -> None:
+    s.add_argument("--workers", type=int, default=1, metavar="N", help="start N workers on this machine (default: 1)")
+    s.add_argument("--lease-seconds", type=float, default=120.0, help="a worker elsewhere silent for so long is dead")
+    s.add_argument("--retry-failed", action="store_true", help="try failed runs again")
+    s.add_argument("--quiet", action="store_true", help="no progress bar")
+    s.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+
+
+def _status_options(s: argparse.ArgumentParser) -> None:
+    s.add_argument("--all", action="store_true", help="list finished and waiting runs too")
+    s.add_argument("--json", action="store_true", help="for machines")
+
+
+COMMANDS: Mapping[str, tuple[Any, Any]] = {
+    "plan": (plan, _plan_options),
+    "work": (work, _work_options),
+    "status": (status, _status_options),
+    "collect": (collect_, lambda s: None),
+}
+
+
+def main() -> int:
+    """Run one command."""
+    command_line = parser()
+    arguments, rest = command_line.parse_known_args()
+    unknown = [text for text in rest if text.startswith("-") or "=" not in text or arguments.command is not plan]
+    if unknown:
+        command_line.error(f"unrecognized argument {unknown[0]}")
+    if rest:
+        arguments.overrides = rest
+    return int(arguments.command(arguments))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,91 @@
+"""Noise between seeds and effects beside it, against numbers worked out by hand and by SciPy."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture import Objective, RunTable
+from autoscale_ds.mixture.repeats import averaged, effects, is_clear, noise
+
+
+def table(rows):
+    """Return a table of (run, weight of a, tokens, losses)."""
+    runs, shares, tokens, losses = zip(*rows, strict=True)
+    weights = np.array([[share, 1 - share] for share in shares])
+    return RunTable(
+        runs, ("a", "b"), ("x", "y"), weights, np.array(tokens), np.full(len(runs), np.nan), np.array(losses, float)
+    )
+
+
+SEEDS = table(
+    [
+        ("base@0", 0.5, 100.0, (3.0, 4.0)),
+        ("base@1", 0.5, 100.0, (3.2, 4.4)),
+        ("low/a@0", 0.25, 100.0, (3.3, 4.0)),
+        ("low/a@1", 0.25, 100.0, (3.54, 4.36)),
+        ("high/a@0", 0.75, 100.0, (2.9, 4.3)),
+        ("base@0", 0.5, 200.0, (2.0, 3.0)),
+    ]
+)
+MEAN = Objective.of_kind("mean-loss", ("x", "y"))
+
+
+def test_averaging_gives_one_row_a_design_and_token_count():
+    means = averaged(SEEDS)
+    assert means.runs == ("base", "low/a", "high/a", "base")
+    assert means.losses == pytest.approx(np.array([[3.1, 4.2], [3.42, 4.18], [2.9, 4.3], [2.0, 3.0]]))
+    assert means.tokens.tolist() == [100, 100, 100, 200]
+
+
+def test_a_table_without_seeds_is_its_own_average():
+    plain = table([("r1", 0.5, 100.0, (3.0, np.nan)), ("r2", 0.4, 100.0, (3.1, 4.0))])
+    means = averaged(plain)
+    assert means.runs == plain.runs
+    np.testing.assert_array_equal(means.losses, plain.losses)
+
+
+def test_a_loss_missing_for_one_seed_is_the_mean_of_the_others():
+    means = averaged(table([("r@0", 0.5, 1.0, (3.0, np.nan)), ("r@1", 0.5, 1.0, (4.0, 5.0))]))
+    assert means.losses.tolist() == [[3.5, 5.0]]
+
+
+def test_noise_is_pooled_over_repeated_designs():
+    spread, freedom = noise(SEEDS)
+    # variances with one degree of freedom each: x .02 and .0288, y .08 and .0648
+    assert freedom == 2
+    assert spread == pytest.approx(np.sqrt([(0.02 + 0.0288) / 2, (0.08 + 0.0648) / 2]))
+
+
+def test_an_effect_is_the_mean_of_paired_differences_with_its_standard_error():
+    at_100 = SEEDS.take([0, 1, 2, 3, 4])
+    low, high = effects(at_100, "base", MEAN)
+    # means 3.5, 3.8 | 3.65, 3.95 | 3.6: every pair differs by .15, high/a has one seed
+    assert (low.difference, low.seeds, high.seeds) == (pytest.approx(0.15), 2, 1)
+    assert high.difference == pytest.approx(0.1)
+    assert low.standard_error == pytest.approx(0.0, abs=1e-12)
+
+
+def test_with_one_design_the_ratio_is_the_paired_t_statistic():
+    rng = np.random.default_rng(0)
+    base, other = rng.normal(3, 0.1, 6), rng.normal(3.2, 0.1, 6)
+    rows = [(f"base@{i}", 0.5, 1.0, (v, v)) for i, v in enumerate(base)]
+    rows += [(f"other@{i}", 0.4, 1.0, (v, v)) for i, v in enumerate(other)]
+    (found,) = effects(table(rows), "base", MEAN)
+    assert found.ratio == pytest.approx(abs(stats.ttest_rel(other, base).statistic))
+
+
+def test_effects_within_the_noise_are_not_clear_and_unknown_noise_is_neither():
+    rng = np.random.default_rng(1)
+    rows = [(f"{d}@{s}", 0.5, 1.0, tuple(rng.normal(3, 0.1, 2))) for d in ("base", "p", "q", "r") for s in range(3)]
+    assert is_clear(effects(table(rows), "base", MEAN)) is False
+    clear = [(r, w, t, tuple(np.array(x) + (0.9 if r[0] != "b" else 0))) for r, w, t, x in rows]
+    assert is_clear(effects(table(clear), "base", MEAN)) is True
+    assert is_clear(effects(table([row for row in rows if row[0].endswith("@0")]), "base", MEAN)) is None
+
+
+def test_designs_without_a_seed_in_common_cannot_be_compared():
+    with pytest.raises(MixtureError, match="no seed in common"):
+        effects(table([("base@0", 0.5, 1.0, (3, 3)), ("p@1", 0.4, 1.0, (3, 3))]), "base", MEAN)
+    with pytest.raises(MixtureError, match="'none' is not in the table"):
+        effects(SEEDS.take([0, 2]), "none", MEAN)
