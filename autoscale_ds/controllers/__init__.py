@@ -5,6 +5,7 @@ from autoscale_ds.controllers.autoscale import AutoScaleAnytime, AutoScaleTarget
 from autoscale_ds.controllers.base import Budget, Controller, Fixed, Suggestion, View
 from autoscale_ds.controllers.building import build
 from autoscale_ds.controllers.config import MixtureConfig, RefitConfig, StageConfig
+from autoscale_ds.controllers.refit import Evidence, Refit
 from autoscale_ds.controllers.staged import Stage, Staged
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "AutoScaleTarget",
     "Budget",
     "Controller",
+    "Evidence",
     "Fixed",
     "MixtureConfig",
+    "Refit",
     "RefitConfig",
     "Stage",
     "StageConfig",

@@ -51,9 +51,12 @@ def stream_spec(run: RunConfig, corpus: Corpus) -> StreamSpec:
 
 def controller(run: RunConfig, corpus: Corpus, shape: GPT2Config) -> Controller:
     """Return who decides the weights of a run."""
-    return controllers.build(
-        run.mixture, run.budget, lambda asked: initial_weights(asked, corpus), shape.num_parameters
-    )
+    constant = (run.schedule.warmup_tokens, run.budget.tokens - run.schedule.cooldown_tokens)
+
+    def weights(asked: str | Mapping[str, float] | None) -> DomainWeights:
+        return initial_weights(asked, corpus)
+
+    return controllers.build(run.mixture, run.budget, weights, shape.num_parameters, constant)
 
 
 def open_journal(journal: Journal, run: RunConfig, corpus: Corpus, controller: Controller) -> list[str]:

@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 from jobs import Job, consumed, losses, read_metrics, settings, tool
 
 from autoscale_ds import config
 from autoscale_ds.errors import ConfigError, MixtureError
-from autoscale_ds.mixture import DomainWeights, WeightsFile
+from autoscale_ds.mixture import DomainWeights, RunTable, WeightsFile, lawfile
+from autoscale_ds.mixture.model import fit_law
 from autoscale_ds.mixture.predictor import save_optima
 from autoscale_ds.stream.journal import read_events
 from autoscale_ds.training.config import RunConfig
@@ -187,3 +189,67 @@ def test_a_stage_with_bad_weights_is_one_line_and_exit_code_2(small_corpus, tmp_
     assert job.wait() == [2]
     (line,) = [line for line in job.logs[0].read_text().splitlines() if line.startswith("error:")]
     assert "mixture.stages[0].weights: unknown domain 'boks'" in line
+
+
+@pytest.fixture(scope="module")
+def law_and_runs(tmp_path_factory):
+    """Runs at 2 and 4 kilotokens in which books matter most, and a law that takes it to be web."""
+    folder = tmp_path_factory.mktemp("law")
+    lawfile.save(fit_law(probe_runs(0.9, 0.3, 0.1), "exposure-budget", draws=4), folder / "law.json")
+    probe_runs(0.1, 0.3, 0.9).write(folder / "final.csv")
+    header, *rows = (folder / "final.csv").read_text().splitlines()
+    text = "\n".join([header + ",phase", *(row + ",constant" for row in rows)])
+    (folder / "runs.csv").write_text(text + "\n")
+    return folder
+
+
+def probe_runs(*heights):
+    names, rng = ("web", "code", "books"), np.random.default_rng(0)
+    weights, tokens = rng.dirichlet(np.ones(3), 40), np.repeat([8.0 * STEP, 16.0 * STEP], 20)
+    losses = 3 + np.array(heights) * (tokens[:, None] / 2000 * (weights + 0.05)) ** -0.4
+    runs = tuple(f"r{i}" for i in range(40))
+    return RunTable(runs, names, names, weights, tokens, np.full(40, np.nan), losses + 0.003 * rng.normal(size=(40, 3)))
+
+
+def refitting(folder, law="law.json", runs="runs.csv", **changes):
+    refit = {"runs": [str(folder / runs)], "every_tokens": 5 * STEP}
+    mixture = {"controller": "autoscale", "predictor": str(folder / law), "refit": refit}
+    schedule = {"schedule.kind": "constant_with_cooldown", "schedule.cooldown_tokens": 5 * STEP}
+    return {
+        **{"mixture.weights": None, **{f"mixture.{key}": value for key, value in mixture.items()}},
+        **{**schedule, "evaluation.every_steps": 5, **changes},
+    }
+
+
+@pytest.mark.parametrize("interruption", [stop, kill])
+def test_an_interrupted_run_that_refits_ends_like_one_that_was_not(make_trainer, law_and_runs, caplog, interruption):
+    caplog.set_level("INFO")
+    changes = refitting(law_and_runs)
+    assert make_trainer(folder="whole", **changes).fit() == 0
+    first = make_trainer(folder="pieces", **changes)
+    interruption(first)
+    first.folder.release()
+    assert make_trainer(folder="pieces", **changes).fit() == 0
+    whole, pieces = (first.folder.path.parent / name for name in ("whole", "pieces"))
+    assert journal(pieces) == journal(whole)
+    assert len(journal(whole)) > 2
+    assert losses(pieces) == losses(whole)
+    assert "refit at 3,840 tokens with 41 rows took" in caplog.text
+    assert "failed" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"runs": "none.csv"}, MixtureError, "none.csv does not exist"),
+        ({"runs": "final.csv"}, MixtureError, "no column 'phase', so its losses are taken as final; constant ones"),
+        ({"schedule.kind": "cosine"}, ConfigError, "schedule.kind is cosine: losses in mid-schedule lie above"),
+        ({"evaluation.every_steps": None}, ConfigError, "learns from validation losses; give evaluation.every_steps"),
+        ({"mixture.mode": "anytime"}, ConfigError, "needs mixture.controller=autoscale and mixture.mode=target"),
+        ({"law": "weights.json"}, ConfigError, "needs the law.json of one law as mixture.predictor, and weights.json"),
+    ],
+)
+def test_a_refit_without_what_it_needs_is_refused(make_trainer, law_and_runs, changes, error, message):
+    WeightsFile(SMALL).write(law_and_runs / "weights.json")
+    with pytest.raises(error, match=message):
+        make_trainer(**refitting(law_and_runs, **changes))
