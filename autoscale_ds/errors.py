@@ -29,5 +29,9 @@ class CheckpointError(AutoScaleError):
     """A checkpoint is missing, damaged, or does not fit the run that wants it."""
 
 
+class ReportError(AutoScaleError):
+    """What was given holds nothing a report can show, or the page cannot be written."""
+
+
 class TrainingError(AutoScaleError):
     """Training cannot go on, for example because the loss is not finite."""

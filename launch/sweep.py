@@ -131,7 +131,8 @@ def check(whole: SweepPlan, sweep: Path, corpus: Corpus) -> None:
 
 def say_plan(whole: SweepPlan, added: int, sweep: Path) -> None:
     """Print what was planned and what it costs."""
-    table = Table(title=f"{sweep}: {len(whole.runs)} runs ({added} new)")
+    console.print(f"{sweep}: {len(whole.runs)} runs ({added} new)", highlight=False, soft_wrap=True)
+    table = Table()
     for name in ("scale", "mixtures", "runs", "tokens"):
         table.add_column(name, justify="right")
     for scale in sorted({run.scale for run in whole.runs}):
@@ -141,7 +142,8 @@ def say_plan(whole: SweepPlan, added: int, sweep: Path) -> None:
     console.print(table)
     total = sum(run.tokens for run in whole.runs)
     share = f", {total / whole.target.tokens:.3g} times the target run's" if whole.target.tokens else ""
-    console.print(f"{tokens_label(total)} tokens in all{share}; next: python launch/sweep.py work {sweep}")
+    end = f"{tokens_label(total)} tokens in all{share}; next: python launch/sweep.py work {sweep}"
+    console.print(end, highlight=False, soft_wrap=True)
 
 
 # -- work -------------------------------------------------------------------------------------------------------

@@ -57,6 +57,7 @@ from autoscale_ds.mixture import (
     reports,
     selection,
     solver,
+    uncertainty,
 )
 from autoscale_ds.mixture.ddo import perturbations
 from autoscale_ds.mixture.objective import KINDS as OBJECTIVES
@@ -151,9 +152,12 @@ def ddo(a: argparse.Namespace) -> tuple[Any, str]:
             "seeds (sweep.py plan --seeds), train longer, or fit noise with --accept-noise"
         )
     caps = {**epoch_caps(a, list(fitted.base), fitted.tokens), **parse_caps(a.cap)}
-    file = WeightsFile(
-        fitted.optimum(floor=a.floor, caps=caps), fitted.tokens, f"fit_mixture.py ddo, base {a.base}, {objective.name}"
-    )
+    ranges = {}
+    if repeats.is_clear(found) is not None:
+        options = {"floor": a.floor, "caps": caps, "seed": a.seed}
+        ranges = uncertainty.intervals(uncertainty.ddo_draws(fitted, table, a.base, objective, found, **options))
+    source = f"fit_mixture.py ddo, base {a.base}, {objective.name}"
+    file = WeightsFile(fitted.optimum(floor=a.floor, caps=caps), fitted.tokens, source, ranges)
     file.write(a.out)
     if a.plot:
         figures.plot_curves(a.plot, fitted)
@@ -162,10 +166,13 @@ def ddo(a: argparse.Namespace) -> tuple[Any, str]:
 
 def autoscale(a: argparse.Namespace) -> tuple[Any, str]:
     """Extrapolate the optima of two scales or more."""
-    optima = [parse_scale(text) for text in a.at]
+    files = [parse_scale(text) for text in a.at]
+    optima = [(tokens, file.weights) for tokens, file in files]
     path = AutoScale.fit(optima, floor=a.floor)
     scales = ", ".join(f"{tokens:g}" for tokens, _ in sorted(optima, key=lambda pair: pair[0]))
-    file = WeightsFile(path.predict(a.tokens), a.tokens, f"fit_mixture.py autoscale, optima at {scales} tokens")
+    ranges = uncertainty.path_intervals(files, a.tokens, floor=a.floor, seed=a.seed)
+    source = f"fit_mixture.py autoscale, optima at {scales} tokens"
+    file = WeightsFile(path.predict(a.tokens), a.tokens, source, ranges)
     file.write(a.out)
     if a.save_path:
         save_optima(a.save_path, optima, a.floor)
@@ -288,7 +295,7 @@ def read_prior(a: argparse.Namespace) -> DomainWeights:
     return DomainWeights.uniform(names)
 
 
-def parse_scale(text: str) -> tuple[float, DomainWeights]:
+def parse_scale(text: str) -> tuple[float, WeightsFile]:
     """Parse TOKENS=FILE."""
     tokens, separator, path = text.partition("=")
     try:
@@ -297,7 +304,7 @@ def parse_scale(text: str) -> tuple[float, DomainWeights]:
         separator = ""
     if not separator:
         raise MixtureError(f"--at {text!r} is not of the form TOKENS=FILE, for example --at 0.3e9=w1.json")
-    return number, WeightsFile.read(path).weights
+    return number, WeightsFile.read(path)
 
 
 def parse_caps(texts: list[str]) -> Mapping[str, float]:

@@ -45,8 +45,12 @@ class Curve:
         return np.asarray((np.asarray(x, float) + self.a) ** -self.b + self.c)
 
 
-def fit_curve(x: npt.ArrayLike, y: npt.ArrayLike) -> Curve:
+def fit_curve(
+    x: npt.ArrayLike, y: npt.ArrayLike, *, starts: Sequence[tuple[float, float]] = STARTS, tolerance: float = 1e-15
+) -> Curve:
     """Fit ``(x + a)^-b + c`` to three points or more, x >= 0 in multiples of the base, y falling with x.
+
+    ``starts`` are the (a, b) the search begins at, ``tolerance`` is where it ends.
 
     Raises
     ------
@@ -66,13 +70,16 @@ def fit_curve(x: npt.ArrayLike, y: npt.ArrayLike) -> Curve:
         raise MixtureError("the objective does not fall as the domain's tokens grow, so no curve describes it")
 
     def residuals(theta: Array) -> Array:
-        power = (x + np.exp(theta[0])) ** -np.exp(theta[1])
+        with np.errstate(over="ignore"):  # at the bounds a curve may leave the numbers; the search turns back
+            power = (x + np.exp(theta[0])) ** -np.exp(theta[1])
         return np.asarray(power - power.mean() - (y - y.mean()))
 
     bounds = (np.log([1e-9, 1e-6]), np.log([LARGEST, LARGEST]))
     fits = [
-        least_squares(residuals, np.log(start), bounds=bounds, xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=2000)
-        for start in STARTS
+        least_squares(
+            residuals, np.log(start), bounds=bounds, xtol=tolerance, ftol=tolerance, gtol=tolerance, max_nfev=2000
+        )
+        for start in starts
     ]
     misfit = [float(np.sqrt(np.mean(fit.fun**2))) for fit in fits]
     equal = [fit for fit, size in zip(fits, misfit, strict=True) if size <= 1.01 * min(misfit) + EXACT]

@@ -128,11 +128,14 @@ def of_ddo(fitted: DDO, file: WeightsFile, found: Sequence[Effect]) -> Report:
     """Report DDO curves, the optimum beside the base, and each perturbation's effect beside the noise."""
     curves = {n: {"a": c.a, "b": c.b, "c": c.c, "residual": c.residual} for n, c in fitted.curves.items()}
     rows = [
-        [name, fitted.base[name], weight, c.a, c.b, c.c]
+        [name, fitted.base[name], weight, *file.intervals.get(name, ()), c.a, c.b, c.c]
         for (name, weight), c in zip(file.weights.items(), fitted.curves.values(), strict=True)
     ]
-    text = text_table(["domain", "base", "optimum", "a", "b", "c"], rows)
-    note = "y(x) = (x + a)^-b + c in multiples of the base; three points leave no error to estimate intervals from"
+    ends = ["5 %", "95 %"] if file.intervals else []
+    text = text_table(["domain", "base", "optimum", *ends, "a", "b", "c"], rows)
+    note = "y(x) = (x + a)^-b + c in multiples of the base"
+    if not ends:
+        note += "; three points leave no error to estimate intervals from: repeat runs with other seeds for that"
     return {**file.as_dict(), "curves": curves, **effects_as_dict(found)}, f"{text}\n\n{note}\n\n{effects_table(found)}"
 
 
@@ -182,6 +185,7 @@ def of_autoscale(
             name,
             *(weights[name] for _, weights in ordered),
             file.weights[name],
+            *(file.intervals.get(name, ())),
             *([] if joint is None else [joint[name]]),
             "floor" if name in held else None,
         ]
@@ -192,6 +196,7 @@ def of_autoscale(
             "domain",
             *(f"{t:.3g}" for t, _ in ordered),
             f"-> {file.tokens:.3g} tokens",
+            *(["5 %", "95 %"] if file.intervals else []),
             *([] if joint is None else ["joint law"]),
             "held",
         ],

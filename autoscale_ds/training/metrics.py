@@ -89,7 +89,8 @@ class Interval:
 
 def read_metrics(path: str | Path, kind: str | None = None) -> list[dict[str, Any]]:
     """Return the records of a ``metrics.jsonl``, of one kind if given; a torn last line is left out."""
-    text = Path(path).read_text(encoding="utf-8")
+    # A line torn inside a character is no text; it is the last one and left out.
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
     records = [json.loads(line) for line in text.split("\n")[:-1]]
     return [record for record in records if kind is None or record["kind"] == kind]
 

@@ -1,0 +1,1 @@
+"""Figures and one self-contained HTML page about runs and sweeps. Needs the extra ``plots``."""

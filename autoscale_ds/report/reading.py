@@ -1,0 +1,188 @@
+"""What a run folder says, read without touching it: a live run may be read at any moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autoscale_ds.corpus import Corpus
+from autoscale_ds.errors import AutoScaleError, ReportError
+from autoscale_ds.stream.dataset import count_windows
+from autoscale_ds.stream.journal import Event, read_events
+from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.metrics import read_metrics
+from autoscale_ds.training.run_folder import RunFolder, load_run_config
+
+Array = npt.NDArray[np.float64]
+Record = Mapping[str, Any]
+# What a page cannot do without, by kind of record.
+_NEEDED = {"train": ("tokens", "loss", "realised"), "validation": ("tokens", "loss", "domain_loss")}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as far as it has come.
+
+    Attributes
+    ----------
+    path : Path
+    config : RunConfig
+    train, validation : list of mapping
+        Records of ``metrics.jsonl``, in order of steps; either may be empty.
+    events : list of Event
+        The journal: the weights at the start, then every swap.
+    windows : mapping of str to int, or None
+        Training windows of each domain: what one epoch is. None where the corpus cannot be read.
+    parameters : int or None
+        Size of the model, where the corpus (its vocabulary) is known.
+    no_epochs : str
+        Why ``windows`` is None.
+    age_seconds : float or None
+        Time since the last record was written.
+    """
+
+    path: Path
+    config: RunConfig
+    train: list[Record]
+    validation: list[Record]
+    events: list[Event]
+    windows: Mapping[str, int] | None
+    parameters: int | None
+    no_epochs: str
+    age_seconds: float | None
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @cached_property
+    def domains(self) -> list[str]:
+        """Every domain met, sorted."""
+        found = {name for event in self.events for name in event.weights}
+        found |= {name for record in self.train for name in record.get("realised", {})}
+        return sorted(found | {name for record in self.validation for name in record.get("domain_loss", {})})
+
+    @property
+    def step(self) -> int:
+        """The newest step on record."""
+        return max((int(record["step"]) for record in [*self.train[-1:], *self.validation[-1:]]), default=0)
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens at the newest step on record."""
+        return self.step * self.config.tokens_per_step
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used up; a run that its data ended is not finished."""
+        return self.step >= self.config.total_steps
+
+    @property
+    def swaps(self) -> list[Event]:
+        """Every change of weights after the start, those still ahead included."""
+        return self.events[1:]
+
+    def curve(self, kind: str, figure: str, domain: str | None = None) -> tuple[Array, Array]:
+        """Return tokens and values of one figure, of a domain if named, where it was measured and is finite.
+
+        Parameters
+        ----------
+        kind : str
+            ``train`` or ``validation``.
+        figure : str
+            ``loss``, ``mean_perplexity``, or with a domain ``domain_loss``, ``perplexity``, ``realised``, ``weights``.
+        """
+        records = self.train if kind == "train" else self.validation
+        values = [record.get(figure) for record in records]
+        if domain is not None:
+            values = [(value or {}).get(domain) for value in values]
+        points = [(r["tokens"], v) for r, v in zip(records, values, strict=True) if v is not None]
+        x, y = np.array(points, float).reshape(-1, 2).T
+        return x, y
+
+    @cached_property
+    def consumed(self) -> tuple[Array, dict[str, Array]]:
+        """Return training tokens at each log line, and tokens of each domain up to there; both start at 0."""
+        tokens = np.array([0.0, *(record["tokens"] for record in self.train)])
+        names = self.domains
+        shares = np.array([[record["realised"].get(n, 0.0) for n in names] for record in self.train])
+        steps = shares.reshape(len(self.train), len(names)) * np.diff(tokens)[:, None]
+        totals = np.vstack([np.zeros(len(names)), np.cumsum(steps, axis=0)])
+        return tokens, dict(zip(names, totals.T, strict=True))
+
+    def epochs(self, domain: str, tokens: npt.ArrayLike) -> Array | None:
+        """Return how often the domain was read through after that many of its tokens; None where not known."""
+        windows = (self.windows or {}).get(domain, 0)
+        return np.asarray(tokens, float) / (windows * self.config.data.sequence_length) if windows else None
+
+    def last(self, kind: str) -> Record:
+        """Return the newest record of a kind, an empty one if there is none."""
+        records = self.train if kind == "train" else self.validation
+        return records[-1] if records else {}
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run folder, config.yaml, metrics.jsonl and the journal; nothing of it is changed or locked.
+
+    Raises
+    ------
+    AutoScaleError
+        When it has no config.yaml, or a file in it is damaged (a torn last line is not damage).
+    """
+    folder = RunFolder(path)
+    config = load_run_config(folder.path)
+    records = _records(folder.metrics)
+    windows, parameters, reason = _corpus(config)
+    return Run(
+        path=folder.path,
+        config=config,
+        train=[record for record in records if record.get("kind") == "train"],
+        validation=[record for record in records if record.get("kind") == "validation"],
+        events=read_events(folder.journal) if folder.journal.exists() else [],
+        windows=windows,
+        parameters=parameters,
+        no_epochs=reason,
+        age_seconds=max(time.time() - folder.metrics.stat().st_mtime, 0.0) if folder.metrics.exists() else None,
+    )
+
+
+def shown(names: Sequence[str], amounts: Mapping[str, float], most: int) -> tuple[list[str], list[str]]:
+    """Return the names to draw and those left over: all when few, else the largest by amount; each sorted."""
+    if len(names) <= most:
+        return sorted(names), []
+    ranked = sorted(names, key=lambda name: (-amounts.get(name, 0.0), name))
+    return sorted(ranked[: most - 1]), sorted(ranked[most - 1 :])
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        records = read_metrics(path)
+        for record in records:
+            for name in ("step", *_NEEDED.get(record["kind"], ())):
+                record[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReportError(
+            f"{path} is damaged ({type(error).__name__} {error}); take out the line that is no record"
+        ) from None
+    return records
+
+
+def _corpus(config: RunConfig) -> tuple[dict[str, int] | None, int | None, str]:
+    """Return windows by domain and model size as far as the corpus can be read, and why not."""
+    try:
+        corpus = Corpus(config.data.corpus)
+        windows = count_windows(corpus, config.data.sequence_length)
+        shape = config.model.build(config.data.sequence_length, corpus.manifest.tokenizer.vocabulary_size)
+    except (AutoScaleError, OSError) as error:
+        return None, None, str(error)
+    return windows, shape.num_parameters, ""

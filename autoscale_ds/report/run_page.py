@@ -1,0 +1,155 @@
+"""The sections of the page about one run."""
+
+from __future__ import annotations
+
+from autoscale_ds.report import page, run_figures
+from autoscale_ds.report.page import Html
+from autoscale_ds.report.reading import Run
+from autoscale_ds.report.style import Image, compact
+from autoscale_ds.stream.journal import Event
+
+Sections = list[tuple[str, Html]]
+# Changes of weight spelled out for a swap: the largest.
+MOST_CHANGES = 4
+
+
+def sections(run: Run) -> tuple[Sections, list[Image]]:
+    """Return the sections about a run, and its figures."""
+    images = run_figures.figures(run)
+    by_name = {image.name: page.figure(image) for image in images}
+    tokens = [by_name[name] for name in ("tokens", "epochs") if name in by_name]
+    if run.windows is None:
+        tokens.append(page.note(f"Epochs are left out, because the corpus cannot be read: {run.no_epochs}"))
+    losses = [by_name[name] for name in ("validation_loss", "validation_perplexity") if name in by_name]
+    if not run.validation:
+        losses.append(page.note("No validation has been recorded yet."))
+    training = by_name.get("training_loss", page.note("No training step has been logged yet."))
+    return [
+        page.section("Run", summary(run)),
+        page.section("Loss and perplexity", *losses, _validation_table(run), training),
+        page.section("Weights and swaps", *([by_name["weights"]] if "weights" in by_name else []), swap_table(run)),
+        page.section("Tokens and epochs", *tokens, _domain_table(run)),
+    ], images
+
+
+def summary(run: Run) -> Html:
+    """Return what the run is and how far it has come."""
+    config, last, score = run.config, run.last("train"), run.last("validation")
+    share = run.step / config.total_steps
+    return page.facts(
+        {
+            "state": state(run),
+            "model": model_name(run),
+            "tokens": f"{compact(run.tokens)} of {compact(config.total_steps * config.tokens_per_step)} ({share:.1%}), "
+            f"step {run.step:,} of {config.total_steps:,}",
+            "batch": f"{config.data.global_batch:,} sequences x {config.data.sequence_length:,} tokens = "
+            f"{config.tokens_per_step:,} tokens a step",
+            "corpus": config.data.corpus,
+            "domains": f"{len(run.domains)}" + (f", {len(run.swaps)} swaps of their weights" if run.swaps else ""),
+            "validation": _score(score) if score else None,
+            "speed": _speed(run),
+            "learning rate": last.get("learning_rate"),
+            "seed": config.seed,
+        }
+    )
+
+
+def state(run: Run) -> str:
+    """Return in words whether the run is done, and how old its newest record is."""
+    if run.finished:
+        return "finished"
+    if run.age_seconds is None:
+        return "nothing recorded yet"
+    return f"not finished; the newest record is {_duration(run.age_seconds)} old"
+
+
+def model_name(run: Run) -> str:
+    """Return the model's preset or shape, and its size where known."""
+    model = run.config.model
+    shape = [f"{value} {key}" for key in ("layers", "heads", "width") if (value := getattr(model, key)) is not None]
+    name = ", ".join([*([model.preset] if model.preset else []), *shape])
+    return name + (f" ({run.parameters:,} parameters)" if run.parameters else "")
+
+
+def swap_table(run: Run) -> Html:
+    """Return every set of weights with step, tokens, source and reason."""
+    if not run.events:
+        return page.note("The journal of weights is empty: the run has not started.")
+    rows = []
+    for number, event in enumerate(run.events):
+        before = run.events[number - 1] if number else None
+        change = _changes(before, event) if before else "start"
+        tokens = event.effective_step * run.config.tokens_per_step
+        time = event.time[:16].replace("T", " ")
+        rows.append([number, event.effective_step, compact(tokens), event.source, event.reason, change, time])
+    header = ["swap", "from step", "tokens", "source", "reason", "largest changes", "accepted (UTC)"]
+    return page.table(header, rows, caption="Weights of the run, 0 is its start", text_columns=(3, 4, 5))
+
+
+def _changes(before: Event, after: Event) -> str:
+    names = sorted(set(before.weights) | set(after.weights))
+    pairs = {name: (before.weights.get(name, 0.0), after.weights.get(name, 0.0)) for name in names}
+    moved = sorted((n for n in names if pairs[n][0] != pairs[n][1]), key=lambda n: -abs(pairs[n][1] - pairs[n][0]))
+    parts = [f"{name} {pairs[name][0]:.3g} → {pairs[name][1]:.3g}" for name in moved[:MOST_CHANGES]]
+    more = [f"{len(moved) - MOST_CHANGES} more"] if len(moved) > MOST_CHANGES else []
+    return ", ".join([*parts, *more]) or "none"
+
+
+def _validation_table(run: Run) -> Html:
+    """Return first and last validation figures by domain."""
+    if not run.validation:
+        return Html("")
+    first, last = run.validation[0], run.validation[-1]
+    keys = ("domain_loss", "perplexity")
+    rows = [
+        [name, *(record.get(key, {}).get(name) for key in keys for record in (first, last)), _bits(last, name)]
+        for name in sorted(last["domain_loss"])
+    ]
+    rows.append(["mean", first["loss"], last["loss"], first.get("mean_perplexity"), last.get("mean_perplexity"), None])
+    header = ["domain", "first loss", "last loss", "first perplexity", "last perplexity", "last bits per byte"]
+    where = (
+        f"Validation at {compact(first['tokens'])} (first) and {compact(last['tokens'])} tokens (last); loss in nats"
+    )
+    return page.table(header, rows, caption=where + " per token")
+
+
+def _bits(record: object, name: str) -> float | None:
+    return record.get("bits_per_byte", {}).get(name) if isinstance(record, dict) else None
+
+
+def _domain_table(run: Run) -> Html:
+    """Return tokens, epochs and weights by domain."""
+    _, tokens = run.consumed
+    asked = run.events[-1].weights if run.events else {}
+    rows = []
+    for name in sorted(run.domains, key=lambda n: (-tokens[n][-1], n)):
+        used = float(tokens[name][-1])
+        epochs = run.epochs(name, used)
+        share = used / run.train[-1]["tokens"] if run.train else None
+        rows.append([name, compact(used), share, asked.get(name), None if epochs is None else float(epochs)])
+    header = ["domain", "tokens", "share of tokens", "newest weight", "epochs"]
+    return page.table(header, rows, caption="What each domain has given so far, the largest first")
+
+
+def _score(record: object) -> str | None:
+    if not isinstance(record, dict):
+        return None
+    loss, perplexity = record.get("loss"), record.get("mean_perplexity")
+    known = [f"mean loss {loss:.4f} nats per token"] if loss is not None else []
+    known += [f"mean perplexity {perplexity:.4g}"] if perplexity is not None else []
+    return ", ".join(known) + f" at {compact(record['tokens'])} tokens"
+
+
+def _speed(run: Run) -> str | None:
+    rates = sorted(r["tokens_per_second"] for r in run.train if r.get("tokens_per_second") is not None)
+    if not rates:
+        return None
+    mfu = run.last("train").get("mfu")
+    return f"{rates[len(rates) // 2]:,.0f} tokens a second (median)" + (f", MFU {mfu:.1%}" if mfu is not None else "")
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,95 @@
+"""The law of a sweep: the one that lies beside it or the best on held-out runs, and its optimum at any scale."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture import LossModel, Objective
+from autoscale_ds.mixture.repeats import averaged
+from autoscale_ds.mixture.selection import choose
+from autoscale_ds.mixture.simplex import Bounds
+from autoscale_ds.mixture.solver import Goal, Optimum, optimize
+from autoscale_ds.mixture.stability import stability
+from autoscale_ds.report.sweep_analysis import floor_of
+from autoscale_ds.report.sweep_reading import Scale, Sweep
+
+log = logging.getLogger(__name__)
+# A page shows intervals to two digits; fit_mixture.py draws four times as many.
+LAW_DRAWS = 12
+
+
+@dataclass(frozen=True)
+class LawFit:
+    """A law, where it came from, and its optimum at each scale it can speak of.
+
+    Attributes
+    ----------
+    model : LossModel or None
+    origin : str
+        ``law.json``, or that it was fitted for this page, or why there is none.
+    optima : mapping of Scale to Optimum
+    warnings : tuple of str
+        What a user of the optimum at the target should know.
+    """
+
+    model: LossModel | None
+    origin: str
+    optima: Mapping[Scale, Optimum]
+    warnings: tuple[str, ...] = ()
+
+
+def fit_law(sweep: Sweep, *, draws: int = LAW_DRAWS) -> LawFit:
+    """Return the law of a sweep with its optima at every scale and at the target."""
+    model, origin = _model(sweep, draws)
+    if model is None:
+        return LawFit(None, origin, {})
+    scales = [*sweep.scales, *([sweep.target] if sweep.target else [])]
+    optima: dict[Scale, Optimum] = {}
+    warnings: tuple[str, ...] = ()
+    for scale in scales:
+        try:
+            optima[scale] = _optimum(model, scale)
+        except MixtureError as error:
+            warnings = (*warnings, f"at {scale.name()}: {error}")
+    if sweep.target in optima:
+        weights = optima[sweep.target].weights
+        warnings = (*warnings, *model.warnings(weights, sweep.target.tokens, sweep.target.parameters or None))
+    return LawFit(model, origin, optima, warnings)
+
+
+def rank_stability(sweep: Sweep) -> tuple[dict[str, Any] | None, str]:
+    """Return how the ranking of mixtures agrees between scales, or why that is not known."""
+    # A perturbation has its own token count; here it belongs to the scale of its base.
+    tokens = [np.full(len(design.rows), design.scale.tokens) for design in sweep.designs]
+    try:
+        return stability(replace(sweep.runs(), tokens=np.concatenate(tokens))), ""
+    except MixtureError as error:
+        return None, str(error)
+
+
+def _model(sweep: Sweep, draws: int) -> tuple[LossModel | None, str]:
+    if sweep.law is not None:
+        if set(sweep.law.domains) == set(sweep.domains):
+            return sweep.law, "law.json beside the sweep"
+        return None, "law.json beside the sweep is of other domains; fit it again"
+    log.info("comparing laws on %d designs, which takes some seconds …", len(sweep.designs))
+    table = averaged(sweep.runs())
+    try:
+        model = choose(table, draws=draws)
+    except MixtureError as error:
+        return None, str(error)
+    largest = dict(zip(table.domains, map(float, table.weights.max(0)), strict=True))
+    return model.with_source(runs=len(table), largest_weights=largest), "fitted for this page to means over seeds"
+
+
+def _optimum(model: LossModel, scale: Scale) -> Optimum:
+    objective = Objective.of_kind("mean-loss", tuple(model.targets))
+    goal = Goal(model, objective, scale.tokens, scale.parameters or math.nan)
+    return optimize(goal, Bounds.of(list(model.domains), floor_of(model.domains)))

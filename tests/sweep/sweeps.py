@@ -1,0 +1,52 @@
+"""Small sweeps for tests, through launch/sweep.py as its users run it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TOKENS_PER_STEP = 8 * 32
+
+
+def write_configs(folder, corpus, **schedule):
+    """Write a run configuration of the nano model and a DeepSpeed file; return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tree = {
+        "run": "SWEEP",
+        "budget_tokens": 40 * TOKENS_PER_STEP,
+        "data": {"corpus": str(corpus), "sequence_length": 32, "global_batch": 8},
+        "model": {"preset": "nano"},
+        "optimizer": {"learning_rate": 3e-3},
+        "schedule": {"warmup_tokens": 4 * TOKENS_PER_STEP, **schedule},
+        "evaluation": {"windows_per_domain": 4},
+        "checkpoints": {"every_steps": 7, "keep": 2},
+        "logging": {"every_steps": 1, "tensorboard": False},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(tree))
+    (folder / "ds.json").write_text(
+        json.dumps({"train_micro_batch_size_per_gpu": 8, "zero_optimization": {"stage": 1}})
+    )
+    return folder / "run.yaml", folder / "ds.json"
+
+
+def command(name, *arguments):
+    return [sys.executable, str(ROOT / "launch/sweep.py"), name, *map(str, arguments)]
+
+
+def sweep_tool(name, *arguments, code=0):
+    """Run one command of launch/sweep.py to its end and return it."""
+    env = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command(name, *arguments), capture_output=True, text=True, timeout=400, check=False, env=env)
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-3000:]
+    return done
+
+
+def start_worker(sweep, log):
+    """Start one worker process."""
+    env = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    with open(log, "a") as file:
+        return subprocess.Popen(command("work", sweep, "--quiet"), stdout=file, stderr=file, env=env)
