@@ -61,6 +61,7 @@ from autoscale_ds.mixture import (
 )
 from autoscale_ds.mixture.ddo import perturbations
 from autoscale_ds.mixture.objective import KINDS as OBJECTIVES
+from autoscale_ds.mixture.predictor import save_optima
 from autoscale_ds.mixture.score import score
 from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.mixture.stability import stability
@@ -71,7 +72,7 @@ def main() -> None:
     arguments = parser().parse_args()
     if arguments.plot:
         plots.require()
-    refuse_unwritable(getattr(arguments, "out", None), arguments.plot)
+    refuse_unwritable(getattr(arguments, "out", None), getattr(arguments, "save_path", None), arguments.plot)
     result, text = arguments.command(arguments)
     print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else text)
 
@@ -173,6 +174,8 @@ def autoscale(a: argparse.Namespace) -> tuple[Any, str]:
     source = f"fit_mixture.py autoscale, optima at {scales} tokens"
     file = WeightsFile(path.predict(a.tokens), a.tokens, source, ranges)
     file.write(a.out)
+    if a.save_path:
+        save_optima(a.save_path, optima, a.floor)
     if a.plot:
         figures.plot_path(a.plot, path, optima, a.tokens)
     return reports.of_autoscale(path, optima, file, joint_optimum(a, list(path.domains)) if a.law else None)
@@ -401,6 +404,7 @@ def _autoscale_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--floor", type=float, default=0.0, help="weight the optima were held above, and kept (default: 0)")
     s.add_argument("--law", metavar="LAW.json", help="show the optimum of this law (lowest mean loss) beside it")
     s.add_argument("--parameters", type=float, help="model size, where that law depends on it")
+    s.add_argument("--save-path", metavar="FILE.json", help="the path itself, for mixture.predictor of a run")
     _out(s, "the weights")
 
 

@@ -1,4 +1,4 @@
-"""Points of the simplex within bounds: scaling into them, and samples."""
+"""Points of the simplex within bounds: scaling into them, the nearest above a floor, and samples."""
 
 from __future__ import annotations
 
@@ -66,3 +66,20 @@ def dirichlet(concentration: Array, count: int, seed: int) -> Array:
     amounts = gammaincinv(np.maximum(concentration, 0.05), np.clip(uniform, 1e-12, 1 - 1e-12))
     amounts = np.maximum(amounts, 1e-300)
     return np.asarray(amounts / amounts.sum(1, keepdims=True))
+
+
+def nearest_above(point: Array, floors: Array, total: float) -> Array:
+    """Return the point (m,) nearest to ``point`` of those at or above ``floors`` (m,) that sum to ``total``.
+
+    Tokens seen cannot be unseen: with those as floors it is the closest a run can still come to a mixture.
+
+    Notes
+    -----
+    Euclidean projection onto a simplex by sorting; Duchi et al., "Efficient projections onto the l1-ball", ICML 2008,
+    figure 1. ``total`` must be at least the sum of the floors.
+    """
+    room = total - floors.sum()
+    wanted = np.sort(point - floors)[::-1]
+    excess = (np.cumsum(wanted) - room) / np.arange(1, len(wanted) + 1)
+    last = int(np.flatnonzero(wanted > excess)[-1]) if room > 0 else 0
+    return np.asarray(floors + (np.maximum(point - floors - excess[last], 0.0) if room > 0 else 0.0))

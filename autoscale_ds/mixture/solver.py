@@ -116,10 +116,8 @@ def optimize(goal: Goal, bounds: Bounds, *, seed: int = 0) -> Optimum:
     MixtureError
         When the scale is not positive, or the law needs a size that is not given.
     """
-    if not (np.isfinite(goal.tokens) and goal.tokens > 0):
-        raise MixtureError(f"tokens is {goal.tokens:g}, expected a positive number")
     bounds = _within_prior(goal, bounds)
-    best = _minimum(goal, bounds, _starts(goal, bounds, seed), seed)
+    best = np.array(list(minimum(goal, bounds, seed=seed).values()))
     alternatives = [replace(goal, model=member) for member in goal.model.members()]
     drawn = np.array([_minimum(each, bounds, best[None], seed, TREE_SAMPLES // 5) for each in alternatives])
     # Weibull's plotting positions: with a few dozen members the plain quantiles lie too far inside.
@@ -139,6 +137,21 @@ def optimize(goal: Goal, bounds: Bounds, *, seed: int = 0) -> Optimum:
         within_noise=_pairs(names, *_range_within(goal, bounds, best, GAUSSIAN_90 * noise, seed)),
         noise=noise,
     )
+
+
+def minimum(goal: Goal, bounds: Bounds, *, seed: int = 0) -> DomainWeights:
+    """Return the best weights alone, without the intervals: a hundredth of the work of ``optimize``.
+
+    Raises
+    ------
+    MixtureError
+        As ``optimize``.
+    """
+    if not (np.isfinite(goal.tokens) and goal.tokens > 0):
+        raise MixtureError(f"tokens is {goal.tokens:g}, expected a positive number")
+    bounds = _within_prior(goal, bounds)
+    best = _minimum(goal, bounds, _starts(goal, bounds, seed), seed)
+    return DomainWeights.normalised(dict(zip(goal.model.domains, map(float, best), strict=True)))
 
 
 def _pairs(names: tuple[str, ...], low: Array, high: Array) -> dict[str, tuple[float, float]]:

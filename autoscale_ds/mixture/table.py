@@ -70,7 +70,7 @@ class RunTable:
         drop_bad : bool
             Leave out rows with NaN, infinite or no losses (reported in ``dropped``) instead of refusing the table.
         phase : {"final", "constant"}
-            Which rows of a table with a column ``phase`` are read; a table without it is read whole.
+            Which rows of a table with a column ``phase`` are read; one without it holds final losses.
 
         Raises
         ------
@@ -197,6 +197,11 @@ def _load(path: Path) -> tuple[list[str], list[list[Any]]]:
 
 
 def _of_phase(path: Path, header: list[str], rows: list[list[Any]], phase: str) -> list[list[Any]]:
+    if "phase" not in header and phase != "final":
+        raise MixtureError(
+            f"{path} has no column 'phase', so its losses are taken as final; {phase} ones are needed, which sweeps of "
+            "schedule constant_with_cooldown give"
+        )
     if "phase" not in header or not rows:
         return rows
     found = [row[header.index("phase")] for row in rows]

@@ -254,6 +254,10 @@ class MixturePlanner:
         quota = (position or self.position()).quota
         return dict(zip(self.names, (quota / self.spec.global_batch).tolist(), strict=True))
 
+    def asked(self) -> dict[str, float]:
+        """Return the samples the weights have asked of each domain before ``next_step``; given are within one of it."""
+        return dict(zip(self.names, (self._cursor + self._lag).tolist(), strict=True))
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state``. Domains it does not know start at their beginning; unknown ones must be gone."""
         gone = sorted(name for name, cursor in state["cursors"].items() if cursor and name not in self.names)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from autoscale_ds.controllers import Budget, MixtureConfig
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.models import PRESETS, GPT2Config
 from autoscale_ds.stream.planner import WhenExhausted
@@ -34,16 +35,6 @@ class DataConfig:
     """Steps each worker reads ahead; new weights wait for them."""
     log_samples: bool = False
     """Write what each rank consumed to ``RUN/samples/``, as ``tools/replay_stream.py`` prints it."""
-
-
-@dataclass(frozen=True)
-class MixtureConfig:
-    """How the domains are weighted at the start, and how often new weights are looked for."""
-
-    weights: str | Mapping[str, float] = "uniform"
-    """``uniform``, ``proportional`` (to training tokens), a weights.json, or a number for every domain."""
-    poll_seconds: float = 1.0
-    """Rank 0 looks into the inbox this often, between steps."""
 
 
 @dataclass(frozen=True)
@@ -188,11 +179,23 @@ class RunConfig:
         _at_least(0, "mixture.poll_seconds", self.mixture.poll_seconds)
         if len(self.optimizer.betas) != 2:
             raise ConfigError(f"optimizer.betas is {list(self.optimizer.betas)}, expected two numbers")
+        self._check_refit()
         if self.total_steps < 1:
             raise ConfigError(
                 f"budget_tokens {self.budget_tokens:g} is less than one step of {self.tokens_per_step} tokens "
                 "(data.global_batch x data.sequence_length)"
             )
+
+    def _check_refit(self) -> None:
+        if self.mixture.refit is None:
+            return
+        if self.schedule.kind != "constant_with_cooldown":
+            raise ConfigError(
+                f"mixture.refit is given and schedule.kind is {self.schedule.kind}: losses in mid-schedule lie above "
+                "those of finished runs and would be blamed on the mixture; set schedule.kind=constant_with_cooldown"
+            )
+        if self.evaluation.every_steps is None:
+            raise ConfigError("mixture.refit learns from validation losses; give evaluation.every_steps")
 
     @property
     def tokens_per_step(self) -> int:
@@ -203,6 +206,11 @@ class RunConfig:
     def total_steps(self) -> int:
         """Optimizer steps in the budget."""
         return int(self.budget_tokens // self.tokens_per_step)
+
+    @property
+    def budget(self) -> Budget:
+        """The length of the run as controllers see it."""
+        return Budget(self.tokens_per_step, self.total_steps)
 
 
 def _at_least(least: float, name: str, value: float | None) -> None:

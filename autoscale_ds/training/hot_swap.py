@@ -6,6 +6,7 @@ import logging
 import time
 from datetime import datetime, timezone
 
+from autoscale_ds.controllers import Adviser
 from autoscale_ds.errors import AutoScaleError
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.journal import Event, Journal
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class HotSwap:
-    """Turns proposals into journal events.
+    """Turns proposals, from the inbox or of the run's controller, into journal events.
 
     An event takes effect at the first step no rank has planned. Ranks plan in lockstep (the same number of steps
     ahead), so rank 0's is everybody's; the planner refuses an event that comes too late, so a mistake here stops the
@@ -31,6 +32,8 @@ class HotSwap:
     planner : MixturePlanner
     tokens_per_step : int
     poll_seconds : float
+    adviser : Adviser or None
+        Who asks the run's controller; on rank 0 only.
     """
 
     def __init__(
@@ -40,13 +43,21 @@ class HotSwap:
         planner: MixturePlanner,
         tokens_per_step: int,
         poll_seconds: float,
+        adviser: Adviser | None = None,
     ) -> None:
+        self.adviser = adviser
         self._inbox, self._journal, self._planner = inbox, journal, planner
         self._tokens_per_step, self._poll_seconds = tokens_per_step, poll_seconds
         self._next_poll = 0.0
 
     def waiting(self) -> bool:
-        """Return whether there is something to take up; looks at most every ``poll_seconds``, on rank 0 only."""
+        """Return whether there is something to take up; only rank 0 looks, into the inbox every ``poll_seconds``."""
+        return self._controller_due() or self._inbox_filled()
+
+    def _controller_due(self) -> bool:
+        return self.adviser is not None and self.adviser.due()
+
+    def _inbox_filled(self) -> bool:
         if self._journal is None or time.monotonic() < self._next_poll:
             return False
         self._next_poll = time.monotonic() + self._poll_seconds
@@ -57,7 +68,7 @@ class HotSwap:
             return False
 
     def take_up(self) -> list[Event]:
-        """Judge what waits and return the accepted events, already planned in. Collective."""
+        """Judge what waits, ask the controller, and return the new events, already planned in. Collective."""
         judged = [event.to_json() for event in self._judge(self._journal)] if self._journal is not None else None
         events = [Event.from_json(line) for line in broadcast(judged)]
         for event in events:
@@ -65,6 +76,15 @@ class HotSwap:
         return events
 
     def _judge(self, journal: Journal) -> list[Event]:
+        return [*self._judge_inbox(journal), *self._consult(journal)]
+
+    def _consult(self, journal: Journal) -> list[Event]:
+        suggestion = self.adviser.ask() if self.adviser is not None and self.adviser.due() else None
+        if suggestion is None or self.adviser is None:
+            return []
+        return [self._append(journal, suggestion.weights, self.adviser.source, suggestion.reason)]
+
+    def _judge_inbox(self, journal: Journal) -> list[Event]:
         accepted = []
         known = {event.proposal for event in journal.events}
         for path in self._inbox.pending():
@@ -85,28 +105,21 @@ class HotSwap:
         return accepted
 
     def _accept(self, proposal: Proposal, journal: Journal) -> Event:
-        """Journal first, on disk, before any rank samples by it."""
-        current = journal.current
-        check(proposal, self._planner.names, current.version)
+        check(proposal, self._planner.names, journal.current.version)
         self._planner.check_weights(proposal.weights)
-        step = self._planner.next_step
-        event = Event(
-            version=current.version + 1,
-            effective_step=step,
-            weights=proposal.weights,
-            source=proposal.source,
-            reason=proposal.reason,
-            time=now(),
-            tokens_seen=step * self._tokens_per_step,
-            proposal=proposal.id,
-        )
+        return self._append(journal, proposal.weights, proposal.source, proposal.reason, proposal.id)
+
+    def _append(self, journal: Journal, weights: DomainWeights, source: str, reason: str, proposal: str = "") -> Event:
+        """Journal first, on disk, before any rank samples by it."""
+        version, step = journal.current.version + 1, self._planner.next_step
+        event = Event(version, step, weights, source, reason, now(), step * self._tokens_per_step, proposal)
         journal.append(event)
         return event
 
 
-def first_event(weights: DomainWeights, reason: str) -> Event:
+def first_event(weights: DomainWeights, reason: str, source: str = "config") -> Event:
     """Return the event a run starts with."""
-    return Event(0, 0, weights, source="config", reason=reason, time=now(), tokens_seen=0)
+    return Event(0, 0, weights, source, reason, time=now(), tokens_seen=0)
 
 
 def now() -> str:

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from autoscale_ds import controllers
+from autoscale_ds.controllers import Controller
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import CheckpointError, ConfigError
 from autoscale_ds.mixture import DomainWeights, WeightsFile
@@ -20,9 +22,13 @@ from autoscale_ds.training.hot_swap import first_event
 log = logging.getLogger(__name__)
 
 
-def initial_weights(asked: str | Mapping[str, float], corpus: Corpus) -> DomainWeights:
-    """Return the weights a run starts with: by rule, from a weights.json, or as given by name."""
-    if asked == "uniform":
+# Weights a solver found may differ in late digits between machines; what a user changes is larger.
+SAME_WEIGHT = 1e-4
+
+
+def initial_weights(asked: str | Mapping[str, float] | None, corpus: Corpus) -> DomainWeights:
+    """Return weights a run can start with: by rule, from a weights.json, or as given by name; None is uniform."""
+    if asked is None or asked == "uniform":
         return DomainWeights.uniform(corpus.domains)
     if asked == "proportional":
         tokens = {name: float(sum(s.tokens for s in corpus.shards(name))) for name in corpus.domains}
@@ -43,7 +49,17 @@ def stream_spec(run: RunConfig, corpus: Corpus) -> StreamSpec:
     )
 
 
-def open_journal(journal: Journal, run: RunConfig, corpus: Corpus) -> list[str]:
+def controller(run: RunConfig, corpus: Corpus, shape: GPT2Config) -> Controller:
+    """Return who decides the weights of a run."""
+    constant = (run.schedule.warmup_tokens, run.budget.tokens - run.schedule.cooldown_tokens)
+
+    def weights(asked: str | Mapping[str, float] | None) -> DomainWeights:
+        return initial_weights(asked, corpus)
+
+    return controllers.build(run.mixture, run.budget, weights, shape.num_parameters, constant)
+
+
+def open_journal(journal: Journal, run: RunConfig, corpus: Corpus, controller: Controller) -> list[str]:
     """Begin or repair the run's journal and return its lines; only the owner of the run may call this.
 
     Raises
@@ -53,16 +69,27 @@ def open_journal(journal: Journal, run: RunConfig, corpus: Corpus) -> list[str]:
     """
     if journal.repair():
         log.warning("the last line of %s was torn by a crash and has been removed", journal.path)
-    weights = initial_weights(run.mixture.weights, corpus)
+    first = _first_event(run, corpus, controller)
     if not journal.events:
-        reason = run.mixture.weights if isinstance(run.mixture.weights, str) else "given"
-        journal.append(first_event(weights, f"mixture.weights: {reason}"))
-    elif any(weights[name] != weight for name, weight in journal.events[0].weights.items()):
+        journal.append(first)
+    before = journal.events[0].weights
+    if any(abs(first.weights.get(name, 0.0) - weight) > SAME_WEIGHT for name, weight in before.items()):
+        key = "mixture.weights" if run.mixture.dry_run else controller.key
         raise ConfigError(
-            f"mixture.weights is no longer what this run was started with ({journal.path}); "
+            f"{key} is no longer what this run was started with: its first weights are not those in {journal.path}; "
             "change the weights of a run with tools/swap_weights.py, or start another with run=ANOTHER_FOLDER"
         )
     return [event.to_json() for event in journal.events]
+
+
+def _first_event(run: RunConfig, corpus: Corpus, controller: Controller) -> Event:
+    """Return the event a run starts with; in a dry run the configured weights, and the controller's only in the log."""
+    first, source = controller.initial(), "config" if controller.name == "fixed" else f"controller:{controller.name}"
+    if run.mixture.dry_run:
+        log.info("dry run: the first weights would be %s: %s", first.weights.as_dict(), first.reason)
+        weights, reason = initial_weights(run.mixture.weights, corpus), "mixture.weights: dry run"
+        return first_event(weights, reason)
+    return first_event(first.weights, first.reason, source)
 
 
 def check_journal_copy(journal: list[Event], copy: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from autoscale_ds.controllers import Adviser
 from autoscale_ds.evaluation.perplexity import ValidationSet, evaluate, validation_figures
 from autoscale_ds.stream.dataset import MixtureStream, StepBatch, open_windows
 from autoscale_ds.stream.journal import Event, Journal
@@ -102,6 +103,7 @@ class Trainer:
         self.shape = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
         for line in setup.describe(run, ds_config, self.shape, ranks.data_parallel_size):
             log.info(line)
+        self.controller = setup.controller(run, self.corpus, self.shape)
         model = workbench.model(self.shape, run.seed, run.model.initial_weights, run.model.compile)
         self.engine = Engine(model, run, ds_config)
         self.validation = ValidationSet(self.corpus, run.data.sequence_length, run.evaluation.windows_per_domain)
@@ -222,7 +224,10 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
         journal = self._journal if ranks.rank == 0 else None
-        self._swap = HotSwap(self.folder.inbox, journal, planner, run.tokens_per_step, run.mixture.poll_seconds)
+        adviser = self._adviser(journal, planner, state.get("asked", 0)) if journal is not None else None
+        self._swap = HotSwap(
+            self.folder.inbox, journal, planner, run.tokens_per_step, run.mixture.poll_seconds, adviser
+        )
         self._faults = FaultGuard(self.folder.path, run.faults, ranks)
         self._tally = LossTally(len(planner.names), self.device)
         self._interval = Interval(len(planner.names), state.get("interval"))
@@ -233,7 +238,19 @@ class Trainer:
 
     def _open_journal(self) -> list[str]:
         self._journal = Journal(self.folder.journal)
-        return setup.open_journal(self._journal, self.run, self.corpus)
+        return setup.open_journal(self._journal, self.run, self.corpus, self.controller)
+
+    def _adviser(self, journal: Journal, planner: MixturePlanner, asked: int) -> Adviser:
+        return Adviser(
+            self.controller,
+            self.run.budget,
+            planner,
+            journal,
+            validation=lambda: read_metrics(self.folder.metrics, "validation"),
+            record=self._record,
+            dry_run=self.run.mixture.dry_run,
+            asked=asked,
+        )
 
     def _open_files(self) -> None:
         run, names = self.run, self.stream.planner.names
@@ -257,6 +274,7 @@ class Trainer:
                 "stream": self.stream.state(),
                 "journal": [json.loads(event.to_json()) for event in self._events],
                 "interval": self._interval.state(),
+                "asked": self._swap.adviser.asked if self._swap.adviser else 0,
                 "tokens": self.step * self.run.tokens_per_step,
             },
         )

@@ -13,6 +13,7 @@ from published import DOMAINS, FIGURES, RUNS, ddo_table, optimum
 from synthetic import World
 
 from autoscale_ds.mixture import WeightsFile
+from autoscale_ds.mixture.predictor import read_predictor
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,6 +120,17 @@ def test_autoscale_prints_the_released_weights(tmp_path):
     )
     assert found["keep_the_last"]["c4"] == pytest.approx(optimum("1.2e9")["c4"])
     assert found["joint_law"] is None
+
+
+def test_autoscale_saves_the_path_for_a_run_to_follow(tmp_path):
+    at = []
+    for scale in ("0.3e9", "1.2e9"):
+        WeightsFile(optimum(scale)).write(tmp_path / f"{scale}.json")
+        at += ["--at", f"{scale}={tmp_path / scale}.json"]
+    written = ("--out", tmp_path / "w.json", "--save-path", tmp_path / "autoscale.json")
+    found = json.loads(fit_mixture("autoscale", *at, "--tokens", "10e9", *written, "--json"))
+    predictor = read_predictor(tmp_path / "autoscale.json", budget_tokens=10e9)
+    assert dict(predictor.predict(10e9)) == pytest.approx(found["weights"])
 
 
 def test_autoscale_stands_beside_the_optimum_of_a_joint_law(folder, tmp_path):

@@ -1,0 +1,182 @@
+"""Fitting the predictor's law again while the run goes on, to more runs and to the run itself."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autoscale_ds.controllers.base import Budget, Controller, Suggestion, View
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture import DomainWeights, LossModel, Objective, RunTable
+from autoscale_ds.mixture.model import fit_law
+from autoscale_ds.mixture.simplex import Bounds, nearest_above
+from autoscale_ds.mixture.solver import Goal, minimum
+from autoscale_ds.stream.journal import Event
+
+log = logging.getLogger(__name__)
+Array = npt.NDArray[np.float64]
+# Members of the law's ensemble; half of what a fit for people draws, since only the 5 % point of one number is read.
+DRAWS = 24
+# A proposal that would move less than this share of the weights is not worth an event.
+LEAST_DISTANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a law is fitted to.
+
+    Attributes
+    ----------
+    runs : RunTable
+        Rows of a constant learning rate.
+    law : str
+    parameters : float
+        Size of this run's model, NaN where the table knows no size.
+    constant_tokens : (float, float)
+        Between these tokens this run's learning rate is constant. Losses in mid-schedule lie above those of
+        finished runs and would be taken for the mixture's fault.
+    """
+
+    runs: RunTable
+    law: str
+    parameters: float
+    constant_tokens: tuple[float, float]
+
+    def with_own(self, view: View) -> RunTable | None:
+        """Return the table with this run's validation losses as rows; None as long as there are none."""
+        # Earlier than any run of the table, the run is in a transient the law was never shown.
+        first, last = max(self.constant_tokens[0], float(self.runs.tokens.min())), self.constant_tokens[1]
+        records = [record for record in view.validation() if first <= record["tokens"] <= last]
+        return self._joined(records, view) if records else None
+
+    def _joined(self, records: Sequence[Mapping[str, Any]], view: View) -> RunTable:
+        table, per_step = self.runs, view.budget.tokens_per_step
+        shares = [shares_until(view.events, round(record["tokens"] / per_step)) for record in records]
+        losses = [[_number(record["domain_loss"].get(name)) for name in table.targets] for record in records]
+        weights = [[share.get(name, 0.0) for name in table.domains] for share in shares]
+        return replace(
+            table,
+            runs=(*table.runs, *(f"this run at {record['tokens']:,} tokens" for record in records)),
+            weights=np.vstack([table.weights, weights]),
+            tokens=np.append(table.tokens, [float(record["tokens"]) for record in records]),
+            parameters=np.append(table.parameters, np.full(len(records), self.parameters)),
+            losses=np.vstack([table.losses, losses]),
+        )
+
+
+class Refit:
+    """Keeps the weights of another controller until a law fitted anew is sure of better ones.
+
+    At every knot the law is fitted to the run table and to this run so far. The tokens of the budget's optimum that
+    are still missing give the weights of the rest. They are proposed, by a bounded distance at a time, when the 5 %
+    point of the gain they bring at the end of the budget is above zero.
+
+    Parameters
+    ----------
+    start : Controller
+        Knows the first weights.
+    evidence : Evidence
+    budget : Budget
+    every_tokens : float
+    max_distance : float
+        Half the L1 distance one proposal may move.
+    """
+
+    name, key = "autoscale", "mixture.predictor"
+
+    def __init__(
+        self, start: Controller, evidence: Evidence, budget: Budget, every_tokens: float, max_distance: float
+    ) -> None:
+        self._start, self._evidence, self._max_distance = start, evidence, max_distance
+        self.knots = budget.knots(every_tokens)
+
+    def initial(self) -> Suggestion:
+        """Return the weights to start with."""
+        return self._start.initial()
+
+    def propose(self, view: View) -> Suggestion | None:
+        """Fit again and return better weights for the rest, or None; deterministic."""
+        table = self._evidence.with_own(view)
+        if table is None:
+            return None
+        began = time.perf_counter()
+        try:
+            found = self._judge(view, fit_law(table, self._evidence.law, draws=DRAWS))
+        except (ValueError, ArithmeticError) as error:  # numerical trouble in a fit must not end a training run
+            raise MixtureError(f"the law cannot be fitted at {view.tokens:,} tokens: {error}") from None
+        what = f"refit at {view.tokens:,} tokens with {len(table)} rows"
+        log.info("%s took %.1f s", what, time.perf_counter() - began)
+        if isinstance(found, str):
+            log.info("no change of weights: %s", found)
+            return None
+        return replace(found, reason=f"{what}: {found.reason}")
+
+    def _judge(self, view: View, law: LossModel) -> Suggestion | str:
+        """Return better weights for the rest of the run, or why there are none."""
+        end = Ending(law, view, self._evidence.parameters)
+        now = np.array([view.current.weights.get(name, 0.0) for name in law.domains])
+        aim = end.weights_towards_optimum()
+        distance = float(np.abs(aim - now).sum() / 2)
+        if distance < LEAST_DISTANCE:
+            return f"the optimum is {distance:.4f} away"
+        moved = min(distance, self._max_distance)
+        proposed = now + (moved / distance) * (aim - now)
+        gain, low, high = end.gain(now, proposed)
+        said = f"predicted gain {gain:.3g} nats (90 % {low:.3g} to {high:.3g})"
+        if not low > 0:
+            return f"{said} for moving {moved:.2f} of {distance:.2f}"
+        weights = DomainWeights.normalised(dict(zip(law.domains, map(float, np.maximum(proposed, 0.0)), strict=True)))
+        return Suggestion(weights, f"{said}; moved {moved:.2f} of {distance:.2f}")
+
+
+class Ending:
+    """The end of the budget as a function of the weights of what is left of it.
+
+    Parameters
+    ----------
+    law : LossModel
+    view : View
+    parameters : float
+    """
+
+    def __init__(self, law: LossModel, view: View, parameters: float) -> None:
+        self._law, self._total, self._left = law, float(view.budget.tokens), float(view.budget.tokens - view.tokens)
+        self._seen = np.array([view.planned.get(name, 0.0) for name in law.domains])
+        self._goal = Goal(law, Objective.of_kind("mean-loss", tuple(law.targets)), self._total, parameters)
+
+    def weights_towards_optimum(self) -> Array:
+        """Return the weights (m,) of the rest that end nearest to the law's optimum for the budget."""
+        best = minimum(self._goal, Bounds.of(self._law.domains))
+        wanted = self._total * np.array(list(best.values()))
+        return np.asarray((nearest_above(wanted, self._seen, self._total) - self._seen) / self._left)
+
+    def gain(self, now: Array, proposed: Array) -> tuple[float, float, float]:
+        """Return how much lower the objective ends with ``proposed``: expected, and the ends of its 90 % interval."""
+        ends = (self._seen + self._left * np.stack([now, proposed])) / self._total
+        goals = [self._goal, *(replace(self._goal, model=member) for member in self._law.members())]
+        gains = [float(-np.diff(goal.value(ends))[0]) for goal in goals]
+        # Weibull's plotting positions, as for intervals of weights: plain quantiles of few members lie too far inside.
+        low, high = np.quantile(gains, [0.05, 0.95], method="weibull")
+        return gains[0], float(low), float(high)
+
+
+def shares_until(events: Sequence[Event], step: int) -> dict[str, float]:
+    """Return each domain's share of the tokens before ``step``, by the journal: within a sample of what was read."""
+    ends = [*(event.effective_step for event in events[1:]), step]
+    shares: dict[str, float] = {}
+    for event, end in zip(events, ends, strict=True):
+        steps = min(end, step) - min(event.effective_step, step)
+        for name, weight in event.weights.items():
+            shares[name] = shares.get(name, 0.0) + weight * steps / step
+    return shares
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

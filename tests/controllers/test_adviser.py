@@ -1,0 +1,136 @@
+"""Every knot is decided once, in whatever pieces a run is done."""
+
+import numpy as np
+import pytest
+from paths import Run, random_path
+
+from autoscale_ds.controllers import AutoScaleAnytime, Budget, Suggestion
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture import DomainWeights
+
+BUDGET = Budget(64, 60)
+HALF = DomainWeights({"a": 0.5, "b": 0.5})
+
+
+class Scripted:
+    """Says what it is told at its knots."""
+
+    name, key = "scripted", "mixture.scripted"
+
+    def __init__(self, knots, answers):
+        self.knots, self.answers, self.seen = knots, list(answers), []
+
+    def initial(self):
+        return Suggestion(HALF, "first")
+
+    def propose(self, view):
+        self.seen.append(view)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return Suggestion(DomainWeights({"a": answer, "b": 1 - answer}), "next") if answer is not None else None
+
+
+def test_a_controller_is_asked_once_a_knot_and_sees_the_tokens_planned(tmp_path):
+    controller = Scripted((10, 20, 21), [0.25, None, 0.75])
+    run = Run(tmp_path, controller, BUDGET, ("a", "b"), 4)
+    list(run.steps(60))
+    assert [view.next_step for view in controller.seen] == [10, 20, 21]
+    assert controller.seen[1].planned == {"a": 64 * (10 / 2 + 10 / 4), "b": 64 * (10 / 2 + 30 / 4)}
+    assert [(event.effective_step, event.weights["a"]) for event in run.journal.events] == [
+        (0, 0.5),
+        (10, 0.25),
+        (21, 0.75),
+    ]
+    assert run.journal.current.source == "controller:scripted"
+
+
+def test_knots_that_were_read_past_are_decided_once_at_the_first_step_still_open(tmp_path):
+    controller = Scripted((2, 4, 20), [0.25, 0.75])
+    run = Run(tmp_path, controller, BUDGET, ("a", "b"), 4, ahead=6)
+    list(run.steps(60))
+    assert [view.next_step for view in controller.seen] == [7, 20]
+
+
+def test_a_controller_that_fails_is_said_so_once_and_the_weights_stay(tmp_path, caplog):
+    controller = Scripted((10, 20, 30), [MixtureError("no"), MixtureError("no"), 0.25])
+    run = Run(tmp_path, controller, BUDGET, ("a", "b"), 4)
+    list(run.steps(60))
+    assert caplog.text.count("controller scripted failed and the weights stay: no") == 1
+    assert [event.effective_step for event in run.journal.events] == [0, 30]
+
+
+def test_weights_for_a_domain_without_text_are_refused_like_any_failure(tmp_path, caplog):
+    controller = Scripted((10,), [0.25])
+    run = Run(tmp_path, controller, BUDGET, ("a", "b"), 4)
+    run.planner.spec.num_windows["a"] = 0
+    list(run.steps(60))
+    assert "holds not one window" in caplog.text
+    assert len(run.journal.events) == 1
+
+
+def test_a_dry_run_records_what_it_would_do_and_leaves_the_journal_alone(tmp_path, caplog):
+    caplog.set_level("INFO")
+    run = Run(tmp_path, Scripted((10, 20), [0.25, None]), BUDGET, ("a", "b"), 4, dry_run=True)
+    list(run.steps(60))
+    assert len(run.journal.events) == 1
+    ((kind, record),) = run.records
+    assert kind == "proposal"
+    assert record == {
+        "effective_step": 10,
+        "weights": {"a": 0.25, "b": 0.75},
+        "source": "controller:scripted",
+        "reason": "next",
+    }
+    assert "dry run: new weights from step 10 would be: next" in caplog.text
+
+
+def resume(run, folder, state, asked):
+    again = Run(folder, run.controller, run.budget, run.planner.names, run.planner.spec.global_batch, asked=asked)
+    again.planner.restore(state)
+    return again
+
+
+PIECES = [(saved, killed) for saved in (0, 10, 11, 20) for killed in (3, 11, 20, 21, 37, 59) if saved <= killed]
+
+
+@pytest.mark.parametrize(("checkpoint", "killed_at"), PIECES)
+def test_a_run_killed_and_started_again_from_its_checkpoint_ends_with_the_same_journal(tmp_path, checkpoint, killed_at):
+    rng = np.random.default_rng(2)
+    path = random_path(rng, 5, BUDGET.tokens, 1.0)
+    controller = AutoScaleAnytime(path, BUDGET, "autoscale.json", 3 * 64)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = Run(tmp_path / "whole", controller, BUDGET, path.domains, 4)
+    *_, expected = whole.steps(60)
+    killed = Run(tmp_path / "killed", controller, BUDGET, path.domains, 4)
+    state, asked = killed.planner.state(), killed.adviser.asked
+    for step, _ in enumerate(killed.steps(killed_at), 1):
+        if step == checkpoint:
+            state, asked = killed.planner.state(), killed.adviser.asked
+    again = resume(killed, tmp_path / "killed", state, asked)
+    for _ in again.steps(60):
+        pass
+    assert again.journal.events == whole.journal.events
+    cursors = again.planner.state()["cursors"]
+    assert [cursors[name] for name in again.planner.names] == expected.tolist()
+
+
+def test_a_decision_to_change_nothing_is_not_taken_again_after_a_restart(tmp_path):
+    controller = Scripted((10,), [None])
+    run = Run(tmp_path, controller, BUDGET, ("a", "b"), 4)
+    list(run.steps(12))
+    again = resume(run, tmp_path, run.planner.state(), run.adviser.asked)
+    list(again.steps(60))
+    assert len(controller.seen) == 1
+
+
+def test_steps_done_again_before_a_later_event_of_a_user_decide_nothing_anew(tmp_path):
+    controller = Scripted((10,), [None])
+    run = Run(tmp_path, controller, BUDGET, ("a", "b"), 4)
+    state = run.planner.state()
+    list(run.steps(15))
+    run.accept(DomainWeights({"a": 0.1, "b": 0.9}), "user")
+    again = resume(run, tmp_path, state, 0)
+    list(again.steps(60))
+    assert len(controller.seen) == 1
