@@ -15,6 +15,7 @@ from torch import nn
 from autoscale_ds.training.config import OptimizerConfig, RunConfig
 from autoscale_ds.training.distributed import Ranks
 from autoscale_ds.training.ds_config import offloads_optimizer, zero_stage
+from autoscale_ds.training.op_builds import sole_build
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,21 @@ def start_distributed(ranks: Ranks) -> torch.device:
         torch.cuda.set_device(ranks.local_rank)
         deepspeed.init_distributed(dist_backend="nccl", auto_mpi_discovery=False, verbose=False)
         return torch.device("cuda", ranks.local_rank)
+    _build_communication_op()
     deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
     return torch.device("cpu")
+
+
+def _build_communication_op() -> None:
+    """Compile what ``init_distributed`` needs on a CPU (about a minute, once a machine), before ranks wait on it."""
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
+    from torch.utils.cpp_extension import _get_build_directory
+
+    builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
+    if builder is not None and deepspeed.ops.__compatible_ops__.get(builder.NAME, False):
+        with sole_build(Path(_get_build_directory(builder.name, verbose=False))):
+            builder.load(verbose=False)
 
 
 def stop_distributed() -> None:
