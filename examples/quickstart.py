@@ -1,10 +1,13 @@
-"""The main job from raw text to a resumed run, on this machine, without a download or a GPU.
+"""The main job from raw text to a report, on this machine, without a download or a GPU.
 
     make quickstart            or: python examples/quickstart.py [--folder runs/quickstart] [--steps 300]
 
-It makes a corpus of seven domains out of text already on the machine, trains a tokenizer, writes token shards, trains
-a small GPT-2 on two CPU ranks with DeepSpeed ZeRO-1, replaces the domain weights half-way, kills the job without
-warning, resumes it, and shows what came of it. Every step is a command you can run yourself; they are printed.
+It makes a corpus of seven domains out of text already on the machine, trains a tokenizer and writes token shards; runs
+thirty small probe runs at two scales, finds the best mixture at both and predicts the one for the main run; trains a
+small GPT-2 on two CPU ranks with DeepSpeed ZeRO-1, swaps the predicted weights in half-way, kills the job without
+warning and resumes it; and draws a report of all. Every step is a command you can run yourself; they are printed.
+
+The probe runs are far too short to find weights worth having: what is shown is the way, not a result.
 """
 
 from __future__ import annotations
@@ -29,10 +32,16 @@ from autoscale_ds import cli
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError, TrainingError
 from autoscale_ds.stream.journal import Event, read_events
+from autoscale_ds.sweep.plan import tokens_label
 from autoscale_ds.training.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 RANKS, BATCH_TOKENS = 2, 16 * 256
+SCALES = (60_000, 120_000)
+FLOOR = 0.05
+# The bar counts steps of the main run; making tokens, probing and reporting take about as long as so many.
+TOKENISING, PROBING, AFTER = 60, 220, 20
+BEFORE = TOKENISING + PROBING
 console = Console()
 
 
@@ -43,32 +52,45 @@ class Quickstart:
         self.folder, self.steps, self._bar = folder, steps, bar
         self.run = folder / "run"
         self._log = folder / "quickstart.log"
-        # Making text and tokens takes about as long as 60 steps.
-        self._task = bar.add_task("", total=steps + 60)
+        self._task = bar.add_task("", total=BEFORE + steps + AFTER)
 
     def make_corpus(self) -> None:
         """Collect text and write token shards."""
         raw, corpus = self.folder / "raw", self.folder / "corpus"
-        self._do("collecting text", "examples/embedded_corpus.py", raw, advance=20)
+        self._do("collecting text", "examples/embedded_corpus.py", raw, advance=TOKENISING // 3)
         domains = [f"--domain={path.stem}={path}" for path in sorted(raw.glob("*.jsonl"))]
         options = ["--train-tokenizer=4096", "--validation-fraction=0.05", f"--output={corpus}"]
-        self._do("tokenising", "tools/preprocess_domains.py", *options, *domains, advance=40)
+        self._do("tokenising", "tools/preprocess_domains.py", *options, *domains, advance=TOKENISING * 2 // 3)
 
-    def train_until_swapped(self) -> Event:
-        """Start training, swap the weights half-way, and kill the job a little later."""
+    def probe(self) -> None:
+        """Train AutoScale's 2m + 1 probe runs at both scales."""
+        sweep, tokens = self.folder / "sweep", ",".join(f"{scale}" for scale in SCALES)
+        plan: list[Any] = ["--config", "launch/configs/probe.yaml", "--deepspeed_config", "ds_configs/zero1_cpu.json"]
+        plan += ["--kind", "ddo", "--tokens", tokens, "--target-tokens", self.steps * BATCH_TOKENS]
+        self._do("planning", "launch/sweep.py", "plan", sweep, *plan, f"data.corpus={self.folder / 'corpus'}")
+        self._do("probing", "launch/sweep.py", "work", sweep, "--workers", 2, advance=PROBING)
+        self._do("collecting", "launch/sweep.py", "collect", sweep)
+
+    def predict(self) -> Path:
+        """Find the optimum at each scale and the weights for the main run; return their file."""
+        optima: list[Any] = []
+        for scale, label in zip(SCALES, map(tokens_label, SCALES), strict=True):
+            out = self.folder / f"optimum-{label}.json"
+            base = ["--base", f"{label}/base", "--objective", "mean-loss", "--floor", FLOOR]
+            self._do("fitting", "tools/fit_mixture.py", "ddo", self.folder / "sweep/runs.parquet", *base, "--out", out)
+            optima += ["--at", f"{scale}={out}"]
+        out = self.folder / "weights.json"
+        budget = ["--tokens", self.steps * BATCH_TOKENS, "--floor", FLOOR]
+        saved = ["--save-path", self.folder / "autoscale.json", "--out", out]
+        self._do("predicting", "tools/fit_mixture.py", "autoscale", *optima, *budget, *saved)
+        return out
+
+    def train_until_swapped(self, weights: Path) -> Event:
+        """Start training, swap the predicted weights in half-way, and kill the job a little later."""
         job = self._start("training")
         self._follow(job, self.steps // 2)
-        swap = [
-            "tools/swap_weights.py",
-            self.run,
-            "--set",
-            "python=0.4",
-            "--rescale",
-            "--reason",
-            "quickstart",
-            "--wait",
-        ]
-        self._do("swapping the weights", *swap)
+        reason = ["--reason", "predicted by AutoScale", "--wait"]
+        self._do("swapping the weights", "tools/swap_weights.py", self.run, "--weights", weights, *reason)
         self._follow(job, self.steps * 2 // 3)
         os.killpg(job.pid, signal.SIGKILL)
         job.wait()
@@ -83,6 +105,13 @@ class Quickstart:
         if job.wait():
             raise TrainingError(f"the resumed job failed; see {self._log}")
         return int(latest.split("-")[1])
+
+    def report(self) -> Path:
+        """Draw the report of run and sweep and return its page."""
+        out = self.folder / "report"
+        what = [self.run, self.folder / "sweep", "--title", "Quickstart", "--out", out]
+        self._do("drawing the report", "tools/report.py", *what, advance=AFTER)
+        return out / "index.html"
 
     def _start(self, what: str) -> subprocess.Popen:
         command: list[Any] = ["deepspeed", "--num_gpus", RANKS, "--master_port", _free_port(), "launch/train.py"]
@@ -108,7 +137,7 @@ class Quickstart:
             if records:
                 done = records[-1]["step"]
                 text = f"training: step {done}, loss {records[-1]['loss']:.3f}"
-                self._bar.update(self._task, completed=60 + done, description=text)
+                self._bar.update(self._task, completed=BEFORE + done, description=text)
 
     def _do(self, what: str, *command: Any, advance: int = 0) -> None:
         self._say(what, ["python", *command])
@@ -168,9 +197,12 @@ def main() -> None:
     with Progress(*columns, console=console) as bar:
         quickstart = Quickstart(folder, arguments.steps, bar)
         quickstart.make_corpus()
-        event = quickstart.train_until_swapped()
+        quickstart.probe()
+        event = quickstart.train_until_swapped(quickstart.predict())
         resumed_from = quickstart.resume()
+        page = quickstart.report()
     show(folder, event, resumed_from)
+    console.print(f"\nnow open  {page}", style="bold", highlight=False)
 
 
 def _empty(folder: Path) -> None:

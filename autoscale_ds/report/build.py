@@ -56,7 +56,7 @@ def build(
         raise ReportError(f"the target perplexity is {target:g}, expected a positive number")
     sweeps = [path for path in paths if is_sweep(path)]
     runs = [path for path in paths if path not in sweeps]
-    found = [_sweep(path, i, len(sweeps) + bool(runs or named)) for i, path in enumerate(sweeps)]
+    found = [_sweep(path, i, len(sweeps)) for i, path in enumerate(sweeps)]
     found += [_runs(runs, named, target)] if runs or named else []
     parts = [section for sections, _, _ in found for section in sections]
     images = [image for _, drawn, _ in found for image in drawn]
@@ -66,12 +66,12 @@ def build(
     return page.write(out or _default_folder(every), html, images)
 
 
-def _sweep(path: str | Path, index: int, parts: int) -> tuple[Sections, list[Image], str]:
-    """Return sections, figures and a heading of a sweep; names tell it from the other parts of the page."""
+def _sweep(path: str | Path, index: int, count: int) -> tuple[Sections, list[Image], str]:
+    """Return sections, figures and a heading of a sweep; names tell it from the other sweeps of the page."""
     sweep = read_sweep(path)
     heading = f"Sweep {sweep.path.resolve().stem}"
     sections, images = sweep_page.sections(sweep)
-    if parts == 1:
+    if count == 1:
         return sections, images, heading
     named = [(f"{heading}: {title}", html) for title, html in sections]
     return named, [replace(image, name=f"sweep{index + 1}_{image.name}") for image in images], heading

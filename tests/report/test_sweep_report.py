@@ -139,11 +139,12 @@ def test_targets_not_measured_everywhere_are_left_out_and_named(tmp_path):
 
 
 def test_sweeps_and_runs_share_a_page(tmp_path, no_laws):
-    sweep = sweeps.write_sweep(tmp_path / "probe")
-    page = Page(build([sweep, write_run(tmp_path / "run")], tmp_path / "out")).check()
+    first, second = sweeps.write_sweep(tmp_path / "probe"), sweeps.write_sweep(tmp_path / "other")
+    page = Page(build([first, write_run(tmp_path / "run"), second], tmp_path / "out")).check()
     assert (tmp_path / "out" / "sweep1_effects.png").exists()
     assert (tmp_path / "out" / "weights.png").exists()
     assert "Sweep probe: Laws" in page.text
+    assert "Sweep other: Laws" in page.text
 
 
 def test_a_sweep_that_cannot_be_read_is_refused_in_one_line(tmp_path):
