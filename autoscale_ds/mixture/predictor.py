@@ -94,13 +94,15 @@ class LawOptimum:
         A budget at which the minimum is exact; other knots lie powers of ``KNOT_RATIO`` from it.
     parameters : float
         Size of the model that trains, where the law knows size.
+    floor : float
+        Smallest weight of a domain.
     """
 
-    def __init__(self, model: LossModel, anchor_tokens: float, parameters: float) -> None:
+    def __init__(self, model: LossModel, anchor_tokens: float, parameters: float, floor: float = 0.0) -> None:
         self.model = model
         self._anchor, self._parameters = anchor_tokens, parameters
         self._objective = Objective.of_kind("mean-loss", tuple(model.targets))
-        self._bounds = Bounds.of(model.domains)
+        self._bounds = Bounds.of(model.domains, floor)
         self._found: dict[float, DomainWeights] = {}
 
     @property

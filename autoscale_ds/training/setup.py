@@ -31,8 +31,7 @@ def initial_weights(asked: str | Mapping[str, float] | None, corpus: Corpus) -> 
     if asked is None or asked == "uniform":
         return DomainWeights.uniform(corpus.domains)
     if asked == "proportional":
-        tokens = {name: float(sum(s.tokens for s in corpus.shards(name))) for name in corpus.domains}
-        return DomainWeights.normalised(tokens)
+        return DomainWeights.normalised({name: float(count) for name, count in corpus.num_tokens().items()})
     weights = WeightsFile.read(asked).weights if isinstance(asked, str) else DomainWeights(asked)
     weights.check_domains(corpus.domains)
     return weights
