@@ -130,7 +130,7 @@ def ddo(a: argparse.Namespace) -> Report:
         sweep.refuse_noise()
     fitted = sweep.fitted
     caps = options.read_caps(a, list(fitted.base), fitted.tokens)
-    weights, intervals = sweep.optimum(floor=a.floor, caps=caps, seed=a.seed)
+    weights, intervals = sweep.optimum(sweep.redrawn(seed=a.seed), floor=a.floor, caps=caps)
     source = f"fit_mixture.py ddo, base {a.base}, {sweep.objective.name}"
     file = WeightsFile(weights, fitted.tokens, source, intervals)
     file.write(a.out)
@@ -144,9 +144,10 @@ def autoscale(a: argparse.Namespace) -> Report:
     files = options.read_scales(a)
     optima = [(tokens, file.weights) for tokens, file in files]
     path = AutoScale.fit(optima, floor=a.floor)
-    intervals = uncertainty.path_intervals(files, a.tokens, floor=a.floor, seed=a.seed)
+    weights = path.predict(a.tokens)
+    intervals = uncertainty.path_intervals(files, a.tokens, weights, floor=a.floor, seed=a.seed)
     source = f"fit_mixture.py autoscale, optima at {', '.join(f'{tokens:g}' for tokens, _ in optima)} tokens"
-    file = WeightsFile(path.predict(a.tokens), a.tokens, source, intervals)
+    file = WeightsFile(weights, a.tokens, source, intervals)
     file.write(a.out)
     if a.save_path:
         save_optima(a.save_path, optima, a.floor)
