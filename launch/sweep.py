@@ -26,14 +26,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -42,16 +39,16 @@ from rich.table import Table
 
 from autoscale_ds import cli, config
 from autoscale_ds.corpus import Corpus
-from autoscale_ds.errors import ConfigError, TrainingError
+from autoscale_ds.errors import ConfigError
 from autoscale_ds.mixture import DomainWeights, design
 from autoscale_ds.mixture.design import ProbeRun
-from autoscale_ds.sweep.claims import Claims
 from autoscale_ds.sweep.designs import named_mixture, read_designs
-from autoscale_ds.sweep.plan import PLAN_FILE, PlannedRun, SweepPlan, Target, run_folder, tokens_label, with_seeds
-from autoscale_ds.sweep.progress import RunState, seconds_left, survey
-from autoscale_ds.sweep.results import FAILED_FILE, collect, search_cost
+from autoscale_ds.sweep.local_workers import run_workers
+from autoscale_ds.sweep.plan import PLAN_FILE, PlannedRun, SweepPlan, Target, tokens_label, with_seeds
+from autoscale_ds.sweep.progress import forget_failures, in_one_line, seconds_left, survey
+from autoscale_ds.sweep.results import collect, search_cost
 from autoscale_ds.training.config import RunConfig
-from autoscale_ds.training.ds_config import read_ds_config, resolve
+from autoscale_ds.training.ds_config import read_ds_config
 
 console = Console(stderr=True)
 
@@ -64,9 +61,9 @@ def plan(a: argparse.Namespace) -> int:
     known = SweepPlan.read(a.sweep) if (a.sweep / PLAN_FILE).exists() else None
     base = shared_settings(a, known)
     corpus = Corpus(base.config["data"]["corpus"])
-    made = SweepPlan(base.config, base.deepspeed, tuple(planned_runs(a, corpus)), base.evaluations, base.target)
+    made = replace(base, runs=tuple(planned_runs(a, corpus)))
     whole = made if known is None else known.extended(made)
-    check(whole, a.sweep, corpus)
+    whole.check(a.sweep, corpus)
     whole.write(a.sweep)
     say_plan(whole, len(whole.runs) - (len(known.runs) if known else 0), a.sweep)
     return 0
@@ -108,25 +105,8 @@ def designs_at(a: argparse.Namespace, tokens: float, corpus: Corpus) -> list[Pro
     if a.mixture:
         return [ProbeRun(name, weights, tokens) for name, weights in (named_mixture(m, corpus) for m in a.mixture)]
     prior = named_mixture(a.prior, corpus)[1] if a.prior else DomainWeights.uniform(corpus.domains)
-    if a.kind == "ddo":
-        return design.ddo_plan(prior, tokens, low=a.low, high=a.high)
-    if a.runs is None:
-        raise ConfigError(f"--kind {a.kind} needs a number of mixtures: give --runs K")
-    if a.kind == "axis":
-        return design.axis_plan(prior, a.runs, tokens, floor=a.floor)
-    return design.dirichlet_plan(prior, a.runs, tokens, floor=a.floor, seed=a.design_seed)
-
-
-def check(whole: SweepPlan, sweep: Path, corpus: Corpus) -> None:
-    """Refuse now what would stop a worker later."""
-    for run in whole.runs:
-        resolved = whole.run_config(run, sweep)
-        run.weights.check_domains(corpus.domains)
-    resolve(whole.deepspeed, resolved, 1)
-    resolved.model.build(resolved.data.sequence_length, corpus.manifest.tokenizer.vocabulary_size)
-    empty = [name for name in corpus.domains if not corpus.shards(name, "validation")]
-    if empty:
-        raise ConfigError(f"domain {empty[0]!r} has no validation text; preprocess with --validation-fraction")
+    factors = {"low": a.low, "high": a.high}
+    return design.plan(a.kind, prior, tokens, runs=a.runs, **factors, floor=a.floor, seed=a.design_seed)
 
 
 def say_plan(whole: SweepPlan, added: int, sweep: Path) -> None:
@@ -152,7 +132,7 @@ def say_plan(whole: SweepPlan, added: int, sweep: Path) -> None:
 def work(a: argparse.Namespace) -> int:
     """Train runs until none is left."""
     if a.retry_failed:
-        forget_failures(a.sweep)
+        forget_failures(a.sweep, SweepPlan.read(a.sweep))
     if a.workers > 1:
         return supervise(a)
     from autoscale_ds.training.distributed import ranks_from_environment
@@ -174,41 +154,14 @@ def work(a: argparse.Namespace) -> int:
 
 def supervise(a: argparse.Namespace) -> int:
     """Start several workers on this machine and show the progress of all."""
-    logs = a.sweep / "logs"
     SweepPlan.read(a.sweep)
-    logs.mkdir(exist_ok=True)
-    workers = [start_worker(a, index, logs) for index in range(a.workers)]
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for worker in workers:
-            if worker.poll() is None:
-                worker.send_signal(signal.SIGTERM)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, pass_on)
-    with SweepBar(a.sweep, quiet=a.quiet) as bar:
-        while any(worker.poll() is None for worker in workers):
-            time.sleep(0.5)
-            bar.refresh()
-    codes = {worker.returncode for worker in workers}
-    if codes <= {0, 1}:
-        return report_failures(a.sweep)
-    if codes <= {0, 1, 75}:
-        return 75
-    raise TrainingError(f"a worker ended with code {max(codes, key=abs)}; see {logs}; the same command goes on")
-
-
-def start_worker(a: argparse.Namespace, index: int, logs: Path) -> subprocess.Popen:
-    """Start one worker with its share of the cores, and one GPU where there are any."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")}
-    environment.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // a.workers, 1)))
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    gpus = visible or [str(i) for i in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))]
-    if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
     command = [sys.executable, __file__, "work", str(a.sweep), "--quiet", "--lease-seconds", str(a.lease_seconds)]
-    with open(logs / f"{os.uname().nodename}-{os.getpid()}-{index}.log", "a", encoding="utf-8") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    with SweepBar(a.sweep, quiet=a.quiet) as bar:
+        code = run_workers(command, a.workers, a.sweep / "logs", bar.refresh)
+    return code or report_failures(a.sweep)
+
+
+# -- what is shown meanwhile ------------------------------------------------------------------------------------
 
 
 class SweepBar:
@@ -235,9 +188,9 @@ class SweepBar:
         self._last = time.monotonic()
         states = survey(self._sweep, SweepPlan.read(self._sweep))
         total, done = sum(s.run.tokens for s in states), sum(s.tokens for s in states)
-        self._bar.update(self._task, completed=done / total, description=one_line(states))
+        self._bar.update(self._task, completed=done / total, description=in_one_line(states))
         if not console.is_terminal:
-            console.print(f"{done / total:6.1%}  {one_line(states)}", highlight=False)
+            console.print(f"{done / total:6.1%}  {in_one_line(states)}", highlight=False)
 
     def __enter__(self) -> SweepBar:
         self._bar.start()
@@ -249,28 +202,6 @@ class SweepBar:
         self._bar.stop()
 
 
-def one_line(states: list[RunState]) -> str:
-    """Return counts by state, speed and time left."""
-    counts = Counter(state.state for state in states)
-    speed, left = sum(s.tokens_per_second for s in states), seconds_left(states)
-    text = ", ".join(
-        f"{counts[name]} {name}" for name in ("done", "running", "stopped", "waiting", "failed") if counts[name]
-    )
-    return text + (f"  {speed:,.0f} tokens/s, {duration(left)} left" if left else "")
-
-
-def duration(seconds: float) -> str:
-    """Return 45 s, 12 min, 3 h 20 min."""
-    minutes = round(seconds / 60)
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{minutes} min"
-        if minutes < 90
-        else f"{minutes // 60} h {minutes % 60} min"
-    )
-
-
 def report_failures(sweep: Path) -> int:
     """Say which runs failed; return 1 when some did."""
     failed = [state for state in survey(sweep, SweepPlan.read(sweep)) if state.state == "failed"]
@@ -279,15 +210,6 @@ def report_failures(sweep: Path) -> int:
     if failed:
         console.print(f"mend the cause, then: python launch/sweep.py work {sweep} --retry-failed")
     return 1 if failed else 0
-
-
-def forget_failures(sweep: Path) -> None:
-    """Let failed runs be tried again."""
-    claims, whole = Claims(sweep), SweepPlan.read(sweep)
-    for state in survey(sweep, whole):
-        if state.state == "failed":
-            (run_folder(sweep, state.run) / FAILED_FILE).unlink(missing_ok=True)
-            claims.forget(state.run.folder)
 
 
 # -- status and collect -----------------------------------------------------------------------------------------
@@ -309,7 +231,7 @@ def status(a: argparse.Namespace) -> int:
             table.add_row(s.run.run, s.state, tokens_label(s.tokens), tokens_label(s.run.tokens), speed, s.note)
     if table.row_count:
         Console().print(table)
-    print(one_line(states))
+    print(in_one_line(states))
     return 0
 
 

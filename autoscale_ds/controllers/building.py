@@ -14,7 +14,7 @@ from autoscale_ds.controllers.config import MixtureConfig, RefitConfig
 from autoscale_ds.controllers.refit import Evidence, Refit
 from autoscale_ds.controllers.staged import Staged
 from autoscale_ds.errors import AutoScaleError, ConfigError
-from autoscale_ds.mixture import DomainWeights, RunTable, laws
+from autoscale_ds.mixture import DomainWeights, LossModel, RunTable, laws
 from autoscale_ds.mixture.predictor import LawOptimum, Predictor, read_predictor
 
 # How weights are written in a configuration becomes weights: a rule, a file, or numbers by name.
@@ -27,6 +27,7 @@ def build(
     read_weights: Reader,
     parameters: int,
     constant_tokens: tuple[float, float] = (0.0, math.inf),
+    limits: Mapping[str, float] | None = None,
 ) -> Controller:
     """Return the controller of a run.
 
@@ -40,6 +41,8 @@ def build(
         Size of the model, for laws that know size.
     constant_tokens : (float, float)
         Between these tokens the run's learning rate is constant, see ``Evidence``.
+    limits : mapping of str to float, optional
+        Tokens that may be read of a domain, where there is a limit; the optimum of a law stays within.
 
     Raises
     ------
@@ -49,7 +52,12 @@ def build(
     if config.controller == "staged":
         return _staged(config, budget, read_weights)
     if config.controller == "autoscale":
-        return _autoscale(config, budget, list(read_weights(None)), parameters, constant_tokens)
+        assert config.predictor is not None, "checked by the configuration"
+        predictor = read_predictor(
+            config.predictor, budget_tokens=budget.tokens, parameters=parameters, floor=config.floor, limits=limits
+        )
+        _check_predictor(predictor, config, budget, list(read_weights(None)))
+        return _autoscale(config, budget, predictor, parameters, constant_tokens)
     given = "given" if isinstance(config.weights, Mapping) else config.weights or "uniform"
     return Fixed(read_weights(config.weights), f"mixture.weights: {given}")
 
@@ -65,39 +73,50 @@ def _staged(config: MixtureConfig, budget: Budget, read_weights: Reader) -> Stag
 
 
 def _autoscale(
-    config: MixtureConfig, budget: Budget, domains: list[str], parameters: int, constant_tokens: tuple[float, float]
+    config: MixtureConfig, budget: Budget, predictor: Predictor, parameters: int, constant_tokens: tuple[float, float]
 ) -> Controller:
-    assert config.predictor is not None, "checked by the configuration"
-    predictor = _predictor(config.predictor, budget, domains, parameters)
-    source = Path(config.predictor).name
+    source = Path(config.predictor or "").name
     if config.mode == "anytime":
         return AutoScaleAnytime(predictor, budget, source, config.interval_tokens)
     target = AutoScaleTarget(predictor, budget, source)
     if config.refit is None:
         return target
-    evidence = _evidence(config.refit, predictor, source, parameters, constant_tokens)
-    return Refit(target, evidence, budget, config.refit.every_tokens, config.refit.max_distance)
-
-
-def _evidence(
-    config: RefitConfig, predictor: Predictor, source: str, parameters: int, constant_tokens: tuple[float, float]
-) -> Evidence:
     if not isinstance(predictor, LawOptimum) or predictor.model.law not in laws.NAMES:
         raise ConfigError(
             f"mixture.refit needs the law.json of one law as mixture.predictor, and {source} is none; make one with "
             "fit_mixture.py fit --law NAME"
         )
-    law = predictor.model
+    evidence = _evidence(config.refit, predictor.model, source, parameters, constant_tokens)
+    bounds = predictor.bounds(budget.tokens)
+    return Refit(target, evidence, budget, config.refit.every_tokens, config.refit.max_distance, bounds)
+
+
+def _evidence(
+    config: RefitConfig, law: LossModel, source: str, parameters: int, constant_tokens: tuple[float, float]
+) -> Evidence:
     runs = RunTable.read(config.runs, phase="constant").with_domains(law.domains).with_targets(list(law.targets))
     if not set(runs.targets) & set(law.domains):
         raise ConfigError(f"mixture.refit needs targets this run measures, its domains; {source} has none of them")
     return Evidence(runs, law.law, math.nan if np.isnan(runs.parameters).all() else parameters, constant_tokens)
 
 
-def _predictor(path: str, budget: Budget, domains: list[str], parameters: int) -> Predictor:
-    predictor = read_predictor(path, budget_tokens=budget.tokens, parameters=parameters)
+def _check_predictor(predictor: Predictor, config: MixtureConfig, budget: Budget, domains: list[str]) -> None:
+    """Raise ConfigError for a predictor of other domains, or one that no mixture within bounds is left to."""
     try:
         DomainWeights.uniform(list(predictor.domains)).check_domains(domains)
     except AutoScaleError as error:
-        raise ConfigError(f"mixture.predictor {path} is for other domains than the corpus: {error}") from None
-    return predictor
+        raise ConfigError(
+            f"mixture.predictor {config.predictor} is for other domains than the corpus: {error}"
+        ) from None
+    if isinstance(predictor, LawOptimum):
+        try:
+            predictor.bounds(budget.tokens)
+        except AutoScaleError as error:
+            raise ConfigError(
+                f"data.max_epochs and mixture.floor leave no mixture for {budget.tokens:,} tokens: {error}"
+            ) from None
+    elif config.floor > 0:
+        raise ConfigError(
+            f"mixture.floor is {config.floor:g}, but mixture.predictor {config.predictor} is no law.json and holds a "
+            "floor of its own; leave mixture.floor out, and give --floor when you make that file"
+        )

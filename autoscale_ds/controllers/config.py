@@ -49,6 +49,8 @@ class MixtureConfig:
     """``fixed`` keeps the weights; ``staged`` follows ``stages``; ``autoscale`` follows ``predictor``."""
     predictor: str | None = None
     """autoscale.json, law.json or weights.json of ``tools/fit_mixture.py``."""
+    floor: float = 0.0
+    """Smallest weight of a domain in the optimum of a law.json; the other predictors hold floors of their own."""
     mode: Literal["target", "anytime"] = "target"
     """``target``: the optimum for the whole budget from the first step. ``anytime``: the tokens seen so far are near
     the optimum at every moment, so that every checkpoint is near the best for its own budget."""
@@ -70,6 +72,10 @@ class MixtureConfig:
             )
         if self.interval_tokens is not None and not self.interval_tokens > 0:
             raise ConfigError(f"mixture.interval_tokens is {self.interval_tokens:g}, expected more than 0")
+        if not 0 <= self.floor <= 1:
+            raise ConfigError(f"mixture.floor is {self.floor:g}, expected between 0 and 1")
+        if self.controller != "autoscale":
+            self._refuse(False, "floor", self.floor if self.floor > 0 else None, "autoscale")
         self._check_stages()
         self._check_refit()
 

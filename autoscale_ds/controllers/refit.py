@@ -87,13 +87,22 @@ class Refit:
     every_tokens : float
     max_distance : float
         Half the L1 distance one proposal may move.
+    bounds : Bounds, optional
+        Of the optimum for the budget; None is without.
     """
 
     name, key = "autoscale", "mixture.predictor"
 
     def __init__(
-        self, start: Controller, evidence: Evidence, budget: Budget, every_tokens: float, max_distance: float
+        self,
+        start: Controller,
+        evidence: Evidence,
+        budget: Budget,
+        every_tokens: float,
+        max_distance: float,
+        bounds: Bounds | None = None,
     ) -> None:
+        self._bounds = bounds
         self._start, self._evidence, self._max_distance = start, evidence, max_distance
         self.knots = budget.knots(every_tokens)
 
@@ -120,7 +129,7 @@ class Refit:
 
     def _judge(self, view: View, law: LossModel) -> Suggestion | str:
         """Return better weights for the rest of the run, or why there are none."""
-        end = Ending(law, view, self._evidence.parameters)
+        end = Ending(law, view, self._evidence.parameters, self._bounds)
         now = np.array([view.current.weights.get(name, 0.0) for name in law.domains])
         aim = end.weights_towards_optimum()
         distance = float(np.abs(aim - now).sum() / 2)
@@ -144,16 +153,19 @@ class Ending:
     law : LossModel
     view : View
     parameters : float
+    bounds : Bounds, optional
+        Of the optimum.
     """
 
-    def __init__(self, law: LossModel, view: View, parameters: float) -> None:
+    def __init__(self, law: LossModel, view: View, parameters: float, bounds: Bounds | None = None) -> None:
+        self._bounds = bounds or Bounds.of(law.domains)
         self._law, self._total, self._left = law, float(view.budget.tokens), float(view.budget.tokens - view.tokens)
         self._seen = np.array([view.planned.get(name, 0.0) for name in law.domains])
         self._goal = Goal(law, Objective.of_kind("mean-loss", tuple(law.targets)), self._total, parameters)
 
     def weights_towards_optimum(self) -> Array:
         """Return the weights (m,) of the rest that end nearest to the law's optimum for the budget."""
-        best = minimum(self._goal, Bounds.of(self._law.domains))
+        best = minimum(self._goal, self._bounds)
         wanted = self._total * np.array(list(best.values()))
         return np.asarray((nearest_above(wanted, self._seen, self._total) - self._seen) / self._left)
 

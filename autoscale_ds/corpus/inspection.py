@@ -50,7 +50,7 @@ def domain_sizes(
     weights : mapping of str to float, or None
         Of every domain, summing to 1. None means in proportion to training tokens.
     """
-    train = {domain: sum(shard.tokens for shard in corpus.shards(domain)) for domain in corpus.domains}
+    train, validation = corpus.num_tokens(), corpus.num_tokens("validation")
     total = sum(train.values())
     rows = []
     for domain in corpus.domains:
@@ -61,7 +61,7 @@ def domain_sizes(
                 domain=domain,
                 documents=sum(shard.documents for shard in shards),
                 train_tokens=train[domain],
-                validation_tokens=sum(shard.tokens for shard in corpus.shards(domain, "validation")),
+                validation_tokens=validation[domain],
                 shards=len(shards),
                 bytes_per_token=corpus.bytes_per_token(domain),
                 weight=weight if budget_tokens is not None else None,

@@ -89,6 +89,10 @@ class Corpus:
         """Open a split; raises CorpusError when a shard's size is not what the manifest says."""
         return TokenStore([self._open(info) for info in self.shards(domain, split)])
 
+    def num_tokens(self, split: str = "train") -> dict[str, int]:
+        """Return the tokens of each domain."""
+        return {name: sum(shard.tokens for shard in self.shards(name, split)) for name in self.domains}
+
     def bytes_per_token(self, domain: str, split: str = "train") -> float | None:
         """Return UTF-8 bytes of text a token, or None when the text size is unknown."""
         shards = self.shards(domain, split)

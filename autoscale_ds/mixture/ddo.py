@@ -87,6 +87,27 @@ def fit_curve(
     return max(curves, key=lambda curve: curve.c)
 
 
+def fit_curves(
+    points: Mapping[str, Sequence[tuple[float, float]]], base_value: float
+) -> tuple[dict[str, Curve], dict[str, str]]:
+    """Return the curve of each domain through the base and its points, and why others have none.
+
+    Parameters
+    ----------
+    points : mapping of str to sequence of (factor, objective)
+        As for ``DDO.fit``.
+    base_value : float
+    """
+    curves, failed = {}, {}
+    for name, runs in points.items():
+        x, y = [1.0, *(x for x, _ in runs)], [1.0, *(y / base_value for _, y in runs)]
+        try:
+            curves[name] = fit_curve(x, y)
+        except MixtureError as error:
+            failed[name] = str(error)
+    return curves, failed
+
+
 def _curve(x: Array, y: Array, a: float, b: float) -> Curve:
     power = (x + a) ** -b
     c = float(np.mean(y - power))
@@ -122,13 +143,9 @@ class DDO:
         base_value : float
             Objective of the base run; the unit of y.
         """
-        curves = {}
-        for name in base:
-            runs = [(1.0, base_value), *points.get(name, ())]
-            try:
-                curves[name] = fit_curve([x for x, _ in runs], [y / base_value for _, y in runs])
-            except MixtureError as error:
-                raise MixtureError(f"domain {name!r}: {error}") from None
+        curves, failed = fit_curves({name: points.get(name, ()) for name in base}, base_value)
+        for name, reason in failed.items():
+            raise MixtureError(f"domain {name!r}: {reason}")
         return cls(base, tokens, curves)
 
     @classmethod

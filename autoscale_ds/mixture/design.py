@@ -30,6 +30,35 @@ class ProbeRun:
     parameters: float | None = None
 
 
+def plan(
+    kind: str,
+    prior: DomainWeights,
+    tokens: float,
+    *,
+    runs: int | None = None,
+    low: float = 1 / 3,
+    high: float = 3.0,
+    floor: float = 0.0,
+    caps: Mapping[str, float] | None = None,
+    parameters: float | None = None,
+    seed: int = 0,
+) -> list[ProbeRun]:
+    """Return the runs of a design by its kind; what a kind does not know it ignores.
+
+    Raises
+    ------
+    MixtureError
+        For a kind that needs the number of runs and is not given it, and as the kinds themselves.
+    """
+    if kind == "ddo":
+        return ddo_plan(prior, tokens, low=low, high=high, parameters=parameters)
+    if runs is None or runs < 1:
+        raise MixtureError(f"--kind {kind} needs the number of mixtures: give --runs K of at least 1")
+    if kind == "axis":
+        return axis_plan(prior, runs, tokens, floor=floor, parameters=parameters)
+    return dirichlet_plan(prior, runs, tokens, floor=floor, caps=caps, parameters=parameters, seed=seed)
+
+
 def ddo_plan(
     base: DomainWeights, tokens: float, *, low: float = 1 / 3, high: float = 3.0, parameters: float | None = None
 ) -> list[ProbeRun]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -103,6 +104,14 @@ class LossModel:
     def slope(self, x: Inputs) -> Array:
         """Return the derivative of each loss by each weight, (n, k, m); raises AttributeError for trees."""
         return np.stack([model.slope(x) for model in self.targets.values()], axis=1)  # type: ignore[attr-defined]
+
+    def size(self, parameters: float | None) -> float:
+        """Return the model size to ask for, NaN where none is given and the law knows none; refuse to guess one."""
+        if parameters is not None:
+            return parameters
+        if self.scales.parameters_vary:
+            raise MixtureError("this law depends on the model size: give --parameters, 774e6 for example")
+        return math.nan
 
     @property
     def smooth(self) -> bool:

@@ -61,6 +61,15 @@ class Objective:
         return cls(dict.fromkeys(targets, 1.0), kind == "mean-perplexity", kind)
 
     @classmethod
+    def named(cls, text: str, targets: Sequence[str], bytes_per_token: Mapping[str, float] | None = None) -> Objective:
+        """Return a kind by its name, or the objective of a JSON file."""
+        if text in KINDS:
+            return cls.of_kind(text, targets, bytes_per_token=bytes_per_token)
+        if not Path(text).exists():
+            raise MixtureError(f"objective {text!r} is neither a file nor one of {', '.join(KINDS)}")
+        return cls.read(text, targets)
+
+    @classmethod
     def read(cls, path: str | Path, targets: Sequence[str]) -> Objective:
         """Read ``{target: weight}`` or ``{"weights": {target: weight}, "kind": "mean-perplexity"}`` from JSON."""
         raw = read_json(path)

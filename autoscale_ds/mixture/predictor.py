@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_json
@@ -94,13 +96,24 @@ class LawOptimum:
         A budget at which the minimum is exact; other knots lie powers of ``KNOT_RATIO`` from it.
     parameters : float
         Size of the model that trains, where the law knows size.
+    floor : float
+        Smallest weight of a domain.
+    limits : mapping of str to float, optional
+        Tokens that may be read of a domain, where there is a limit: its weight at t tokens is at most limit / t.
     """
 
-    def __init__(self, model: LossModel, anchor_tokens: float, parameters: float) -> None:
+    def __init__(
+        self,
+        model: LossModel,
+        anchor_tokens: float,
+        parameters: float,
+        floor: float = 0.0,
+        limits: Mapping[str, float] | None = None,
+    ) -> None:
         self.model = model
         self._anchor, self._parameters = anchor_tokens, parameters
         self._objective = Objective.of_kind("mean-loss", tuple(model.targets))
-        self._bounds = Bounds.of(model.domains)
+        self._floor, self._limits = floor, dict(limits or {})
         self._found: dict[float, DomainWeights] = {}
 
     @property
@@ -108,8 +121,13 @@ class LawOptimum:
         """Domains the weights are for."""
         return self.model.domains
 
+    def bounds(self, tokens: float) -> Bounds:
+        """Return the bounds of the weights at a budget; raises MixtureError when no mixture lies within."""
+        caps = {name: limit / tokens for name, limit in self._limits.items()}
+        return Bounds.of(self.model.domains, self._floor, caps)
+
     def predict(self, tokens: float) -> DomainWeights:
-        """Return weights linear in log tokens between the two nearest knots."""
+        """Return weights linear in log tokens between the two nearest knots, within bounds."""
         if not self.model.scales.tokens_vary:
             return self._at(self._anchor)
         place = math.log(tokens / self._anchor, KNOT_RATIO)
@@ -119,18 +137,32 @@ class LawOptimum:
         if share < 1e-9:
             return left
         right = self._at(self._anchor * KNOT_RATIO ** (below + 1))
-        return DomainWeights.normalised({name: (1 - share) * left[name] + share * right[name] for name in left})
+        between = {name: (1 - share) * left[name] + share * right[name] for name in left}
+        return DomainWeights.normalised(self._clipped(between, tokens) if self._limits else between)
+
+    def _clipped(self, weights: Mapping[str, float], tokens: float) -> dict[str, float]:
+        """Return weights within bounds: a cap falls as 1 / tokens, and a straight line lies above that."""
+        points = np.array([[weights[name] for name in self.domains]])
+        return dict(zip(self.domains, map(float, self.bounds(tokens).scale_in(points)[0]), strict=True))
 
     def _at(self, tokens: float) -> DomainWeights:
         scales = self.model.scales
-        tokens = max(tokens, scales.tokens**2 / scales.largest_tokens)  # the reference is the mean of both ends
-        if tokens not in self._found:
-            goal = Goal(self.model, self._objective, tokens, self._parameters)
-            self._found[tokens] = minimum(goal, self._bounds)
-        return self._found[tokens]
+        known = max(tokens, scales.tokens**2 / scales.largest_tokens)  # the reference is the mean of both ends
+        knot = tokens if self._limits else known  # limits differ also where the law does not
+        if knot not in self._found:
+            goal = Goal(self.model, self._objective, known, self._parameters)
+            self._found[knot] = minimum(goal, self.bounds(knot))
+        return self._found[knot]
 
 
-def read_predictor(path: str | Path, *, budget_tokens: float, parameters: float = math.nan) -> Predictor:
+def read_predictor(
+    path: str | Path,
+    *,
+    budget_tokens: float,
+    parameters: float = math.nan,
+    floor: float = 0.0,
+    limits: Mapping[str, float] | None = None,
+) -> Predictor:
     """Read autoscale.json, law.json or weights.json.
 
     Parameters
@@ -140,6 +172,8 @@ def read_predictor(path: str | Path, *, budget_tokens: float, parameters: float 
         The budget of the run it is for; a law's minimum is exact there.
     parameters : float
         Size of that run's model.
+    floor, limits
+        Of a law's minimum, see ``LawOptimum``; the other files hold weights that were found within bounds of their own.
 
     Raises
     ------
@@ -151,7 +185,7 @@ def read_predictor(path: str | Path, *, budget_tokens: float, parameters: float 
     if kind == KIND:
         return AutoScalePath(*_read_optima(path, raw))
     if kind == lawfile.KIND:
-        return LawOptimum(lawfile.load(path), budget_tokens, parameters)
+        return LawOptimum(lawfile.load(path), budget_tokens, parameters, floor, limits)
     if isinstance(raw, dict) and kind is None and isinstance(raw.get("weights", raw), dict):
         return Constant(WeightsFile.read(path).weights)
     raise MixtureError(

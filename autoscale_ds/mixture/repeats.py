@@ -30,12 +30,34 @@ def design_of(run: str) -> str:
     return run.rpartition("@")[0] or run
 
 
+def _seed(run: str) -> str:
+    return run.rpartition("@")[2] if "@" in run else ""
+
+
 def averaged(table: RunTable) -> RunTable:
     """Return one row a design, scale and size: the mean of its seeds' losses, named after the design."""
     groups = _groups(table)
     means = table.take([rows[0] for rows in groups.values()])
     losses = np.array([_mean(table.losses[rows]) for rows in groups.values()])
     return replace(means, runs=tuple(design_of(run) for run in means.runs), losses=losses)
+
+
+def paired(table: RunTable, base: str, designs: Sequence[str]) -> RunTable:
+    """Return ``averaged(table)`` with these designs at the base's mean plus their difference from it, seed by seed.
+
+    The base often has more seeds than its perturbations. Means over different seeds differ by the noise that seeds
+    share, which is larger than what is left of it in a paired difference.
+    """
+    means = averaged(table)
+    centre = means.losses[means.runs.index(base)]
+    rows = {(design_of(run), _seed(run)): i for i, run in enumerate(table.runs)}
+    losses = means.losses.copy()
+    for i, design in enumerate(means.runs):
+        if design in designs:
+            seeds = [seed for name, seed in rows if name == design and (base, seed) in rows]
+            pairs = [(rows[design, seed], rows[base, seed]) for seed in seeds]
+            losses[i] = centre + _mean(np.array([table.losses[a] - table.losses[b] for a, b in pairs]))
+    return replace(means, losses=losses)
 
 
 def noise(table: RunTable) -> tuple[Array, int]:
@@ -87,7 +109,7 @@ def effects(table: RunTable, base: str, objective: Objective, designs: Sequence[
     values = dict(zip(table.runs, objective.of_table(table), strict=True))
     by_design: dict[str, dict[str, float]] = {}
     for run, value in values.items():
-        by_design.setdefault(design_of(run), {})[run.rpartition("@")[2] if "@" in run else ""] = float(value)
+        by_design.setdefault(design_of(run), {})[_seed(run)] = float(value)
     if base not in by_design:
         raise MixtureError(f"base {base!r} is not in the table; its designs: {', '.join(list(by_design)[:8])}")
     wanted = [name for name in (designs or by_design) if name != base]

@@ -54,6 +54,29 @@ class Bounds:
         return np.clip(points * np.exp(high)[:, None], self.floors, self.caps)
 
 
+def epoch_caps(max_epochs: Mapping[str, float], available: Mapping[str, float], tokens: float) -> dict[str, float]:
+    """Return the largest weight that reads a domain no more often than allowed.
+
+    Parameters
+    ----------
+    max_epochs : mapping of str to float
+        Passes over a domain; one that is not named has no cap.
+    available : mapping of str to float
+        Tokens of each domain.
+    tokens : float
+        Training budget, tokens.
+    """
+    return {name: epochs * available[name] / tokens for name, epochs in max_epochs.items()}
+
+
+def tightest(*caps: Mapping[str, float]) -> dict[str, float]:
+    """Return the smallest cap of each domain."""
+    found: dict[str, float] = {}
+    for each in caps:
+        found.update({name: min(cap, found.get(name, cap)) for name, cap in each.items()})
+    return found
+
+
 def dirichlet(concentration: Array, count: int, seed: int) -> Array:
     """Return ``count`` low-discrepancy Dirichlet samples, shape (count, m).
 

@@ -9,9 +9,8 @@ the two are never fitted together. Other columns are left alone.
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_atomic
+from autoscale_ds.mixture.tablefile import number, read_cells
 
 Array = npt.NDArray[np.float64]
 # Published tables round weights to three digits, so that 22 of them miss 1 by a few thousandths.
@@ -142,8 +142,7 @@ class RunTable:
 
 
 def _read_one(path: Path, drop_bad: bool, phase: str) -> RunTable:
-    header, rows = _load(path)
-    rows = _of_phase(path, header, rows, phase)
+    header, rows = read_cells(path, phase)
     domains = tuple(name[len(WEIGHT) :] for name in header if name.startswith(WEIGHT))
     targets = tuple(name[len(LOSS) :] for name in header if name.startswith(LOSS))
     _check_header(path, header, domains, targets)
@@ -152,62 +151,23 @@ def _read_one(path: Path, drop_bad: bool, phase: str) -> RunTable:
     column = {name: index for index, name in enumerate(header)}
     runs = [str(row[column["run"]]) if "run" in column else f"row{i + 2}" for i, row in enumerate(rows)]
 
-    def numbers(name: str, blank_is_missing: bool) -> Array:
-        convert = _converter(path, name, blank_is_missing)
-        return np.array([convert(run, row[column[name]]) for run, row in zip(runs, rows, strict=True)])
+    def numbers(name: str, blank: float = math.inf) -> Array:
+        return _numbers(path, name, runs, [row[column[name]] for row in rows], blank)
 
-    def stack(names: Iterable[str], blank_is_missing: bool) -> Array:
-        return np.stack([numbers(name, blank_is_missing) for name in names], axis=1)
+    def stack(prefix: str, names: Iterable[str], blank: float = math.inf) -> Array:
+        return np.stack([numbers(prefix + name, blank) for name in names], axis=1)
 
     unknown = np.full(len(rows), math.nan)
     table = RunTable(
         runs=tuple(runs),
         domains=domains,
         targets=targets,
-        weights=stack((WEIGHT + d for d in domains), False),
-        tokens=numbers("tokens", False),
-        parameters=numbers("parameters", True) if "parameters" in column else unknown,
-        losses=stack((LOSS + t for t in targets), True),
+        weights=stack(WEIGHT, domains),
+        tokens=numbers("tokens"),
+        parameters=numbers("parameters", math.nan) if "parameters" in column else unknown,
+        losses=stack(LOSS, targets, math.nan),
     )
     return _checked(path, table, drop_bad)
-
-
-def _load(path: Path) -> tuple[list[str], list[list[Any]]]:
-    """Return the header and the cells, text from CSV and Python values from Parquet."""
-    if not path.is_file():
-        raise MixtureError(f"run table {path} does not exist")
-    try:
-        if path.suffix in (".parquet", ".pq"):
-            import pyarrow.parquet  # here, so that CSV users need no Arrow
-
-            content = pyarrow.parquet.read_table(path)
-            columns = [content.column(name).to_pylist() for name in content.column_names]
-            return list(content.column_names), [list(row) for row in zip(*columns, strict=True)]
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except (OSError, ValueError, csv.Error) as error:
-        raise MixtureError(f"cannot read the run table {path}: {' '.join(str(error).split())}") from None
-    if not lines:
-        raise MixtureError(f"run table {path} is empty")
-    header = [name.strip() for name in lines[0]]
-    for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(header):
-            raise MixtureError(f"{path}, line {number}: {len(line)} cells, the header has {len(header)}")
-    return header, [list(line) for line in lines[1:]]
-
-
-def _of_phase(path: Path, header: list[str], rows: list[list[Any]], phase: str) -> list[list[Any]]:
-    if "phase" not in header and phase != "final":
-        raise MixtureError(
-            f"{path} has no column 'phase', so its losses are taken as final; {phase} ones are needed, which sweeps of "
-            "schedule constant_with_cooldown give"
-        )
-    if "phase" not in header or not rows:
-        return rows
-    found = [row[header.index("phase")] for row in rows]
-    if phase not in found:
-        raise MixtureError(f"{path} has no row of phase {phase!r}, only {', '.join(sorted(map(str, set(found))))}")
-    return [row for row, its in zip(rows, found, strict=True) if its == phase]
 
 
 def _check_header(path: Path, header: list[str], domains: tuple[str, ...], targets: tuple[str, ...]) -> None:
@@ -222,21 +182,16 @@ def _check_header(path: Path, header: list[str], domains: tuple[str, ...], targe
         raise MixtureError(f"{path}: no column named loss/<target>, expected at least 1")
 
 
-def _converter(path: Path, name: str, blank_is_missing: bool) -> Callable[[str, Any], float]:
-    """Return the reader of one column's cells: blank is NaN where that is allowed, a written nan is infinite."""
-
-    def convert(run: str, cell: Any) -> float:
-        text = "" if cell is None else cell.strip() if isinstance(cell, str) else cell
-        if text == "":
-            return math.nan if blank_is_missing else math.inf
+def _numbers(path: Path, name: str, runs: Sequence[str], cells: Sequence[Any], blank: float) -> Array:
+    """Return one column. Infinite stands for "broken" until the row is judged, NaN for "not known"."""
+    nan = math.nan if name == "parameters" else math.inf
+    found = []
+    for run, cell in zip(runs, cells, strict=True):
         try:
-            number = float(text)
+            found.append(number(cell, blank=blank, nan=nan))
         except (TypeError, ValueError):
-            raise MixtureError(f"{path}, run {run!r}: {name} is {text!r}, expected a number") from None
-        # Infinite stands for "broken" until the row is judged; NaN stands for "not measured" or, of a size, "unknown".
-        return number if math.isfinite(number) or (name == "parameters" and math.isnan(number)) else math.inf
-
-    return convert
+            raise MixtureError(f"{path}, run {run!r}: {name} is {cell!r}, expected a number") from None
+    return np.array(found)
 
 
 def _checked(path: Path, table: RunTable, drop_bad: bool) -> RunTable:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from autoscale_ds.mixture import AutoScale
+from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.mixture.uncertainty import Intervals
 from autoscale_ds.report import style
 from autoscale_ds.report.reading import shown
 from autoscale_ds.report.style import Image
-from autoscale_ds.report.sweep_analysis import ScaleFit
+from autoscale_ds.report.sweep_analysis import PathFit, ScaleFit
 from autoscale_ds.report.sweep_law import LawFit
 from autoscale_ds.report.sweep_reading import Scale, Sweep
 
@@ -124,19 +125,20 @@ def _curve_panel(axes: Any, fit: ScaleFit, domain: str, look: style.Look) -> Any
     return handle
 
 
-def optima(sweep: Sweep, fits: Sequence[ScaleFit], path: AutoScale | None, law: LawFit) -> Image:
+def optima(sweep: Sweep, fits: Sequence[ScaleFit], path: PathFit, law: LawFit) -> Image:
     """Draw optimal weights against the tokens of a scale, up to the target."""
     size = {name: max([0.0, *_weights_of(name, fits, law)]) for name in sweep.domains}
     domains, rest = shown(sweep.domains, size, style.MOST_LINES)
     canvas, axes = style.canvas(height=4.8)
     tokens = [scale.tokens for scale in [*sweep.scales, *([sweep.target] if sweep.target else [])]]
+    predicted = {
+        float(t): found for t in np.geomspace(min(tokens), max(tokens), 40) if (found := path.predict(float(t)))
+    }
     handles: dict[str, Any] = {}
     for name, look in style.looks(domains).items():
         handles[name] = axes.plot([], [], look.marker, color=look.colour, linestyle="none")[0]
         _optima_of(axes, name, look, fits, law)
-        if path is not None:
-            x = np.geomspace(min(tokens), max(tokens), 60)
-            axes.plot(x, [path.predict(float(t))[name] for t in x], **look.line(linewidth=1.4))
+        _path_of(axes, name, look, predicted)
     if sweep.target:
         axes.axvline(sweep.target.tokens, color="0.45", linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate("target", (sweep.target.tokens, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
@@ -169,24 +171,35 @@ def _optima_of(axes: Any, name: str, look: style.Look, fits: Sequence[ScaleFit],
                       color=look.colour, markerfacecolor="white", markersize=6, capsize=2, linewidth=0.9)  # fmt: skip
 
 
-def _kinds(axes: Any, fits: Sequence[ScaleFit], path: AutoScale | None, law: LawFit) -> dict[str, Any]:
+def _path_of(
+    axes: Any, name: str, look: style.Look, predicted: Mapping[float, tuple[DomainWeights, Intervals]]
+) -> None:
+    """Draw the AutoScale path of one domain, its interval as a band."""
+    axes.plot(list(predicted), [weights[name] for weights, _ in predicted.values()], **look.line(linewidth=1.4))
+    ends = [ranges[name] for _, ranges in predicted.values() if ranges]
+    if ends:
+        axes.fill_between(list(predicted), *np.transpose(ends), color=look.colour, alpha=0.15, linewidth=0)
+
+
+def _kinds(axes: Any, fits: Sequence[ScaleFit], path: PathFit, law: LawFit) -> dict[str, Any]:
     """Return the part of the legend that tells filled, hollow and line."""
     found: dict[str, Any] = {}
     if any(fit.optimum is not None for fit in fits):
         found["DDO (filled)"] = axes.plot([], [], "o", color="0.4")[0]
-    if path is not None:
+    if path.path is not None:
         found["AutoScale (line)"] = axes.plot([], [], "-", color="0.4")[0]
     if law.optima:
         found["law (hollow)"] = axes.plot([], [], "o", color="0.4", markerfacecolor="white")[0]
     return found
 
 
-def _optima_caption(fits: Sequence[ScaleFit], path: AutoScale | None, law: LawFit, rest: Sequence[str]) -> str:
-    said = ["Optimal weight of each domain against training tokens."]
+def _optima_caption(fits: Sequence[ScaleFit], path: PathFit, law: LawFit, rest: Sequence[str]) -> str:
+    said = ["Weight of each domain that minimises the mean loss over targets, against training tokens."]
     if any(fit.optimum is not None for fit in fits):
         said.append("Filled: the DDO optimum of a scale, with its 90 % interval over noise.")
-    if path is not None:
-        said.append("Lines: the AutoScale path through these optima.")
+    if path.path is not None:
+        band = ", with the 90 % interval it inherits from theirs (bands)" if path.draws else ""
+        said.append(f"Lines: the AutoScale path through these optima{band}.")
     if law.optima:
         said.append("Hollow: the optimum of the law, with its 90 % interval, moved to the right to be seen.")
     if rest:

@@ -17,7 +17,7 @@ from autoscale_ds.mixture.selection import choose
 from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.mixture.solver import Goal, Optimum, optimize
 from autoscale_ds.mixture.stability import stability
-from autoscale_ds.report.sweep_analysis import floor_of
+from autoscale_ds.report.sweep_analysis import OBJECTIVE, floor_of
 from autoscale_ds.report.sweep_reading import Scale, Sweep
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,6 @@ def _model(sweep: Sweep, draws: int) -> tuple[LossModel | None, str]:
 
 
 def _optimum(model: LossModel, scale: Scale) -> Optimum:
-    objective = Objective.of_kind("mean-loss", tuple(model.targets))
+    objective = Objective.of_kind(OBJECTIVE, tuple(model.targets))
     goal = Goal(model, objective, scale.tokens, scale.parameters or math.nan)
     return optimize(goal, Bounds.of(list(model.domains), floor_of(model.domains)))

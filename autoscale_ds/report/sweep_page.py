@@ -6,14 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from autoscale_ds.errors import MixtureError
-from autoscale_ds.mixture import AutoScale
 from autoscale_ds.mixture.design import FLOPS_PER_PARAMETER
 from autoscale_ds.mixture.reports import SELECTION
 from autoscale_ds.report import page, sweep_figures
 from autoscale_ds.report.page import Html
 from autoscale_ds.report.style import Image, compact
-from autoscale_ds.report.sweep_analysis import ScaleFit, autoscale_path, fit_scale, floor_of
+from autoscale_ds.report.sweep_analysis import PathFit, ScaleFit, fit_path, fit_scale, floor_of
 from autoscale_ds.report.sweep_law import LawFit, fit_law, rank_stability
 from autoscale_ds.report.sweep_reading import Design, Sweep
 
@@ -23,10 +21,10 @@ Sections = list[tuple[str, Html]]
 def sections(sweep: Sweep) -> tuple[Sections, list[Image]]:
     """Return the sections about a sweep or run table, and its figures."""
     fits = [fit for scale in sweep.scales if (fit := fit_scale(sweep, scale)) is not None]
-    path, no_path = autoscale_path(fits, floor_of(sweep.domains))
+    path = fit_path(fits, floor_of(sweep.domains))
     law = fit_law(sweep)
     effects, drawn_effects = _effects(fits)
-    optima, drawn_optima = _optima(sweep, fits, path, no_path, law)
+    optima, drawn_optima = _optima(sweep, fits, path, law)
     compared, drawn_laws = _laws(law)
     ranks, drawn_ranks = _ranks(sweep)
     return [
@@ -116,25 +114,24 @@ def _half(half: float | None) -> str | None:
     return None if half is None else f"± {half:.2g}"
 
 
-def _optima(
-    sweep: Sweep, fits: Sequence[ScaleFit], path: AutoScale | None, no_path: str, law: LawFit
-) -> tuple[list[Html], list[Image]]:
+def _optima(sweep: Sweep, fits: Sequence[ScaleFit], path: PathFit, law: LawFit) -> tuple[list[Html], list[Image]]:
     """Return the figure and table of optimal weights."""
-    notes = [page.note(f"No AutoScale path: {no_path}")] if path is None else []
+    notes = [page.note(f"No AutoScale path: {path.note}")] if path.note else []
     if not law.optima and not any(fit.optimum for fit in fits):
         return [page.note("Neither DDO runs nor a law give an optimum here."), *notes], []
     image = sweep_figures.optima(sweep, fits, path, law)
     columns = _weight_columns(sweep, fits, path, law)
     rows = [[name, *(column.get(name) for column in columns.values())] for name in sweep.domains]
     floor = f"no weight is let below {floor_of(sweep.domains):.3g}, a tenth of the uniform share"
-    caption = f"Weights that minimise the mean loss, 90 % intervals in brackets; {floor}"
+    caption = (
+        f"Weights that minimise the mean loss over targets, 90 % intervals in brackets; {floor}. fit_mixture.py ddo "
+        "minimises the mean perplexity unless told --objective mean-loss"
+    )
     warnings = [page.note(f"The law warns: {text}") for text in law.warnings]
     return [page.figure(image), page.table(["domain", *columns], rows, caption=caption), *notes, *warnings], [image]
 
 
-def _weight_columns(
-    sweep: Sweep, fits: Sequence[ScaleFit], path: AutoScale | None, law: LawFit
-) -> dict[str, dict[str, str]]:
+def _weight_columns(sweep: Sweep, fits: Sequence[ScaleFit], path: PathFit, law: LawFit) -> dict[str, dict[str, str]]:
     """Return the columns of the table of weights: base and DDO by scale, then everything at the target."""
     found: dict[str, dict[str, str]] = {}
     if fits:
@@ -143,8 +140,9 @@ def _weight_columns(
         if fit.optimum is not None:
             found[f"DDO at {fit.scale.name()}"] = {n: _with(w, fit.intervals.get(n)) for n, w in fit.optimum.items()}
     end = sweep.target or sweep.scales[-1]
-    if path is not None:
-        found[f"AutoScale at {end.name()}"] = _predicted(path, end.tokens)
+    if predicted := path.predict(end.tokens):
+        weights, ranges = predicted
+        found[f"AutoScale at {end.name()}"] = {n: _with(w, ranges.get(n)) for n, w in weights.items()}
     if sweep.autoscale is not None:
         where = f" at {compact(sweep.autoscale.tokens)} tokens" if sweep.autoscale.tokens else ""
         file = sweep.autoscale
@@ -153,13 +151,6 @@ def _weight_columns(
         best = law.optima[end]
         found[f"law at {end.name()}"] = {n: _with(w, best.intervals.get(n)) for n, w in best.weights.items()}
     return found
-
-
-def _predicted(path: AutoScale, tokens: float) -> dict[str, str]:
-    try:
-        return {name: f"{weight:.4f}" for name, weight in path.predict(tokens).items()}
-    except MixtureError:
-        return {}
 
 
 def _with(weight: float, ends: tuple[float, float] | None) -> str:

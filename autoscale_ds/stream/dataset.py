@@ -173,5 +173,4 @@ def open_windows(corpus: Corpus, names: Sequence[str], sequence_length: int, spl
 
 def count_windows(corpus: Corpus, sequence_length: int, split: str = "train") -> dict[str, int]:
     """Return the windows of each domain: ``(tokens - 1) // sequence_length``, the tail dropped."""
-    tokens = {name: sum(shard.tokens for shard in corpus.shards(name, split)) for name in corpus.domains}
-    return {name: max(count - 1, 0) // sequence_length for name, count in tokens.items()}
+    return {name: max(count - 1, 0) // sequence_length for name, count in corpus.num_tokens(split).items()}

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from autoscale_ds import config as configuration
+from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import AutoScaleError, ConfigError
 from autoscale_ds.files import write_json
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.mixture.design import ProbeRun
 from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.ds_config import resolve
 
 KIND, VERSION = "sweep", 1
 PLAN_FILE = "plan.json"
@@ -147,6 +149,17 @@ class SweepPlan:
         run = configuration.build(RunConfig, tree)
         every = max(run.total_steps // self.evaluations, 1)
         return replace(run, evaluation=replace(run.evaluation, every_steps=every))
+
+    def check(self, folder: str | Path, corpus: Corpus) -> None:
+        """Refuse now what would stop a worker later; raises ConfigError or MixtureError."""
+        for planned in self.runs:
+            run = self.run_config(planned, folder)
+            planned.weights.check_domains(corpus.domains)
+        resolve(self.deepspeed, run, 1)
+        run.model.build(run.data.sequence_length, corpus.manifest.tokenizer.vocabulary_size)
+        empty = [name for name in corpus.domains if not corpus.shards(name, "validation")]
+        if empty:
+            raise ConfigError(f"domain {empty[0]!r} has no validation text; preprocess with --validation-fraction")
 
 
 def run_folder(sweep: str | Path, planned: PlannedRun) -> Path:

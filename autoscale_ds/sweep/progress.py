@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from autoscale_ds.sweep.claims import Claims
 from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, run_folder
@@ -53,6 +54,35 @@ def seconds_left(states: Sequence[RunState]) -> float | None:
     speed = sum(each.tokens_per_second for each in states)
     left = sum(each.run.tokens - each.tokens for each in states if each.state != "failed")
     return left / speed if speed > 0 else None
+
+
+def in_one_line(states: Sequence[RunState]) -> str:
+    """Return counts by state, speed and time left in words."""
+    counts = Counter(state.state for state in states)
+    text = ", ".join(f"{counts[name]} {name}" for name in get_args(State) if counts[name])
+    speed, left = sum(each.tokens_per_second for each in states), seconds_left(states)
+    return text + (f"  {speed:,.0f} tokens/s, {duration(left)} left" if left else "")
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them.
+
+    >>> [duration(45), duration(700), duration(12000)]
+    ['45 s', '12 min', '3 h 20 min']
+    """
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def forget_failures(sweep: str | Path, plan: SweepPlan) -> None:
+    """Let failed runs be tried again."""
+    claims = Claims(sweep)
+    for state in survey(sweep, plan):
+        if state.state == "failed":
+            (run_folder(sweep, state.run) / FAILED_FILE).unlink(missing_ok=True)
+            claims.forget(state.run.folder)
 
 
 def _state(sweep: Path, run: PlannedRun, claims: Claims) -> RunState:

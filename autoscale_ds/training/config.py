@@ -27,7 +27,8 @@ class DataConfig:
     global_batch: int = 80
     """Sequences an optimizer step, over all ranks and micro-batches."""
     max_epochs: float | Mapping[str, float] | None = None
-    """Passes allowed over a domain (a number for all, or by name); null is without limit."""
+    """Passes allowed over a domain (a number for all, or by name); null is without limit. The optimum of a law that
+    a controller follows stays within; other weights may reach the limit, see ``when_exhausted``."""
     when_exhausted: WhenExhausted = "stop"
     workers: int = 0
     """Reader processes a rank. 0 reads in the training process, which suits a local disk."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,8 +32,7 @@ def initial_weights(asked: str | Mapping[str, float] | None, corpus: Corpus) -> 
     if asked is None or asked == "uniform":
         return DomainWeights.uniform(corpus.domains)
     if asked == "proportional":
-        tokens = {name: float(sum(s.tokens for s in corpus.shards(name))) for name in corpus.domains}
-        return DomainWeights.normalised(tokens)
+        return DomainWeights.normalised({name: float(count) for name, count in corpus.num_tokens().items()})
     weights = WeightsFile.read(asked).weights if isinstance(asked, str) else DomainWeights(asked)
     weights.check_domains(corpus.domains)
     return weights
@@ -49,6 +49,16 @@ def stream_spec(run: RunConfig, corpus: Corpus) -> StreamSpec:
     )
 
 
+def token_limits(spec: StreamSpec, sequence_length: int) -> dict[str, float]:
+    """Return the tokens that may be read of each domain with a limit on its epochs.
+
+    One sample less than the epochs have: what is read stays within a sample of what the weights ask for, and the last
+    of them must not end the run.
+    """
+    samples = {name: math.floor(epochs * spec.num_windows[name]) for name, epochs in spec.max_epochs.items()}
+    return {name: float(max(count - 1, 0) * sequence_length) for name, count in samples.items()}
+
+
 def controller(run: RunConfig, corpus: Corpus, shape: GPT2Config) -> Controller:
     """Return who decides the weights of a run."""
     constant = (run.schedule.warmup_tokens, run.budget.tokens - run.schedule.cooldown_tokens)
@@ -56,7 +66,8 @@ def controller(run: RunConfig, corpus: Corpus, shape: GPT2Config) -> Controller:
     def weights(asked: str | Mapping[str, float] | None) -> DomainWeights:
         return initial_weights(asked, corpus)
 
-    return controllers.build(run.mixture, run.budget, weights, shape.num_parameters, constant)
+    limits = token_limits(stream_spec(run, corpus), run.data.sequence_length)
+    return controllers.build(run.mixture, run.budget, weights, shape.num_parameters, constant, limits)
 
 
 def open_journal(journal: Journal, run: RunConfig, corpus: Corpus, controller: Controller) -> list[str]:

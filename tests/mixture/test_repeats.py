@@ -6,7 +6,7 @@ from scipy import stats
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture import Objective, RunTable
-from autoscale_ds.mixture.repeats import averaged, effects, is_clear, noise
+from autoscale_ds.mixture.repeats import averaged, effects, is_clear, noise, paired
 
 
 def table(rows):
@@ -48,6 +48,13 @@ def test_a_table_without_seeds_is_its_own_average():
 def test_a_loss_missing_for_one_seed_is_the_mean_of_the_others():
     means = averaged(table([("r@0", 0.5, 1.0, (3.0, np.nan)), ("r@1", 0.5, 1.0, (4.0, 5.0))]))
     assert means.losses.tolist() == [[3.5, 5.0]]
+
+
+def test_a_design_is_set_beside_its_base_seed_by_seed_where_the_base_has_more_seeds():
+    found = paired(SEEDS.take(np.arange(5)), "base", ["low/a", "high/a"])
+    assert found.runs == ("base", "low/a", "high/a")
+    # base (3.1, 4.2); low/a is (.3, 0) and (.34, -.04) above it, high/a, of seed 0 alone, (-.1, .3)
+    assert found.losses == pytest.approx(np.array([[3.1, 4.2], [3.42, 4.18], [3.0, 4.5]]))
 
 
 def test_noise_is_pooled_over_repeated_designs():

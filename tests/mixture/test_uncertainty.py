@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from autoscale_ds.mixture import DDO, AutoScale, DomainWeights, Objective, RunTable, WeightsFile
-from autoscale_ds.mixture.ddo import Curve, perturbations
+from autoscale_ds.mixture import AutoScale, DomainWeights, Objective, RunTable, WeightsFile
+from autoscale_ds.mixture.ddo import Curve
+from autoscale_ds.mixture.ddo_sweep import DDOSweep
 from autoscale_ds.mixture.design import ddo_plan
-from autoscale_ds.mixture.repeats import averaged, effects
-from autoscale_ds.mixture.uncertainty import ddo_draws, intervals, path_intervals
+from autoscale_ds.mixture.uncertainty import intervals, path_intervals
 
 NAMES = ["a", "b", "c"]
 CURVES = {"a": Curve(0.5, 1.2, 0.6), "b": Curve(1.0, 0.8, 0.5), "c": Curve(0.3, 0.5, 0.3)}
@@ -36,11 +36,8 @@ def sweep(noise, seeds, rng):
 
 
 def fit(table, draws=60):
-    means = averaged(table)
-    fitted = DDO.from_table(means, "base", OBJECTIVE)
-    designs = [means.runs[row] for row, _, _ in perturbations(means, "base")]
-    found = effects(table, "base", OBJECTIVE, designs)
-    return fitted.optimum(), intervals(ddo_draws(fitted, table, "base", OBJECTIVE, found, draws=draws))
+    found = DDOSweep.of(table, "base", OBJECTIVE)
+    return found.fitted.optimum(), intervals([each.optimum() for each in found.redrawn(draws=draws)])
 
 
 def widths(ranges):

@@ -14,7 +14,7 @@ from autoscale_ds.mixture.model import fit_law
 from autoscale_ds.mixture.repeats import averaged
 from autoscale_ds.report import sweep_law, sweep_page
 from autoscale_ds.report.build import build
-from autoscale_ds.report.sweep_analysis import autoscale_path, fit_scale
+from autoscale_ds.report.sweep_analysis import fit_path, fit_scale
 from autoscale_ds.report.sweep_law import rank_stability
 from autoscale_ds.report.sweep_reading import Scale, is_sweep, read_sweep
 
@@ -52,10 +52,12 @@ def test_ddo_finds_the_known_optimum_at_every_scale_and_autoscale_keeps_it(tmp_p
     for fit in fits:
         assert dict(fit.optimum) == pytest.approx(sweeps.optimum(fit.scale.tokens), abs=2e-3)
         assert all(low <= fit.optimum[name] <= high for name, (low, high) in fit.intervals.items())
-    path, reason = autoscale_path(fits, 0.03)
+    found = fit_path(fits, 0.03)
     exact = AutoScale.fit([(scale, DomainWeights(sweeps.optimum(scale))) for scale in (1e6, 4e6)])
-    assert not reason
-    assert dict(path.predict(64e6)) == pytest.approx(dict(exact.predict(64e6)), abs=0.01)
+    assert not found.note
+    weights, intervals = found.predict(64e6)
+    assert dict(weights) == pytest.approx(dict(exact.predict(64e6)), abs=0.01)
+    assert all(low <= weights[name] <= high for name, (low, high) in intervals.items())
 
 
 def test_effects_are_paired_by_seed_and_told_in_standard_errors(tmp_path):
