@@ -124,10 +124,10 @@ class SweepPlan:
         ConfigError
             When the two would train differently, or give one name to two different runs.
         """
-        for name in ("config", "deepspeed", "evaluations"):
-            if _plain(getattr(self, name)) != _plain(getattr(more, name)):
-                where = _first_difference(_plain(getattr(self, name)), _plain(getattr(more, name)), name)
-                raise ConfigError(f"the sweep was planned with {where}; restore it, or plan another sweep folder")
+        old, new = self._shared(), more._shared()
+        if old != new:
+            where = _first_difference(old, new)
+            raise ConfigError(f"the sweep was planned with {where}; restore it, or plan another sweep folder")
         known = {run.run: run for run in self.runs}
         trained = {(run.weights, run.tokens, run.seed) for run in self.runs}
         for run in more.runs:
@@ -136,6 +136,12 @@ class SweepPlan:
         added = [run for run in more.runs if (run.weights, run.tokens, run.seed) not in trained]
         _refuse_same_folder([*self.runs, *added])
         return replace(self, runs=(*self.runs, *added), target=more.target if more.target != Target() else self.target)
+
+    def _shared(self) -> dict[str, Any]:
+        """Return what all runs share, every default filled in: a newer version may know more keys."""
+        config = configuration.to_dict(configuration.build(RunConfig, self.config))
+        config["mixture"].pop("weights")  # each run's own
+        return {"config": config, "deepspeed": dict(self.deepspeed), "evaluations": self.evaluations}
 
     def run_config(self, planned: PlannedRun, folder: str | Path) -> RunConfig:
         """Return the configuration of one run, its folder under ``SWEEP/runs``."""
@@ -209,14 +215,10 @@ def _refuse_same_folder(runs: Sequence[PlannedRun]) -> None:
             raise ConfigError(f"runs {seen[run.folder]} and {run.run} would share a folder; rename a domain")
 
 
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
-def _first_difference(old: Any, new: Any, where: str) -> str:
+def _first_difference(old: Any, new: Any, where: str = "") -> str:
     """Return 'key old, not new' of the first value that differs."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             if old.get(key) != new.get(key):
-                return _first_difference(old.get(key), new.get(key), f"{where}.{key}")
+                return _first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
     return f"{where} {json.dumps(old)}, not {json.dumps(new)}"
