@@ -292,6 +292,22 @@ def keep(proof: Proof, result: dict[str, Any]) -> None:
     print(f"kept in {out}")
 
 
+def draw(proof: Proof, tokens: float) -> None:
+    """Draw the reports of the probe runs and of the comparison at a scale; keep the figures that matter."""
+    by_mixture: dict[str, list[str]] = {name: [] for name in MIXTURES}
+    for run in SweepPlan.read(proof.target(tokens)).runs:
+        by_mixture[run.design.split("/")[1]].append(str(run_folder(proof.target(tokens), run)))
+    labels = [part for name, runs in by_mixture.items() for part in ("--label", f"{name}={','.join(runs)}")]
+    report = proof.folder / "report"
+    _run("tools/report.py", proof.probes, "--out", report / "probes")
+    _run("tools/report.py", *labels, "--out", report / proof.target(tokens).name)
+    out = RESULTS / "mixtures"
+    for name in ("effects", "optimal_weights"):
+        shutil.copy(report / "probes" / f"{name}.png", out / f"probes-{name}.png")
+    for path in (report / proof.target(tokens).name).glob("*.png"):
+        shutil.copy(path, out / f"{proof.target(tokens).name}-{path.name}")
+
+
 def main() -> None:
     """Run the protocol, or what is left of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -315,6 +331,7 @@ def main() -> None:
         result["comparison"][label] = proof.compare(tokens)
         print(markdown(result["comparison"][label], label), flush=True)
         keep(proof, result)
+        draw(proof, tokens)
 
 
 if __name__ == "__main__":
