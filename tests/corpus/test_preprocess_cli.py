@@ -70,10 +70,10 @@ def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], message: st
 
 def test_ctrl_c_loses_nothing_finished(run, tmp_path: Path, tokenizer_folder: Path):
     path = write_jsonl(tmp_path / "a.jsonl", sentences(3000, "interrupted"))
-    run({"a": path}, output="whole", piece_megabytes=0.01)
+    run({"a": path}, output="whole", piece_megabytes=0.002)
     command = [*TOOL, "--output", str(tmp_path / "out"), "--tokenizer", str(tokenizer_folder), "--domain", f"a={path}"]
     process = subprocess.Popen(
-        [*command, "--workers", "2", "piece_megabytes=0.01"],
+        [*command, "--workers", "2", "piece_megabytes=0.002"],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         start_new_session=True,
         stderr=subprocess.PIPE,
@@ -88,5 +88,5 @@ def test_ctrl_c_loses_nothing_finished(run, tmp_path: Path, tokenizer_folder: Pa
     assert stderr == "interrupted; nothing finished was lost, the same command continues\n"
     finished = {path: path.stat().st_mtime_ns for path in pieces.glob("*.json")}
     assert len(finished) >= 5
-    run({"a": path}, output="out", piece_megabytes=0.01)
+    run({"a": path}, output="out", piece_megabytes=0.002)
     assert all_bytes(tmp_path / "out") == all_bytes(tmp_path / "whole")
