@@ -69,7 +69,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], message: st
 
 
 def test_ctrl_c_loses_nothing_finished(run, tmp_path: Path, tokenizer_folder: Path):
-    path = write_jsonl(tmp_path / "a.jsonl", sentences(3000, "interrupted"))
+    path = write_jsonl(tmp_path / "a.jsonl", sentences(10_000, "interrupted"))
     run({"a": path}, output="whole", piece_megabytes=0.002)
     command = [*TOOL, "--output", str(tmp_path / "out"), "--tokenizer", str(tokenizer_folder), "--domain", f"a={path}"]
     process = subprocess.Popen(
