@@ -305,7 +305,8 @@ def draw(proof: Proof, tokens: float) -> None:
     for name in ("effects", "optimal_weights"):
         shutil.copy(report / "probes" / f"{name}.png", out / f"probes-{name}.png")
     for path in (report / proof.target(tokens).name).glob("*.png"):
-        shutil.copy(path, out / f"{proof.target(tokens).name}-{path.name}")
+        if path.name.startswith("compare_"):
+            shutil.copy(path, out / f"{proof.target(tokens).name}-{path.name}")
 
 
 def main() -> None:
