@@ -5,6 +5,8 @@ r"""Does a mixture found at small scales win at larger ones? DDO, AutoScale and 
     python benchmarks/mixtures.py corpora/seven             about 3 hours on 2 cores; stop it at will, the same
                                                             command goes on; prints its tables, keeps them under
                                                             benchmarks/results/mixtures/
+    python benchmarks/mixtures.py corpora/seven --with-kept-weights   no probe runs (90 of those minutes): the weights
+                                                            kept there, compared at the scales not yet compared
 
 Protocol
   1. Probe runs at two scales: uniform with 5 seeds, each domain's tokens times 1/3 and 3 with 2 seeds each, and
@@ -28,6 +30,7 @@ sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
+import json
 import shlex
 import shutil
 import subprocess
@@ -292,21 +295,34 @@ def keep(proof: Proof, result: dict[str, Any]) -> None:
     print(f"kept in {out}")
 
 
+def take_kept(proof: Proof) -> dict[str, Any]:
+    """Put the weights found earlier in the proof's folder and return the earlier result."""
+    proof.folder.mkdir(parents=True, exist_ok=True)
+    for path in (RESULTS / "mixtures").glob("*.json"):
+        if path.name != "mixtures.json":
+            shutil.copy(path, proof.folder / path.name)
+    result: dict[str, Any] = json.loads((RESULTS / "mixtures" / "mixtures.json").read_text())
+    return result
+
+
+def draw_probes(proof: Proof) -> None:
+    """Draw the report of the probe runs; keep the figures that matter."""
+    report = proof.folder / "report" / "probes"
+    _run("tools/report.py", proof.probes, "--out", report)
+    for name in ("effects", "optimal_weights"):
+        shutil.copy(report / f"{name}.png", RESULTS / "mixtures" / f"probes-{name}.png")
+
+
 def draw(proof: Proof, tokens: float) -> None:
-    """Draw the reports of the probe runs and of the comparison at a scale; keep the figures that matter."""
+    """Draw the report of the comparison at a scale; keep the figures that matter."""
     by_mixture: dict[str, list[str]] = {name: [] for name in MIXTURES}
     for run in SweepPlan.read(proof.target(tokens)).runs:
         by_mixture[run.design.split("/")[1]].append(str(run_folder(proof.target(tokens), run)))
     labels = [part for name, runs in by_mixture.items() for part in ("--label", f"{name}={','.join(runs)}")]
-    report = proof.folder / "report"
-    _run("tools/report.py", proof.probes, "--out", report / "probes")
-    _run("tools/report.py", *labels, "--out", report / proof.target(tokens).name)
-    out = RESULTS / "mixtures"
-    for name in ("effects", "optimal_weights"):
-        shutil.copy(report / "probes" / f"{name}.png", out / f"probes-{name}.png")
-    for path in (report / proof.target(tokens).name).glob("*.png"):
-        if path.name.startswith("compare_"):
-            shutil.copy(path, out / f"{proof.target(tokens).name}-{path.name}")
+    report = proof.folder / "report" / proof.target(tokens).name
+    _run("tools/report.py", *labels, "--out", report)
+    for path in report.glob("compare_*.png"):
+        shutil.copy(path, RESULTS / "mixtures" / f"{proof.target(tokens).name}-{path.name}")
 
 
 def main() -> None:
@@ -317,22 +333,28 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--scales", default="8e5,1.6e6", help="probe budgets, tokens (default: 8e5,1.6e6)")
     parser.add_argument("--targets", default="3.2e6,6.4e6", help="budgets compared (default: 3.2e6,6.4e6)")
+    parser.add_argument("--with-kept-weights", action="store_true", help="go on from benchmarks/results/mixtures/")
     a = parser.parse_args()
     scales, targets = ([float(part) for part in text.split(",")] for text in (a.scales, a.targets))
     DomainWeights(LLAMA).check_domains(Corpus(a.corpus).domains)
     proof = Proof(a.corpus, a.folder, a.workers, scales, targets)
-    table = proof.run_probes()
-    result = {"machine": describe("torch", "deepspeed"), "noise": proof.signal_to_noise(table)}
+    if a.with_kept_weights:
+        result = take_kept(proof)
+    else:
+        table = proof.run_probes()
+        result = {"noise": proof.signal_to_noise(table), "comparison": {}}
+        keep(proof, result)
+        proof.fit()
+        draw_probes(proof)
+    result["machine"] = describe("torch", "deepspeed")
     print(noise_table(result["noise"]), flush=True)
-    keep(proof, result)
-    proof.fit()
-    result["comparison"] = {}
     for tokens in targets:
         label = tokens_label(tokens)
-        result["comparison"][label] = proof.compare(tokens)
+        if label not in result["comparison"]:
+            result["comparison"][label] = proof.compare(tokens)
+            keep(proof, result)
+            draw(proof, tokens)
         print(markdown(result["comparison"][label], label), flush=True)
-        keep(proof, result)
-        draw(proof, tokens)
 
 
 if __name__ == "__main__":
