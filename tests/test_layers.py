@@ -50,7 +50,7 @@ def test_a_module_imports_only_from_its_level_downwards(path):
 
 def test_deepspeed_is_imported_by_the_engine_alone():
     users = [path for path in modules() if any(name.split(".")[0] == "deepspeed" for name in imports(path))]
-    assert users == [PACKAGE / "training/engine.py"]
+    assert {user.parent for user in users} == {PACKAGE / "training/engine"}
 
 
 @pytest.mark.parametrize("name", ["autoscale_ds", "autoscale_ds.corpus", "autoscale_ds.mixture"])

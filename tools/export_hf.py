@@ -14,8 +14,8 @@ from pathlib import Path
 
 from autoscale_ds import cli
 from autoscale_ds.corpus import Corpus
-from autoscale_ds.errors import CheckpointError, ConfigError
-from autoscale_ds.training.checkpoints import checkpoint_name, list_checkpoints, read_checkpoint
+from autoscale_ds.errors import ConfigError
+from autoscale_ds.training.checkpoints import find_checkpoint, read_checkpoint
 from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
 
@@ -36,26 +36,18 @@ def main() -> None:
         raise ConfigError(f"{arguments.output} exists already; give another --output")
     run = load_run_config(arguments.run)
     corpus = Corpus(arguments.corpus or run.data.corpus)
-    checkpoint = read_checkpoint(_find(RunFolder(arguments.run).checkpoints, arguments.step))
+    checkpoint = read_checkpoint(find_checkpoint(RunFolder(arguments.run).checkpoints, arguments.step))
     tokenizer = corpus.manifest.tokenizer
 
     from autoscale_ds.models.hf_gpt2 import save_hf
     from autoscale_ds.training.engine import saved_weights
 
     shape = run.model.build(run.data.sequence_length, tokenizer.vocabulary_size)
-    save_hf(saved_weights(checkpoint.folder), shape, arguments.output, tokenizer.end_of_document)
+    weights = saved_weights(checkpoint.folder, checkpoint.state["layout"], shape)
+    save_hf(weights, shape, arguments.output, tokenizer.end_of_document)
     if tokenizer.file:
         shutil.copy(corpus.folder / tokenizer.file, arguments.output / "tokenizer.json")
     print(f"{checkpoint.folder} ({shape.num_parameters:,} parameters) written to {arguments.output}")
-
-
-def _find(folder: Path, step: int | None) -> Path:
-    if step is not None:
-        return folder / checkpoint_name(step)
-    found = list_checkpoints(folder)
-    if not found:
-        raise CheckpointError(f"{folder} holds no checkpoint yet")
-    return found[0]
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class ValidationSet:
 
 @torch.no_grad()
 def evaluate(
-    losses: Callable[[Tensor, Tensor], Tensor],
+    losses: Callable[[Tensor], Tensor | None],
     windows: ValidationSet,
     device: torch.device,
     rank: int,
@@ -92,7 +92,8 @@ def evaluate(
     Parameters
     ----------
     losses : callable
-        Per-token losses (batch, time) of (inputs, targets), in evaluation mode.
+        Per-token losses (batch, time) of tokens (batch, time + 1), or of some of that time; None on a rank that does
+        not speak for its losses because another does.
     interrupted : callable
         Asked before every batch, on every rank; must answer the same on all.
     """
@@ -100,10 +101,11 @@ def evaluate(
     for tokens, domains, counted in windows.batches(rank, world_size, batch_size):
         if interrupted():
             return None
-        tokens, domains, counted = tokens.to(device), domains.to(device), counted.to(device).double()
-        found = losses(tokens[:, :-1], tokens[:, 1:]).double().sum(dim=1)
-        box[0].index_add_(0, domains, found * counted)
-        box[1].index_add_(0, domains, counted * (tokens.shape[1] - 1))
+        found = losses(tokens.to(device))
+        if found is not None:
+            domains, counted = domains.to(device), counted.to(device).double()
+            box[0].index_add_(0, domains, found.double().sum(dim=1) * counted)
+            box[1].index_add_(0, domains, counted * found.shape[1])
     dist.all_reduce(box)
     sums, counts = box.tolist()
     return windows.score(sums, counts)

@@ -1,5 +1,5 @@
 """Language models on shared layers, and their weights from and to Hugging Face."""
 
-from autoscale_ds.models.gpt2 import GPT2, PRESETS, GPT2Config, initialise
+from autoscale_ds.models.gpt2 import GPT2, PRESETS, GPT2Config, initial_weight, initialise
 
-__all__ = ["GPT2", "PRESETS", "GPT2Config", "initialise"]
+__all__ = ["GPT2", "PRESETS", "GPT2Config", "initial_weight", "initialise"]

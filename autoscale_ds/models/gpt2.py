@@ -109,14 +109,16 @@ class GPT2(nn.Module):
         )
         self.tokens.weight = self.head.weight
 
-    def forward(self, token_ids: Tensor, targets: Tensor | None = None) -> Tensor:
+    def forward(self, token_ids: Tensor, targets: Tensor | None = None, first_position: int = 0) -> Tensor:
         """Return logits (batch, time, vocabulary), or with targets per-token losses (batch, time) in nats.
 
         Parameters
         ----------
         token_ids, targets : LongTensor, shape (batch, time)
+        first_position : int
+            Where in the sequence these tokens begin; other than 0 when ranks share a sequence.
         """
-        positions = torch.arange(token_ids.shape[1], device=token_ids.device)
+        positions = first_position + torch.arange(token_ids.shape[1], device=token_ids.device)
         x = self.dropout(self.tokens(token_ids) + self.positions(positions))
         for block in self.blocks:
             if self.config.activation_checkpointing and self.training:
@@ -128,24 +130,29 @@ class GPT2(nn.Module):
 
 @torch.no_grad()
 def initialise(model: GPT2, seed: int) -> None:
-    """Set GPT-2's initial weights: normal with std 0.02, projections into the residual stream by 1/sqrt(2 layers).
+    """Set GPT-2's initial weights, see ``initial_weight``."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(initial_weight(name, parameter.shape, model.config, seed))
+
+
+def initial_weight(name: str, shape: torch.Size, config: GPT2Config, seed: int) -> Tensor:
+    """Return one parameter's initial value, fp32: normal with std 0.02, residual projections by 1/sqrt(2 layers).
 
     Every parameter draws from its own generator, keyed by seed and name: the same weights on every rank, whatever
-    else is created, and for any number of layers below it.
+    else is created, however the model is split, and for any number of layers below it.
     """
-    residual_std = _STD / math.sqrt(2 * model.config.layers)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            parameter.zero_()
-        elif "norm" in name:
-            parameter.fill_(1.0)
-        else:
-            std = residual_std if name.endswith(("attn.proj.weight", "mlp.out.weight")) else _STD
-            _fill_normal(parameter, std, seed, name)
-    model.tokens.weight[model.config.vocabulary :] = 0.0
+    if name.endswith("bias"):
+        return torch.zeros(shape)
+    if "norm" in name:
+        return torch.ones(shape)
+    residual = name.endswith(("attn.proj.weight", "mlp.out.weight"))
+    weight = _normal(shape, _STD / math.sqrt(2 * config.layers) if residual else _STD, seed, name)
+    if name == "tokens.weight":
+        weight[config.vocabulary :] = 0.0
+    return weight
 
 
-def _fill_normal(parameter: Tensor, std: float, seed: int, name: str) -> None:
+def _normal(shape: torch.Size, std: float, seed: int, name: str) -> Tensor:
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
-    parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+    return torch.empty(shape).normal_(0.0, std, generator=generator)

@@ -65,20 +65,23 @@ def load_hf(folder: str | Path, **overrides: Any) -> GPT2:
     return model
 
 
-def load_hf_weights(model: GPT2, folder: str | Path) -> None:
-    """Give ``model`` the weights of a Hugging Face model folder (or hub name) of the same shape.
+def hf_weights(folder: str | Path, config: GPT2Config) -> dict[str, Tensor]:
+    """Return the weights of a Hugging Face model folder (or hub name) under the names of a ``GPT2`` of a shape.
 
     Raises
     ------
     CheckpointError
         When the folder cannot be read or its model has another shape.
     """
-    state = from_hf_state(_read(folder).state_dict(), model.config)
-    for name, parameter in model.named_parameters():
-        if state[name].shape != parameter.shape:
-            found, expected = tuple(state[name].shape), tuple(parameter.shape)
-            raise CheckpointError(f"{folder}: {name} has shape {found}, the model of this run {expected}")
-    model.load_state_dict(state)
+    state = from_hf_state(_read(folder).state_dict(), config)
+    with torch.device("meta"):
+        expected = {name: parameter.shape for name, parameter in GPT2(config).named_parameters()}
+    for name, shape in expected.items():
+        if state[name].shape != shape:
+            raise CheckpointError(
+                f"{folder}: {name} has shape {tuple(state[name].shape)}, the model of this run {tuple(shape)}"
+            )
+    return state
 
 
 def _read(folder: str | Path) -> Any:

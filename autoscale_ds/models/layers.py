@@ -8,25 +8,40 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
+class AttentionCore(nn.Module):
+    """``scaled_dot_product_attention`` (flash kernels where the device has them) on whole sequences of some heads.
+
+    A module of its own without weights, so that sequence parallelism can exchange tokens for heads around it.
+    """
+
+    def __init__(self, dropout: float, causal: bool) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.causal = causal
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Map three of (batch, time, heads, head width) to the same shape."""
+        dropout = self.dropout if self.training else 0.0
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=self.causal).transpose(1, 2)
+
+
 class SelfAttention(nn.Module):
-    """Multi-head self-attention on ``scaled_dot_product_attention`` (flash kernels where the device has them)."""
+    """Multi-head self-attention."""
 
     def __init__(self, width: int, num_heads: int, dropout: float, causal: bool) -> None:
         super().__init__()
         self.qkv = nn.Linear(width, 3 * width)
+        self.core: nn.Module = AttentionCore(dropout, causal)
         self.proj = nn.Linear(width, width)
         self.head_width = width // num_heads
-        self.dropout = dropout
-        self.causal = causal
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, time, width) to the same shape."""
         batch, time, _ = x.shape
         # The number of heads follows from the projection, which tensor parallelism makes narrower.
-        q, k, v = (part.view(batch, time, -1, self.head_width).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=self.causal)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, time, -1))
+        q, k, v = (part.view(batch, time, -1, self.head_width) for part in self.qkv(x).chunk(3, dim=-1))
+        return self.proj(self.core(q, k, v).reshape(batch, time, -1))
 
 
 class MLP(nn.Module):

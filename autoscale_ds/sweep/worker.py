@@ -22,7 +22,8 @@ from autoscale_ds.sweep.claims import Claim, Claims
 from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, run_folder
 from autoscale_ds.sweep.results import FAILED_FILE, RESULT_FILE, write_result
 from autoscale_ds.training.distributed import Ranks, on_rank_zero
-from autoscale_ds.training.ds_config import resolve, zero_stage
+from autoscale_ds.training.ds_config import resolve
+from autoscale_ds.training.hardware import zero_stage
 from autoscale_ds.training.signals import REQUEUE_EXIT_CODE, StopRequest
 from autoscale_ds.training.trainer import Trainer
 from autoscale_ds.training.workbench import Workbench
@@ -135,7 +136,7 @@ class Worker:
 
     def _train(self, planned: PlannedRun) -> int:
         run = self._plan.run_config(planned, self._sweep)
-        ds_config = resolve(self._plan.deepspeed, run, self._ranks.data_parallel_size)
+        ds_config = resolve(self._plan.deepspeed, run, self._ranks.world_size)
         trainer = Trainer(
             run,
             ds_config,

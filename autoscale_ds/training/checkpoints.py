@@ -2,7 +2,8 @@
 
 DeepSpeed's shards of every rank are saved under a working name; when all are on disk, rank 0 adds ``run.json`` (the
 stream's state, a copy of the journal, and the size of every file), renames the folder and points ``latest`` at it.
-At load the newest folder whose files all have their size is taken; a broken one is passed over, and said so.
+At load the newest folder whose files all have their size is taken; a broken one is passed over, and said so. One that
+was saved in another layout of ranks is converted first.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 
 from autoscale_ds.errors import CheckpointError
 from autoscale_ds.files import write_atomic, write_json
 from autoscale_ds.training.distributed import Ranks, any_rank, broadcast
-from autoscale_ds.training.engine import Engine
+from autoscale_ds.training.engine import PORTABLE_FILE, Engine, make_portable
 
 log = logging.getLogger(__name__)
 STATE_FILE = "run.json"
+_UNREADABLE = (CheckpointError, OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Checkpoints:
         engine.save(self.folder, working)
         dist.barrier()
         if self._ranks.rank == 0:
-            self._publish(working, name, {**state, "world_size": self._ranks.world_size})
+            self._publish(working, name, {**state, "layout": engine.layout, "updates": engine.updates})
         dist.barrier()
 
     def load(self, engine: Engine, device: torch.device) -> Checkpoint | None:
@@ -73,18 +76,20 @@ class Checkpoints:
         Raises
         ------
         CheckpointError
-            When there are checkpoints but none can be read, or the world size differs.
+            When there are checkpoints but none can be read.
         """
         candidates: list[str] = broadcast([path.name for path in list_checkpoints(self.folder)])
         problems = []
         for name in candidates:
             try:
                 checkpoint = read_checkpoint(self.folder / name)
-                self._check_world_size(checkpoint)
-                engine.load(self.folder, name)
+                if same_layout(checkpoint, engine.layout):
+                    engine.load(self.folder, name)
+                else:
+                    self._load_converted(engine, checkpoint)
                 problem = None
-            except (CheckpointError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-                problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+            except _UNREADABLE as error:
+                problem = _short(error)
             if not any_rank(problem is not None, device):
                 return checkpoint
             problems.append(problem or "another rank could not read its part")
@@ -104,12 +109,30 @@ class Checkpoints:
         for old in list_checkpoints(self.folder)[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def _check_world_size(self, checkpoint: Checkpoint) -> None:
-        saved = checkpoint.state["world_size"]
-        if saved != self._ranks.world_size:
-            raise CheckpointError(
-                f"it was saved by {saved} ranks, this job has {self._ranks.world_size}; start with {saved} ranks"
-            )
+    def _load_converted(self, engine: Engine, checkpoint: Checkpoint) -> None:
+        """Load a checkpoint of another layout; the first to do so leaves the converted file beside it."""
+        problem = None
+        if self._ranks.rank == 0:
+            log.info("%s was saved as %s; converting", checkpoint.folder.name, checkpoint.state["layout"])
+            try:
+                make_portable(checkpoint.folder, checkpoint.state["layout"], engine.shape)
+            except _UNREADABLE as error:
+                problem = _short(error)
+        problem = broadcast(problem)
+        if problem is not None:
+            raise CheckpointError(problem)
+        engine.load_portable(checkpoint.folder / PORTABLE_FILE, checkpoint.state["updates"])
+
+
+def same_layout(checkpoint: Checkpoint, layout: dict[str, Any]) -> bool:
+    """Return whether ranks in this layout can read a checkpoint's files as they are."""
+    if "layout" not in checkpoint.state:
+        raise CheckpointError(f"{STATE_FILE} does not say in which layout of ranks it was saved")
+    return bool(checkpoint.state["layout"] == layout)
+
+
+def _short(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def checkpoint_name(step: int) -> str:
@@ -120,6 +143,16 @@ def checkpoint_name(step: int) -> str:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return published checkpoints, newest first; unpublished ones do not count."""
     return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
+
+
+def find_checkpoint(folder: Path, step: int | None) -> Path:
+    """Return the checkpoint after a step, or the newest; raises CheckpointError when there is none."""
+    if step is not None:
+        return folder / checkpoint_name(step)
+    found = list_checkpoints(folder)
+    if not found:
+        raise CheckpointError(f"{folder} holds no checkpoint yet")
+    return found[0]
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

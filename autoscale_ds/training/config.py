@@ -81,6 +81,23 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """How the ranks share one model; what is left of the world size is data parallel. See ``layout.check``."""
+
+    tensor: int = 1
+    """Ranks that share every matrix (Megatron's split: attention heads, inner width)."""
+    pipeline: int = 1
+    """Stages of layers, one after the other."""
+    sequence: int = 1
+    """Ranks that share every sequence (Ulysses)."""
+
+    @property
+    def ranks_per_model(self) -> int:
+        """Ranks that hold one copy of the model, or of its batch, between them."""
+        return self.tensor * self.pipeline * self.sequence
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW; weight decay on matrices and embeddings, none on biases and norms."""
 
@@ -153,6 +170,7 @@ class RunConfig:
     """Training stops after this many tokens, rounded down to whole steps."""
     data: DataConfig
     model: ModelConfig
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     seed: int = 0
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -166,6 +184,9 @@ class RunConfig:
         _at_least(1, "data.sequence_length", self.data.sequence_length)
         _at_least(1, "data.global_batch", self.data.global_batch)
         _at_least(0, "data.workers", self.data.workers)
+        _at_least(1, "parallel.tensor", self.parallel.tensor)
+        _at_least(1, "parallel.pipeline", self.parallel.pipeline)
+        _at_least(1, "parallel.sequence", self.parallel.sequence)
         _at_least(1, "data.prefetch", self.data.prefetch)
         _at_least(1, "logging.every_steps", self.logging.every_steps)
         _at_least(1, "evaluation.every_steps", self.evaluation.every_steps)

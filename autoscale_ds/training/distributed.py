@@ -6,35 +6,59 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from autoscale_ds.training.config import ParallelConfig
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Place of this process among the others; ``data_parallel_*`` decides which samples it reads.
+    """Place of this process among the others.
 
-    Only data parallelism exists so far, hence the two are the same.
+    Ranks that share a model or a sequence are neighbours; stages of a pipeline are a data-parallel size apart (the
+    orders DeepSpeed makes its groups in). The data-parallel rank alone decides which samples a process reads.
     """
 
     rank: int
     local_rank: int
     world_size: int
-
-    @property
-    def data_parallel_rank(self) -> int:
-        """Which slice of the global batch this process reads."""
-        return self.rank
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     @property
     def data_parallel_size(self) -> int:
         """How many slices the global batch has."""
-        return self.world_size
+        return self.world_size // self.parallel.ranks_per_model
+
+    @property
+    def data_parallel_rank(self) -> int:
+        """Which slice of the global batch this process reads."""
+        return self.rank // (self.parallel.tensor * self.parallel.sequence) % self.data_parallel_size
+
+    @property
+    def tensor_rank(self) -> int:
+        """Which part of every matrix this process holds."""
+        return self.rank % self.parallel.tensor
+
+    @property
+    def sequence_rank(self) -> int:
+        """Which part of every sequence this process works on."""
+        return self.rank % self.parallel.sequence
+
+    @property
+    def stage(self) -> int:
+        """Which stage of the pipeline this process holds."""
+        return self.rank // (self.world_size // self.parallel.pipeline)
+
+    @property
+    def leads_slice(self) -> bool:
+        """Whether this is the first of the processes that read the same samples."""
+        return self.tensor_rank == 0 and self.sequence_rank == 0 and self.stage == 0
 
 
 def ranks_from_environment() -> Ranks:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from autoscale_ds.errors import ConfigError
+from autoscale_ds.training import layout
 from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.hardware import precision, zero_stage
 
 
 def read_ds_config(path: str | Path) -> dict[str, Any]:
@@ -28,13 +30,14 @@ def read_ds_config(path: str | Path) -> dict[str, Any]:
     return raw
 
 
-def resolve(ds: Mapping[str, Any], run: RunConfig, data_parallel: int) -> dict[str, Any]:
-    """Return the complete DeepSpeed configuration of a run.
+def resolve(ds: Mapping[str, Any], run: RunConfig, world_size: int) -> dict[str, Any]:
+    """Return the complete DeepSpeed configuration of a run on so many ranks.
 
     Raises
     ------
     ConfigError
-        For ``"auto"``, a batch that cannot be divided, or a value that disagrees with the run's configuration.
+        For ``"auto"``, a batch that cannot be divided, a layout of ranks that is impossible, or a value that
+        disagrees with the run's configuration.
     """
     for path, value in _leaves(ds):
         if value == "auto":
@@ -46,6 +49,7 @@ def resolve(ds: Mapping[str, Any], run: RunConfig, data_parallel: int) -> dict[s
         raise ConfigError(
             f"train_micro_batch_size_per_gpu is {micro!r} in the DeepSpeed file, expected a whole number of at least 1"
         )
+    data_parallel = layout.check(run, ds, world_size)
     accumulation = accumulation_steps(run.data.global_batch, micro, data_parallel)
     _check_agreement(ds, run, accumulation)
     _check_precision(ds)
@@ -75,22 +79,6 @@ def accumulation_steps(global_batch: int, micro: int, data_parallel: int) -> int
     return global_batch // unit
 
 
-def zero_stage(ds: Mapping[str, Any]) -> int:
-    """Return the ZeRO stage, 0 when off."""
-    return int(ds.get("zero_optimization", {}).get("stage", 0))
-
-
-def precision(ds: Mapping[str, Any]) -> str:
-    """Return ``bf16`` or ``fp32``."""
-    return "bf16" if ds.get("bf16", {}).get("enabled") else "fp32"
-
-
-def offloads_optimizer(ds: Mapping[str, Any]) -> bool:
-    """Return whether the optimizer works on the CPU."""
-    device = ds.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none")
-    return device != "none"
-
-
 def _check_agreement(ds: Mapping[str, Any], run: RunConfig, accumulation: int) -> None:
     optimizer = ds.get("optimizer", {})
     if optimizer and str(optimizer.get("type", "")).lower() not in ("adamw", "adam"):
@@ -99,6 +87,12 @@ def _check_agreement(ds: Mapping[str, Any], run: RunConfig, accumulation: int) -
         raise ConfigError(
             "the DeepSpeed file has a scheduler; the learning rate is the run's: schedule.kind and others"
         )
+    for key in ("tensor_parallel", "pipeline", "sequence_parallel_size", "data_parallel_size"):
+        if key in ds:
+            raise ConfigError(
+                f"the DeepSpeed file has {key}; how ranks share the model is the run's: parallel.tensor, "
+                "parallel.pipeline, parallel.sequence"
+            )
     given = dict(_leaves(ds))
     expected = {
         "train_batch_size": ("data.global_batch", run.data.global_batch),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.planner import MixturePlanner, StreamSpec
 from autoscale_ds.training.config import DataConfig, RunConfig
-from autoscale_ds.training.ds_config import precision, zero_stage
+from autoscale_ds.training.distributed import Ranks
+from autoscale_ds.training.hardware import precision, zero_stage
 from autoscale_ds.training.hot_swap import first_event
 
 log = logging.getLogger(__name__)
@@ -112,7 +114,7 @@ def check_journal_copy(journal: list[Event], copy: list[dict[str, Any]]) -> None
         )
 
 
-def describe(run: RunConfig, ds_config: Mapping[str, Any], shape: GPT2Config, ranks: int) -> list[str]:
+def describe(run: RunConfig, ds_config: Mapping[str, Any], shape: GPT2Config, ranks: Ranks) -> list[str]:
     """Return the arithmetic of a run, printed before step 0."""
     micro, accumulation = ds_config["train_micro_batch_size_per_gpu"], ds_config["gradient_accumulation_steps"]
     tokens = run.total_steps * run.tokens_per_step
@@ -120,12 +122,17 @@ def describe(run: RunConfig, ds_config: Mapping[str, Any], shape: GPT2Config, ra
         f"model      {shape.layers} layers x {shape.width} wide x {shape.heads} heads, vocabulary {shape.vocabulary:,} "
         f"(stored {shape.padded_vocabulary:,}): {shape.num_parameters:,} parameters, "
         f"{shape.flops_per_token(run.data.sequence_length) / 1e9:.3g} GFLOP per token",
-        f"hardware   {ranks} data-parallel rank{'s' if ranks > 1 else ''}, ZeRO stage {zero_stage(ds_config)}, "
-        f"{precision(ds_config)}",
-        f"batch      micro-batch {micro} x accumulation {accumulation} x ranks {ranks} = "
+        f"hardware   {_layout(ranks)}, ZeRO stage {zero_stage(ds_config)}, {precision(ds_config)}",
+        f"batch      micro-batch {micro} x accumulation {accumulation} x data-parallel {ranks.data_parallel_size} = "
         f"{run.data.global_batch} sequences; x {run.data.sequence_length} = {run.tokens_per_step:,} tokens a step",
         f"budget     {run.total_steps:,} steps = {tokens:,} tokens",
     ]
+
+
+def _layout(ranks: Ranks) -> str:
+    ways = {"data": ranks.data_parallel_size, **dataclasses.asdict(ranks.parallel)}
+    shared = " x ".join(f"{name}-parallel {size}" for name, size in ways.items() if size > 1 or name == "data")
+    return f"{ranks.world_size} rank{'s' if ranks.world_size > 1 else ''} = {shared}"
 
 
 def describe_domains(run: RunConfig, planner: MixturePlanner, weights: DomainWeights) -> list[str]:

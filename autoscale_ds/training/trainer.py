@@ -6,7 +6,8 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 
@@ -20,7 +21,7 @@ from autoscale_ds.training import setup
 from autoscale_ds.training.checkpoints import Checkpoints, checkpoint_name, list_checkpoints
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import Ranks, any_rank, on_rank_zero
-from autoscale_ds.training.engine import Engine
+from autoscale_ds.training.engine import build_engine
 from autoscale_ds.training.faults import FaultGuard
 from autoscale_ds.training.hot_swap import HotSwap
 from autoscale_ds.training.losses import LossTally, StepReport
@@ -35,6 +36,13 @@ log = logging.getLogger(__name__)
 
 class RollBack(Exception):
     """A step was bad and the policy is to return to the last checkpoint."""
+
+
+class _Verdict:
+    """What was found when the losses of a step were known, before its update."""
+
+    report: StepReport
+    fault: Literal["skip", "rollback"] | None
 
 
 class Trainer:
@@ -85,7 +93,8 @@ class Trainer:
         workbench: Workbench | None = None,
         stop: StopRequest | None = None,
     ) -> None:
-        self.run, self.ranks, self.device, self._on_record = run, ranks, device, on_record
+        self.run, self.device, self._on_record = run, device, on_record
+        self.ranks = replace(ranks, parallel=run.parallel)
         self._stop = stop or StopRequest()
         self.folder = RunFolder(run.run)
         on_rank_zero(lambda: self._take_folder(ds_config))
@@ -101,11 +110,10 @@ class Trainer:
         self.corpus = workbench.corpus(run.data.corpus)
         self.spec = setup.stream_spec(run, self.corpus)
         self.shape = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
-        for line in setup.describe(run, ds_config, self.shape, ranks.data_parallel_size):
+        for line in setup.describe(run, ds_config, self.shape, ranks):
             log.info(line)
         self.controller = setup.controller(run, self.corpus, self.shape)
-        model = workbench.model(self.shape, run.seed, run.model.initial_weights, run.model.compile)
-        self.engine = Engine(model, run, ds_config)
+        self.engine = build_engine(run, ds_config, ranks, self.shape, workbench)
         self.validation = ValidationSet(self.corpus, run.data.sequence_length, run.evaluation.windows_per_domain)
         self.checkpoints = Checkpoints(self.folder.checkpoints, ranks, run.checkpoints.keep)
         self._flops_per_token = self.shape.flops_per_token(run.data.sequence_length)
@@ -168,21 +176,17 @@ class Trainer:
         engine.set_learning_rate(self._learning_rate(step))
         tokens = batch.tokens.to(self.device, non_blocking=True).split(engine.micro_batch)
         domains = batch.domains.to(self.device, non_blocking=True).split(engine.micro_batch)
-        for micro, its_domains in zip(tokens[:-1], domains[:-1], strict=True):
-            self._forward_backward(micro, its_domains)
-            engine.micro_step()
-        self._forward_backward(tokens[-1], domains[-1])
-        report = self._tally.reduce(self._stop.requested, self._swap.waiting())
-        fault = self._faults.judge(step, report)
-        engine.micro_step(update=fault is None)
-        if fault == "rollback":
-            raise RollBack
-        return report
+        verdict = _Verdict()
 
-    def _forward_backward(self, tokens: torch.Tensor, domains: torch.Tensor) -> None:
-        losses = self.engine.losses(tokens[:, :-1], tokens[:, 1:])
-        self._tally.add(losses, domains)
-        self.engine.backward(losses.mean())
+        def decide() -> bool:
+            verdict.report = self._tally.reduce(self._stop.requested, self._swap.waiting())
+            verdict.fault = self._faults.judge(step, verdict.report)
+            return verdict.fault is None
+
+        engine.train_step(list(zip(tokens, domains, strict=True)), self._tally.add, decide)
+        if verdict.fault == "rollback":
+            raise RollBack
+        return verdict.report
 
     def _learning_rate(self, step: int) -> float:
         run = self.run
@@ -254,8 +258,8 @@ class Trainer:
 
     def _open_files(self) -> None:
         run, names = self.run, self.stream.planner.names
-        rank = self.ranks.data_parallel_rank
-        self._samples = SampleLog(self.folder.samples, rank, names, self.step, run.data.log_samples)
+        log_samples = run.data.log_samples and self.ranks.leads_slice
+        self._samples = SampleLog(self.folder.samples, self.ranks.data_parallel_rank, names, self.step, log_samples)
         self._metrics = None
         if self.ranks.rank == 0:
             board = self.folder.path / "tensorboard" if run.logging.tensorboard else None
@@ -304,9 +308,8 @@ class Trainer:
         due = force or (every is not None and self.step % every == 0)
         if not due or self.step in self._evaluated or not len(self.validation):
             return True
-        self.engine.set_mode(training=False)
         scores = evaluate(
-            self.engine.losses,
+            self.engine.evaluate,
             self.validation,
             self.device,
             self.ranks.data_parallel_rank,
@@ -314,7 +317,6 @@ class Trainer:
             self.engine.micro_batch,
             interrupted=lambda: any_rank(self._stop.requested, self.device),
         )
-        self.engine.set_mode(training=True)
         if scores is None:
             return False
         self._evaluated.add(self.step)

@@ -10,7 +10,7 @@ import torch
 
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.models import GPT2, GPT2Config, initialise
-from autoscale_ds.models.hf_gpt2 import load_hf_weights
+from autoscale_ds.models.hf_gpt2 import hf_weights
 
 
 class Workbench:
@@ -50,5 +50,5 @@ class Workbench:
         if pretrained is None:
             initialise(model, seed)
         else:
-            load_hf_weights(model, pretrained)
+            model.load_state_dict(hf_weights(pretrained, shape))
         return model.to(self._device)

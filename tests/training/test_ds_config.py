@@ -12,7 +12,7 @@ def run_config(**changes):
 
 
 def test_the_batch_is_derived_from_micro_batch_and_ranks():
-    resolved = resolve(DS, run_config(**{"data.global_batch": 48}), data_parallel=3)
+    resolved = resolve(DS, run_config(**{"data.global_batch": 48}), world_size=3)
     assert resolved["gradient_accumulation_steps"] == 8
     assert resolved["train_batch_size"] == 48
     assert resolved["gradient_clipping"] == 1.0
@@ -37,9 +37,9 @@ def test_the_batch_is_derived_from_micro_batch_and_ranks():
 )
 def test_what_disagrees_or_cannot_work_is_refused_before_anything_starts(ds, message):
     with pytest.raises(ConfigError, match=message):
-        resolve({**DS, **ds}, run_config(), data_parallel=2)
+        resolve({**DS, **ds}, run_config(), world_size=2)
 
 
 def test_values_that_agree_may_stand_in_both_files():
     ds = {**DS, "train_batch_size": 8, "gradient_clipping": 1.0, "optimizer": {"type": "AdamW", "params": {"lr": 3e-3}}}
-    assert "optimizer" not in resolve(ds, run_config(), data_parallel=2)
+    assert "optimizer" not in resolve(ds, run_config(), world_size=2)

@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 
-from autoscale_ds.training.op_builds import sole_build
+from autoscale_ds.training.engine.op_builds import sole_build
 
 BUILD = """
 import sys, time
 from pathlib import Path
-from autoscale_ds.training.op_builds import sole_build
+from autoscale_ds.training.engine.op_builds import sole_build
 folder = Path(sys.argv[1])
 with sole_build(folder):
     (folder / "lock").touch()

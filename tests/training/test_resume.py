@@ -110,13 +110,6 @@ def test_weights_and_realised_shares_are_logged(interrupted):
     assert sum(last["realised"].values()) == pytest.approx(1)
 
 
-def test_another_world_size_is_refused_with_what_to_do(interrupted, tmp_path):
-    tree = interrupted[0]
-    job = Job(tmp_path, {**tree, "budget_tokens": 2 * STEPS * 8 * 32}, ranks=1)
-    assert job.wait() == [2]
-    assert "saved by 2 ranks, this job has 1; start with 2 ranks" in job.logs[0].read_text()
-
-
 def test_a_signal_saves_and_ends_with_the_requeue_code_and_the_same_command_continues(small_corpus, tmp_path):
     """One rank by plain python: SIGTERM saves; the same command then ends like an undisturbed run."""
     tree = settings(tmp_path / "run", small_corpus, **{"checkpoints.every_steps": None, "budget_tokens": 200 * 256})

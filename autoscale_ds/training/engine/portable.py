@@ -1,0 +1,135 @@
+"""A checkpoint that any layout of ranks can continue: whole fp32 weights and AdamW moments by parameter name.
+
+DeepSpeed's files hold what each rank had. Its universal converter puts ZeRO's, tensor-parallel and pipeline parts
+together; the result is renamed to the names of ``GPT2`` and kept beside them as one ``portable.safetensors``, from
+which every rank takes its part. One file, no pickle, read without loading what a rank does not need.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from autoscale_ds.errors import CheckpointError
+from autoscale_ds.models import GPT2, GPT2Config
+from autoscale_ds.models.gpt2_stages import whole_name
+from autoscale_ds.training.engine.optimizer import parameter_groups
+
+PORTABLE_FILE = "portable.safetensors"
+KINDS = ("fp32", "exp_avg", "exp_avg_sq")
+
+
+class PortableState:
+    """The content of a ``portable.safetensors``."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: Any = safe_open(str(path), framework="pt")
+
+    def __call__(self, name: str, kind: str) -> Tensor:
+        """Return a parameter's ``fp32`` weight, ``exp_avg`` or ``exp_avg_sq``, whole."""
+        return self._file.get_tensor(f"{name}/{kind}")
+
+
+def make_portable(checkpoint: Path, layout: Mapping[str, Any], shape: GPT2Config) -> Path:
+    """Return a checkpoint's portable file, written now unless it is there; one process.
+
+    Raises
+    ------
+    CheckpointError
+        When its files cannot be put together.
+    """
+    path = checkpoint / PORTABLE_FILE
+    if path.exists():
+        return path
+    _check_possible(checkpoint, layout)
+    sizes = whole_shapes(shape)
+    if layout["zero_stage"] == 0:
+        found = dict(_from_whole_weights(checkpoint, shape))
+    else:
+        found = _from_shards(checkpoint, layout, shape)
+    tensors = {key: tensor.reshape(sizes[key.split("/")[0]]).contiguous() for key, tensor in found.items()}
+    partial = checkpoint / f".{PORTABLE_FILE}.partial"
+    save_file(tensors, str(partial))
+    os.replace(partial, path)
+    return path
+
+
+def whole_shapes(shape: GPT2Config) -> dict[str, torch.Size]:
+    """Return the shape of every parameter of a model by name."""
+    with torch.device("meta"):
+        return {name: parameter.shape for name, parameter in GPT2(shape).named_parameters()}
+
+
+def _check_possible(checkpoint: Path, layout: Mapping[str, Any]) -> None:
+    split = [name for name in ("tensor", "pipeline") if layout[name] > 1]
+    if layout["zero_stage"] == 0 and split:
+        raise CheckpointError(
+            f"{checkpoint} was saved without ZeRO by parts of a model: it continues in its own layout only; start "
+            f"{layout['world_size']} ranks with parallel.{split[0]}={layout[split[0]]} and ZeRO stage 0"
+        )
+
+
+def _from_whole_weights(checkpoint: Path, shape: GPT2Config) -> Iterator[tuple[str, Tensor]]:
+    """Yield what a data-parallel run without ZeRO saved: whole weights, moments by torch's numbers."""
+    saved = torch.load(checkpoint / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)
+    with torch.device("meta"):
+        model = GPT2(shape)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    numbered = [names[id(p)] for group in parameter_groups(model, 0.0) for p in group["params"]]
+    for number, name in enumerate(numbered):
+        yield f"{name}/fp32", saved["module"][name].float()
+        for kind in KINDS[1:]:
+            yield f"{name}/{kind}", saved["optimizer"]["state"][number][kind]
+
+
+def _from_shards(checkpoint: Path, layout: Mapping[str, Any], shape: GPT2Config) -> dict[str, Tensor]:
+    """Return what DeepSpeed's converter puts together, under the names of ``GPT2``."""
+    folder = checkpoint / ".universal"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        _run_converter(checkpoint, folder / "whole")
+        parameters = [path.parent for path in (folder / "whole" / "zero").rglob("exp_avg.pt")]
+        found: dict[str, Tensor] = {}
+        for path in parameters:
+            name = path.relative_to(folder / "whole" / "zero").as_posix()
+            ours = pipeline_name(name, shape) if layout["pipeline"] > 1 else name
+            found |= {f"{ours}/{kind}": _read(path / f"{kind}.pt") for kind in KINDS}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    missing = {f"{name}/fp32" for name in whole_shapes(shape)} - set(found)
+    if missing:
+        raise CheckpointError(f"{checkpoint} holds no {min(missing)}; was it saved by a model of another shape?")
+    return found
+
+
+def _run_converter(checkpoint: Path, output: Path) -> None:
+    workers = str(min(8, os.cpu_count() or 1))
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--no_strict"]
+    command += ["--input_folder", str(checkpoint), "--output_folder", str(output)]
+    command += ["--num_extract_workers", workers, "--num_merge_workers", workers]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise CheckpointError(f"{checkpoint} cannot be put together for another layout: {reason}")
+
+
+def _read(path: Path) -> Tensor:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    tensor: Tensor = content["param"] if isinstance(content, dict) else content
+    return tensor.float()
+
+
+def pipeline_name(name: str, shape: GPT2Config) -> str:
+    """Return the name that a parameter of a pipeline has in ``GPT2``."""
+    layer, _, rest = name.partition(".")
+    return rest if layer == "tied_modules" else whole_name(int(layer), rest, shape)

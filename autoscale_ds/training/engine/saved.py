@@ -1,0 +1,35 @@
+"""Whole weights from the files of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoscale_ds.models import GPT2Config
+from autoscale_ds.training.engine.portable import PORTABLE_FILE, PortableState, make_portable, whole_shapes
+
+
+def saved_weights(checkpoint: Path, layout: Mapping[str, Any], shape: GPT2Config) -> dict[str, torch.Tensor]:
+    """Return the fp32 weights of a checkpoint folder by the names of ``GPT2``, put together from every rank's files.
+
+    On one process and in CPU memory; the optimizer's master weights where ZeRO keeps them. Parts of a model leave
+    the converted checkpoint beside them, see ``portable``.
+
+    Raises
+    ------
+    CheckpointError
+        When its files cannot be put together.
+    """
+    if layout["tensor"] > 1 or layout["pipeline"] > 1 or (checkpoint / PORTABLE_FILE).exists():
+        state = PortableState(make_portable(checkpoint, layout, shape))
+        return {name: state(name, "fp32") for name in whole_shapes(shape)}
+    if layout["zero_stage"] == 0:
+        whole = torch.load(checkpoint / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)["module"]
+    else:
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+        whole = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+    return {name: tensor.detach().float() for name, tensor in whole.items()}

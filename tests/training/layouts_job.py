@@ -1,0 +1,64 @@
+"""Run by some ranks: 20 steps in several ZeRO stages of one layout, one after the other in one process group.
+
+The weights are swapped on the way, and every run is told to stop after 12 steps and continued by a new trainer.
+
+usage: layouts_job.py CORPUS FOLDER KIND SIZE STAGE...      for example: tensor 2 0 1 2 3
+"""
+
+import sys
+from pathlib import Path
+
+from jobs import settings
+
+from autoscale_ds import config
+from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.stream.journal import Event, Journal
+from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.distributed import ranks_from_environment
+from autoscale_ds.training.ds_config import resolve
+from autoscale_ds.training.engine import start_distributed, stop_distributed
+from autoscale_ds.training.hot_swap import first_event
+from autoscale_ds.training.signals import StopRequest
+from autoscale_ds.training.trainer import Trainer
+
+STEPS, SWAP_STEP, STOP_STEP = 20, 7, 12
+
+
+def events(first):
+    """Return the journal of every run: the first weights, and others from step 7 on."""
+    swapped = DomainWeights({"web": 0.2, "code": 0.2, "books": 0.6})
+    return [first_event(first, "test"), Event(1, SWAP_STEP, swapped, "user", "test", "", SWAP_STEP * 256)]
+
+
+def train(tree, ds, ranks, device):
+    """Begin or continue a run; return its exit code."""
+    run, stop = config.build(RunConfig, tree), StopRequest()
+
+    def show(record):
+        stop.requested |= record["kind"] == "train" and record["step"] == STOP_STEP - 1
+
+    trainer = Trainer(run, resolve(ds, run, ranks.world_size), ranks, device, show, stop=stop)
+    code = trainer.fit()
+    trainer.close()
+    return code
+
+
+def main(corpus, folder, kind, size, *stages):
+    ranks = ranks_from_environment()
+    device = start_distributed(ranks)
+    for stage in stages:
+        run = Path(folder) / f"zero{stage}"
+        parallel = {} if kind == "data" else {f"parallel.{kind}": int(size)}
+        tree = settings(run, corpus, budget_tokens=STEPS * 8 * 32, **parallel)
+        if ranks.rank == 0:
+            (run / "mixture").mkdir(parents=True)
+            for event in events(DomainWeights(tree["mixture"]["weights"])):
+                Journal(run / "mixture/journal.jsonl").append(event)
+        ds = {"train_micro_batch_size_per_gpu": 2, "zero_optimization": {"stage": int(stage)}}
+        assert train(tree, ds, ranks, device) == 75
+        assert train(tree, ds, ranks, device) == 0
+    stop_distributed()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
