@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
@@ -32,8 +36,45 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def append_line(path: str | Path, line: str) -> None:
-    """Append one line in a single write, flushed to disk: a crash leaves whole lines or one torn last line."""
-    with open(path, "ab") as file:
-        file.write(line.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Append one line, flushed to disk: a crash leaves whole lines or one torn last line, a full disk no part of it."""
+    data = line.encode() + b"\n"
+    with open(path, "ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), end)
+            raise
+
+
+class PatientFile:
+    """A file that is appended to for weeks: what a full disk does not take waits in memory for the next write.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._waiting = path, b""
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed in close()
+
+    def write(self, text: str) -> None:
+        """Append text, now or when there is room again."""
+        had_to_wait = bool(self._waiting)
+        self._waiting += text.encode()
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if not had_to_wait:
+                log.warning("%s cannot be written (%s); kept in memory until it can", self._path, error.strerror)
+
+    def close(self) -> None:
+        """Write what waits, and close."""
+        self.write("")
+        if self._waiting:
+            log.error("%s lacks its last %d lines: no room", self._path, self._waiting.count(b"\n"))
+        self._file.close()

@@ -109,6 +109,16 @@ def read_configuration(arguments: argparse.Namespace, rank: int) -> tuple[RunCon
         raise
 
 
+def say_that_a_rank_was_lost(error: RuntimeError) -> int:
+    """Say what a rank sees of another's death, and return the exit code."""
+    logging.getLogger("autoscale_ds").critical(
+        "another rank of this job has ended: %s. Its own log says why; start the job again, it continues from the "
+        "newest checkpoint",
+        str(error).splitlines()[0],
+    )
+    return 1
+
+
 def main() -> int:
     """Read both files, join the other ranks, train."""
     arguments = parse_arguments()
@@ -116,7 +126,7 @@ def main() -> int:
     run, ds_config = read_configuration(arguments, rank)
     with Terminal(rank, arguments.quiet, run.total_steps) as terminal:
         # Imported here: DeepSpeed takes seconds to load, a mistake in a file should not.
-        from autoscale_ds.training.distributed import ranks_from_environment
+        from autoscale_ds.training.distributed import lost_a_rank, ranks_from_environment
         from autoscale_ds.training.engine import start_distributed, stop_distributed
         from autoscale_ds.training.trainer import Trainer
 
@@ -124,6 +134,10 @@ def main() -> int:
         device = start_distributed(ranks)
         try:
             return Trainer(run, ds_config, ranks, device, on_record=terminal.show).fit()
+        except RuntimeError as error:
+            if not lost_a_rank(error):
+                raise
+            return say_that_a_rank_was_lost(error)
         finally:
             stop_distributed()
 

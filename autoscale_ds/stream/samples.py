@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
-from autoscale_ds.files import write_atomic
+from autoscale_ds.files import PatientFile, write_atomic
 from autoscale_ds.stream.planner import StepPlan
 
 
@@ -31,25 +30,18 @@ class SampleLog:
         Data-parallel rank.
     names : sequence of str
         Domains, as the plans index them.
-    resume_step : int
-        Lines of this step and later are dropped: those steps are done again.
     enabled : bool
     """
 
-    def __init__(self, folder: Path, rank: int, names: Sequence[str], resume_step: int, enabled: bool) -> None:
+    def __init__(self, folder: Path, rank: int, names: Sequence[str], enabled: bool) -> None:
         self._names, self._rank = names, rank
-        self._file: IO[str] | None = None
-        if enabled:
-            path = folder / f"rank-{rank:05d}.txt"
-            _keep_before(path, resume_step)
-            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        self._file = PatientFile(folder / f"rank-{rank:05d}.txt") if enabled else None
 
     def write(self, plan: StepPlan) -> None:
         """Write the samples of one rank's slice of a step."""
         if self._file is not None:
             lines = sample_lines(plan, self._names, self._rank * len(plan.domains))
             self._file.write("".join(line + "\n" for line in lines))
-            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
@@ -57,7 +49,10 @@ class SampleLog:
             self._file.close()
 
 
-def _keep_before(path: Path, step: int) -> None:
-    if path.exists():
+def drop_samples_from(folder: Path, step: int) -> None:
+    """Drop what any rank wrote of ``step`` and later: those steps are done again, maybe by other ranks."""
+    for path in folder.glob("rank-*.txt"):
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        write_atomic(path, "".join(line for line in lines if line.endswith("\n") and int(line.split()[0]) < step))
+        kept = [line for line in lines if line.endswith("\n") and int(line.split()[0]) < step]
+        if kept != lines:
+            write_atomic(path, "".join(kept))

@@ -57,17 +57,32 @@ class Checkpoints:
     def __init__(self, folder: Path, ranks: Ranks, keep: int) -> None:
         self.folder, self._ranks, self._keep = folder, ranks, keep
 
-    def save(self, engine: Engine, state: dict[str, Any]) -> None:
-        """Save model, optimizer and ``state``, whose ``stream.step`` names the checkpoint. Collective."""
+    def save(self, engine: Engine, state: dict[str, Any]) -> str | None:
+        """Save model, optimizer and ``state``, whose ``stream.step`` names the checkpoint. Collective.
+
+        Returns
+        -------
+        str or None
+            Why it could not be saved, the same on all ranks; nothing is left of it then.
+        """
         name = checkpoint_name(state["stream"]["step"])
         working = f".{name}.partial"
+        self._discard(working)
+        problem = _first(engine.save(self.folder, working))
+        if problem is None and self._ranks.rank == 0:
+            try:
+                self._publish(working, name, {**state, "layout": engine.layout, "updates": engine.updates})
+            except OSError as error:
+                problem = str(error)
+        problem = broadcast(problem)
+        if problem is not None:
+            self._discard(working)
+        return problem
+
+    def _discard(self, working: str) -> None:
+        """Remove what an unfinished save left."""
         if self._ranks.rank == 0:
             shutil.rmtree(self.folder / working, ignore_errors=True)
-        dist.barrier()
-        engine.save(self.folder, working)
-        dist.barrier()
-        if self._ranks.rank == 0:
-            self._publish(working, name, {**state, "layout": engine.layout, "updates": engine.updates})
         dist.barrier()
 
     def load(self, engine: Engine, device: torch.device) -> Checkpoint | None:
@@ -129,6 +144,13 @@ def same_layout(checkpoint: Checkpoint, layout: dict[str, Any]) -> bool:
     if "layout" not in checkpoint.state:
         raise CheckpointError(f"{STATE_FILE} does not say in which layout of ranks it was saved")
     return bool(checkpoint.state["layout"] == layout)
+
+
+def _first(problem: str | None) -> str | None:
+    """Return the problem of the first rank that has one, on every rank. Collective."""
+    problems: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(problems, problem)
+    return next((f"rank {rank}: {each}" for rank, each in enumerate(problems) if each is not None), None)
 
 
 def _short(error: BaseException) -> str:

@@ -148,6 +148,9 @@ class FaultConfig:
     """Nats a token; null only catches losses that are not finite."""
     max_skips: int = 10
     """More than this many in one run stop it: the fault is not an accident."""
+    stall_seconds: float | None = 300.0
+    """A rank that keeps the others waiting this long is named and the job ended; null waits for ever. Steps, and the
+    evaluation of one batch, must take less."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,7 @@ class RunConfig:
         _at_least(0, "schedule.warmup_tokens", self.schedule.warmup_tokens)
         _at_least(0, "schedule.cooldown_tokens", self.schedule.cooldown_tokens)
         _at_least(0, "schedule.final_fraction", self.schedule.final_fraction)
+        _at_least(1, "faults.stall_seconds", self.faults.stall_seconds)
         _at_least(0, "optimizer.learning_rate", self.optimizer.learning_rate)
         _at_least(0, "optimizer.weight_decay", self.optimizer.weight_decay)
         _at_least(0, "mixture.poll_seconds", self.mixture.poll_seconds)

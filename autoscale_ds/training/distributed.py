@@ -106,3 +106,8 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def lost_a_rank(error: RuntimeError) -> bool:
+    """Return whether an error says that another rank went away; gloo has no type of its own for it."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 
 from autoscale_ds.controllers import Adviser
 from autoscale_ds.errors import AutoScaleError
@@ -15,6 +16,7 @@ from autoscale_ds.stream.proposals import Inbox, Proposal, check, read_proposal
 from autoscale_ds.training.distributed import broadcast
 
 log = logging.getLogger(__name__)
+MOST_AT_ONCE = 50  # proposals judged between two steps: thousands of them must not hold up training
 
 
 class HotSwap:
@@ -49,6 +51,7 @@ class HotSwap:
         self._inbox, self._journal, self._planner = inbox, journal, planner
         self._tokens_per_step, self._poll_seconds = tokens_per_step, poll_seconds
         self._next_poll = 0.0
+        self._stuck: set[str] = set()
 
     def waiting(self) -> bool:
         """Return whether there is something to take up; only rank 0 looks, into the inbox every ``poll_seconds``."""
@@ -61,11 +64,15 @@ class HotSwap:
         if self._journal is None or time.monotonic() < self._next_poll:
             return False
         self._next_poll = time.monotonic() + self._poll_seconds
+        return bool(self._pending())
+
+    def _pending(self) -> list[Path]:
+        """Return the next proposals to judge; those that could not even be moved away are left where they are."""
         try:
-            return bool(self._inbox.pending())
+            return [path for path in self._inbox.pending() if path.name not in self._stuck][:MOST_AT_ONCE]
         except OSError as error:
             log.warning("cannot look into %s: %s", self._inbox.inbox, error)
-            return False
+            return []
 
     def take_up(self) -> list[Event]:
         """Judge what waits, ask the controller, and return the new events, already planned in. Collective."""
@@ -82,12 +89,16 @@ class HotSwap:
         suggestion = self.adviser.ask() if self.adviser is not None and self.adviser.due() else None
         if suggestion is None or self.adviser is None:
             return []
-        return [self._append(journal, suggestion.weights, self.adviser.source, suggestion.reason)]
+        try:
+            return [self._append(journal, suggestion.weights, self.adviser.source, suggestion.reason)]
+        except OSError as error:
+            log.error("the controller's weights cannot be journalled and are left out: %s", error)
+            return []
 
     def _judge_inbox(self, journal: Journal) -> list[Event]:
         accepted = []
         known = {event.proposal for event in journal.events}
-        for path in self._inbox.pending():
+        for path in self._pending():
             try:
                 if path.name in known:  # journalled, then killed before the file was removed
                     path.unlink()
@@ -99,10 +110,20 @@ class HotSwap:
                 path.unlink()
             except AutoScaleError as error:
                 log.warning("proposal %s refused: %s", path.name, error)
-                self._inbox.reject(path, str(error))
+                self._reject(path, str(error))
             except OSError as error:
-                log.warning("proposal %s cannot be handled: %s", path.name, error)
+                self._leave(path, error)
         return accepted
+
+    def _reject(self, path: Path, reason: str) -> None:
+        try:
+            self._inbox.reject(path, reason)
+        except OSError as error:
+            self._leave(path, error)
+
+    def _leave(self, path: Path, error: OSError) -> None:
+        log.warning("proposal %s cannot be handled and is left alone: %s", path.name, error)
+        self._stuck.add(path.name)
 
     def _accept(self, proposal: Proposal, journal: Journal) -> Event:
         check(proposal, self._planner.names, journal.current.version)

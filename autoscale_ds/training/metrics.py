@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from autoscale_ds.files import write_atomic
+from autoscale_ds.files import PatientFile, write_atomic
 from autoscale_ds.training.losses import StepReport
 
 log = logging.getLogger(__name__)
@@ -35,13 +35,12 @@ class MetricsWriter:
 
     def __init__(self, path: Path, resume_step: int, tensorboard: Path | None) -> None:
         _drop_after(path, resume_step)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        self._file = PatientFile(path)
         self._board = _open_board(tensorboard, resume_step) if tensorboard else None
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write one record; ``step`` and ``kind`` are its first two keys."""
         self._file.write(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
         if self._board is not None:
             for name, value in _scalars(record):
                 self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])

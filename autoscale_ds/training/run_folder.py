@@ -54,6 +54,11 @@ class RunFolder:
         return self.path / "samples"
 
     @property
+    def beats(self) -> Path:
+        """Folder of how far each rank is."""
+        return self.path / "beats"
+
+    @property
     def inbox(self) -> Inbox:
         """Proposals of weights."""
         return Inbox(self.path)
@@ -81,8 +86,10 @@ class RunFolder:
         lock.write(f"process {os.getpid()} on {os.uname().nodename}\n")
         lock.flush()
         self._lock = lock
-        for folder in (self.checkpoints, self.samples):
+        for folder in (self.checkpoints, self.samples, self.beats):
             folder.mkdir(exist_ok=True)
+        for beat in self.beats.iterdir():
+            beat.unlink()
         self.inbox.create()
 
     def release(self) -> None:

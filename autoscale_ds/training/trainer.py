@@ -12,11 +12,12 @@ from typing import Any, Literal
 import torch
 
 from autoscale_ds.controllers import Adviser
+from autoscale_ds.errors import CheckpointError
 from autoscale_ds.evaluation.perplexity import ValidationSet, evaluate, validation_figures
 from autoscale_ds.stream.dataset import MixtureStream, StepBatch, open_windows
 from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.planner import MixturePlanner
-from autoscale_ds.stream.samples import SampleLog
+from autoscale_ds.stream.samples import SampleLog, drop_samples_from
 from autoscale_ds.training import setup
 from autoscale_ds.training.checkpoints import Checkpoints, checkpoint_name, list_checkpoints
 from autoscale_ds.training.config import RunConfig
@@ -29,9 +30,12 @@ from autoscale_ds.training.metrics import Interval, MetricsWriter, memory_gigaby
 from autoscale_ds.training.run_folder import RunFolder
 from autoscale_ds.training.schedule import learning_rate
 from autoscale_ds.training.signals import REQUEUE_EXIT_CODE, StopRequest
+from autoscale_ds.training.watchdog import Watchdog
 from autoscale_ds.training.workbench import Workbench
 
 log = logging.getLogger(__name__)
+_AFTER_A_FAILED_SAVE = "make room and start it again: it continues from the checkpoint before"
+_MEANWHILE = "a crash now would continue from the checkpoint before; make room"
 
 
 class RollBack(Exception):
@@ -77,6 +81,7 @@ class Trainer:
     _events: list[Event]
     _swap: HotSwap
     _faults: FaultGuard
+    _watchdog: Watchdog
     _tally: LossTally
     _interval: Interval
     _samples: SampleLog
@@ -129,6 +134,7 @@ class Trainer:
             except RollBack:
                 log.warning("returning to the last checkpoint")
             finally:
+                self._watchdog.stop()
                 self._close_files()
 
     def close(self) -> None:
@@ -146,6 +152,8 @@ class Trainer:
             # data was read ahead; forward, backward, update
             report = self._train_step(batch)
             self.step = batch.plan.step + 1
+            self._watchdog.beat(self.step, "reading data")
+            self._watchdog.start()  # after the first step, which may compile for minutes
 
             # log
             self._interval.add(report, time.perf_counter() - began)
@@ -173,12 +181,14 @@ class Trainer:
         engine, step = self.engine, batch.plan.step
         if self.run.model.dropout:
             torch.manual_seed(hash((self.run.seed, step, self.ranks.rank)))
+        self._watchdog.beat(step, "in forward and backward")
         engine.set_learning_rate(self._learning_rate(step))
         tokens = batch.tokens.to(self.device, non_blocking=True).split(engine.micro_batch)
         domains = batch.domains.to(self.device, non_blocking=True).split(engine.micro_batch)
         verdict = _Verdict()
 
         def decide() -> bool:
+            self._watchdog.beat(step, "adding up losses, updating")
             verdict.report = self._tally.reduce(self._stop.requested, self._swap.waiting())
             verdict.fault = self._faults.judge(step, verdict.report)
             return verdict.fault is None
@@ -233,12 +243,13 @@ class Trainer:
             self.folder.inbox, journal, planner, run.tokens_per_step, run.mixture.poll_seconds, adviser
         )
         self._faults = FaultGuard(self.folder.path, run.faults, ranks)
+        self._watchdog = Watchdog(self.folder.beats, ranks, run.faults.stall_seconds)
         self._tally = LossTally(len(planner.names), self.device)
         self._interval = Interval(len(planner.names), state.get("interval"))
         self._open_files()
         self._say_domains()
         if checkpoint is None and run.faults.policy == "rollback":
-            self._save()  # so that there is always something to return to
+            self._save(needed=True)  # so that there is always something to return to
 
     def _open_journal(self) -> list[str]:
         self._journal = Journal(self.folder.journal)
@@ -259,7 +270,8 @@ class Trainer:
     def _open_files(self) -> None:
         run, names = self.run, self.stream.planner.names
         log_samples = run.data.log_samples and self.ranks.leads_slice
-        self._samples = SampleLog(self.folder.samples, self.ranks.data_parallel_rank, names, self.step, log_samples)
+        on_rank_zero(lambda: drop_samples_from(self.folder.samples, self.step))
+        self._samples = SampleLog(self.folder.samples, self.ranks.data_parallel_rank, names, log_samples)
         self._metrics = None
         if self.ranks.rank == 0:
             board = self.folder.path / "tensorboard" if run.logging.tensorboard else None
@@ -271,8 +283,10 @@ class Trainer:
         if self._metrics is not None:
             self._metrics.close()
 
-    def _save(self) -> None:
-        self.checkpoints.save(
+    def _save(self, needed: bool = False) -> None:
+        """Save; one that fails for want of room, say, ends the run only when it is needed."""
+        self._watchdog.beat(self.step, "saving")
+        problem = self.checkpoints.save(
             self.engine,
             {
                 "stream": self.stream.state(),
@@ -282,10 +296,14 @@ class Trainer:
                 "tokens": self.step * self.run.tokens_per_step,
             },
         )
+        if problem is not None and needed:
+            raise CheckpointError(f"step {self.step:,} could not be saved: {problem}; {_AFTER_A_FAILED_SAVE}")
+        if problem is not None:
+            log.error("step %s could not be saved: %s; training goes on, %s", f"{self.step:,}", problem, _MEANWHILE)
 
     def _leave(self) -> int:
         """Save and end early: told to stop."""
-        self._save()
+        self._save(needed=True)
         log.warning("stopped at step %s, saved; the same command continues", f"{self.step:,}")
         return REQUEUE_EXIT_CODE
 
@@ -297,7 +315,7 @@ class Trainer:
         if not self._evaluate_if_due(force=True):
             return self._leave()
         if not any_rank(bool(newest) and newest[0].name == checkpoint_name(self.step), self.device):
-            self._save()
+            self._save(needed=True)
         return 0
 
     # -- what is said -------------------------------------------------------------------------------------------
@@ -315,13 +333,17 @@ class Trainer:
             self.ranks.data_parallel_rank,
             self.ranks.data_parallel_size,
             self.engine.micro_batch,
-            interrupted=lambda: any_rank(self._stop.requested, self.device),
+            interrupted=self._interrupted,
         )
         if scores is None:
             return False
         self._evaluated.add(self.step)
         self._record("validation", validation_figures(scores))
         return True
+
+    def _interrupted(self) -> bool:
+        self._watchdog.beat(self.step, "evaluating")
+        return any_rank(self._stop.requested, self.device)
 
     def _log_interval(self) -> None:
         interval, run = self._interval, self.run

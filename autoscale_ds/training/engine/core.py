@@ -29,6 +29,29 @@ MicroBatch = tuple[Tensor, Tensor]
 """Tokens (samples, time + 1), and the samples' domains (samples,)."""
 
 
+class _Writer:
+    """DeepSpeed's writer of files, remembering an error instead of raising it."""
+
+    def __init__(self, plain: Any) -> None:
+        self._plain = plain
+        self.problem: str | None = None
+
+    def save(self, *arguments: Any, **options: Any) -> None:
+        self._attempt(self._plain.save, *arguments, **options)
+
+    def makedirs(self, *arguments: Any, **options: Any) -> None:
+        self._attempt(self._plain.makedirs, *arguments, **options)
+
+    def _attempt(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        try:
+            method(*arguments, **options)
+        except (OSError, RuntimeError) as error:
+            self.problem = self.problem or str(error).splitlines()[0]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+
 class Engine:
     """A model on DeepSpeed, with the few operations the training loop needs.
 
@@ -71,6 +94,7 @@ class Engine:
         )
         self._guard.model_parallel = model_parallel(ranks, mpu)
         self._loss_share = loss_share(ds_config, ranks)
+        self._catch_write_errors()
         allow_conversion(self.module, {})
 
     def _describe(self, run: RunConfig, ds_config: Mapping[str, Any], ranks: Ranks) -> None:
@@ -144,9 +168,18 @@ class Engine:
         for group in self._optimizer.param_groups:
             group["lr"] = value
 
-    def save(self, folder: Path, tag: str) -> None:
-        """Write model and optimizer under ``folder/tag``. Collective: every rank must call it."""
+    def _catch_write_errors(self) -> None:
+        self._writer = self._engine.checkpoint_engine = _Writer(self._engine.checkpoint_engine)
+        self._engine._copy_recovery_script = lambda path: None  # goes past the writer; tools/export_hf.py does its job
+
+    def save(self, folder: Path, tag: str) -> str | None:
+        """Write model and optimizer under ``folder/tag``; return why this rank could not. Collective.
+
+        DeepSpeed's ranks wait for each other while saving: a rank that cannot write must not leave them there.
+        """
+        self._writer.problem = None
         self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+        return self._writer.problem
 
     def load(self, folder: Path, tag: str) -> None:
         """Read what ``save`` wrote, in the same layout. Collective."""
