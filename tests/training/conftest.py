@@ -21,6 +21,8 @@ def one_rank():
         warnings.simplefilter("ignore")  # those of DeepSpeed's own import
         ranks = ranks_from_environment()
         device = start_distributed(ranks)
+        for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            del os.environ[name]  # jobs that tests start are no ranks of this world
         yield ranks, device
         stop_distributed()
 

@@ -15,10 +15,10 @@ def test_the_exported_model_computes_what_the_trained_one_does(make_trainer, tmp
     done = tool("export_hf.py", trainer.folder.path, "--output", tmp_path / "hf")
     assert done.returncode == 0, done.stderr
     exported = load_hf(tmp_path / "hf").eval()
-    ids = torch.arange(90).view(3, 30)
-    trainer.engine.set_mode(training=False)
+    tokens = torch.arange(93).view(3, 31)
     with torch.no_grad():
-        torch.testing.assert_close(exported(ids), trainer.engine.losses(ids, None), atol=1e-6, rtol=1e-5)
+        losses = exported(tokens[:, :-1], tokens[:, 1:])
+    torch.testing.assert_close(losses, trainer.engine.evaluate(tokens), atol=1e-6, rtol=1e-5)
 
 
 def test_a_run_can_start_from_exported_weights(make_trainer, tmp_path):

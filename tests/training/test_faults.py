@@ -11,8 +11,8 @@ def poison(trainer, step, times=1, value=math.nan):
     """Make the loss of one step bad, the first ``times`` times it is computed."""
     plain, left = trainer.engine.losses, [times]
 
-    def losses_with_fault(token_ids, targets):
-        found = plain(token_ids, targets)
+    def losses_with_fault(*arguments):
+        found = plain(*arguments)
         if torch.is_grad_enabled() and trainer.step == step and left[0]:
             left[0] -= 1
             return found * value
