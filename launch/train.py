@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from autoscale_ds import cli, config
 from autoscale_ds.errors import AutoScaleError
+from autoscale_ds.training import launchers
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.ds_config import read_ds_config, resolve
 
@@ -112,6 +113,7 @@ def read_configuration(arguments: argparse.Namespace, rank: int) -> tuple[RunCon
 def main() -> int:
     """Read both files, join the other ranks, train."""
     arguments = parse_arguments()
+    launchers.fill_environment()
     rank = int(os.environ.get("RANK", "0"))
     run, ds_config = read_configuration(arguments, rank)
     with Terminal(rank, arguments.quiet, run.total_steps) as terminal:
