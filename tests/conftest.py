@@ -48,3 +48,9 @@ def _write_shard(folder, prefix, tokens, rng, index):
 def small_corpus(tmp_path_factory):
     """Three domains of 9,000, 5,000 and 2,000 training tokens."""
     return write_corpus(tmp_path_factory.mktemp("corpus"), {"web": 9000, "code": 5000, "books": 2000})
+
+
+@pytest.fixture(scope="session")
+def corpus_of(tmp_path_factory):
+    """Return ``write_corpus`` into a folder of its own."""
+    return lambda *sizes: write_corpus(tmp_path_factory.mktemp("corpus"), *sizes)
