@@ -1,0 +1,86 @@
+"""Training that really crosses a network link, started by the launchers that go by ssh or by rendezvous."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from jobs import DS, ROOT, Job, losses, settings
+from two_hosts import ADDRESSES, missing, two_hosts
+
+pytestmark = [pytest.mark.cluster, pytest.mark.job, pytest.mark.timeout(1200)]
+# By this Python, as the first line of the two scripts would say: ops compiled for another path are compiled again.
+DEEPSPEED, TORCHRUN = ([sys.executable, Path(sys.executable).parent / name] for name in ("deepspeed", "torchrun"))
+# What the ranks on both hosts need; DeepSpeed passes no other variable on but those of its environment file.
+PASSED_ON = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "eth0"}
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory):
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    with two_hosts(tmp_path_factory.mktemp("hosts")) as pair:
+        yield pair
+
+
+@pytest.fixture(scope="module")
+def one_host(small_corpus, tmp_path_factory):
+    """The losses of two ranks on this machine."""
+    folder = tmp_path_factory.mktemp("one")
+    Job(folder, settings(folder / "run", small_corpus), ranks=2).finish()
+    return losses(folder / "run")
+
+
+def write_files(folder, corpus):
+    """Write what a job is started with; return its arguments."""
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings(folder / "run", corpus)))
+    (folder / "ds.json").write_text(json.dumps(DS))
+    (folder / "hosts").write_text("".join(f"{address} slots=1\n" for address in ADDRESSES))
+    passed_on = PASSED_ON | {name: os.environ[name] for name in ("TORCH_EXTENSIONS_DIR",) if name in os.environ}
+    (folder / "ds_env").write_text("".join(f"{name}={value}\n" for name, value in passed_on.items()))
+    return [ROOT / "launch/train.py", "--config", folder / "run.yaml", "--deepspeed_config", folder / "ds.json"]
+
+
+def train(hosts, folder, *command):
+    """Run a launcher on the first host; return the bytes that came over the cable meanwhile."""
+    before = hosts.received()
+    env = os.environ | PASSED_ON | {"DS_ENV_FILE": str(folder / "ds_env"), "PYTHONPATH": str(ROOT)}
+    done = hosts.run(*command, env=env, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return hosts.received() - before
+
+
+def check_crossing(received, run):
+    """Every step exchanges the gradients of all parameters, 4 bytes each, half of them at the least from over there."""
+    steps, parameters = 30, 108_352
+    assert received > steps * parameters * 4 / 2, "the gradients did not cross the link"
+    assert len(losses(run)) == steps
+
+
+def test_deepspeed_by_ssh_trains_across_the_link_and_loses_nothing(hosts, one_host, small_corpus, tmp_path):
+    job = write_files(tmp_path, small_corpus)
+    launcher = [*DEEPSPEED, "--hostfile", tmp_path / "hosts", "--master_addr", ADDRESSES[0]]
+    check_crossing(train(hosts, tmp_path, *launcher, *job), tmp_path / "run")
+    assert losses(tmp_path / "run") == one_host
+
+
+def test_torchrun_with_a_rendezvous_trains_across_the_link(hosts, one_host, small_corpus, tmp_path):
+    job = write_files(tmp_path, small_corpus)
+    torchrun = [*TORCHRUN, "--nnodes", 2, "--nproc-per-node", 1, "--rdzv-backend", "c10d"]
+    torchrun += ["--rdzv-endpoint", f"{ADDRESSES[0]}:29400", "--local-addr"]
+    (tmp_path / "on-b.sh").write_text(there(torchrun, ADDRESSES[1], job))
+    here = " ".join(map(str, [*torchrun, ADDRESSES[0], *job]))
+    both = f"ssh {ADDRESSES[1]} bash {tmp_path}/on-b.sh & {here} && wait $!"
+    check_crossing(train(hosts, tmp_path, "bash", "-c", both), tmp_path / "run")
+    assert losses(tmp_path / "run") == one_host
+
+
+def there(torchrun, address, job):
+    """Return the script for the other host: the same command in the same environment."""
+    names = (*PASSED_ON, "TORCH_EXTENSIONS_DIR")
+    exports = [f"export {name}={os.environ.get(name, PASSED_ON.get(name, ''))}" for name in names]
+    exports += [f"export PYTHONPATH={ROOT}", f"cd {ROOT}"]
+    return "\n".join([*exports, "exec " + " ".join(map(str, [*torchrun, address, *job])), ""])
