@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from jobs import DS, ROOT, Job, losses, settings
-from two_hosts import ADDRESSES, missing, two_hosts
+from two_hosts import HOSTS, missing, two_hosts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.job, pytest.mark.timeout(1200)]
 # By this Python, as the first line of the two scripts would say: ops compiled for another path are compiled again.
@@ -38,7 +38,7 @@ def write_files(folder, corpus):
     """Write what a job is started with; return its arguments."""
     (folder / "run.yaml").write_text(yaml.safe_dump(settings(folder / "run", corpus)))
     (folder / "ds.json").write_text(json.dumps(DS))
-    (folder / "hosts").write_text("".join(f"{address} slots=1\n" for address in ADDRESSES))
+    (folder / "hosts").write_text("".join(f"{host} slots=1\n" for host in HOSTS))
     passed_on = PASSED_ON | {name: os.environ[name] for name in ("TORCH_EXTENSIONS_DIR",) if name in os.environ}
     (folder / "ds_env").write_text("".join(f"{name}={value}\n" for name, value in passed_on.items()))
     return [ROOT / "launch/train.py", "--config", folder / "run.yaml", "--deepspeed_config", folder / "ds.json"]
@@ -62,7 +62,7 @@ def check_crossing(received, run):
 
 def test_deepspeed_by_ssh_trains_across_the_link_and_loses_nothing(hosts, one_host, small_corpus, tmp_path):
     job = write_files(tmp_path, small_corpus)
-    launcher = [*DEEPSPEED, "--hostfile", tmp_path / "hosts", "--master_addr", ADDRESSES[0]]
+    launcher = [*DEEPSPEED, "--hostfile", tmp_path / "hosts", "--master_addr", HOSTS[0]]
     check_crossing(train(hosts, tmp_path, *launcher, *job), tmp_path / "run")
     assert losses(tmp_path / "run") == one_host
 
@@ -70,17 +70,9 @@ def test_deepspeed_by_ssh_trains_across_the_link_and_loses_nothing(hosts, one_ho
 def test_torchrun_with_a_rendezvous_trains_across_the_link(hosts, one_host, small_corpus, tmp_path):
     job = write_files(tmp_path, small_corpus)
     torchrun = [*TORCHRUN, "--nnodes", 2, "--nproc-per-node", 1, "--rdzv-backend", "c10d"]
-    torchrun += ["--rdzv-endpoint", f"{ADDRESSES[0]}:29400", "--local-addr"]
-    (tmp_path / "on-b.sh").write_text(there(torchrun, ADDRESSES[1], job))
-    here = " ".join(map(str, [*torchrun, ADDRESSES[0], *job]))
-    both = f"ssh {ADDRESSES[1]} bash {tmp_path}/on-b.sh & {here} && wait $!"
+    command = " ".join(map(str, [*torchrun, "--rdzv-endpoint", f"{HOSTS[0]}:29400", *job]))
+    exports = (tmp_path / "ds_env").read_text().replace("\n", " ")
+    (tmp_path / "there.sh").write_text(f"cd {ROOT} && env {exports} PYTHONPATH={ROOT} {command}\n")
+    both = f"ssh {HOSTS[1]} bash {tmp_path}/there.sh & {command} && wait $!"
     check_crossing(train(hosts, tmp_path, "bash", "-c", both), tmp_path / "run")
     assert losses(tmp_path / "run") == one_host
-
-
-def there(torchrun, address, job):
-    """Return the script for the other host: the same command in the same environment."""
-    names = (*PASSED_ON, "TORCH_EXTENSIONS_DIR")
-    exports = [f"export {name}={os.environ.get(name, PASSED_ON.get(name, ''))}" for name in names]
-    exports += [f"export PYTHONPATH={ROOT}", f"cd {ROOT}"]
-    return "\n".join([*exports, "exec " + " ".join(map(str, [*torchrun, address, *job])), ""])

@@ -17,15 +17,17 @@ from pathlib import Path
 
 from slurm_cluster import SEARCH_PATH, wait_until
 
-ADDRESSES = ("10.97.0.1", "10.97.0.2")
+ADDRESSES = {"host-a": "10.97.0.1", "host-b": "10.97.0.2"}
+HOSTS = tuple(ADDRESSES)
 PROGRAMS = {"unshare": "util-linux", "ip": "iproute2", "sshd": "openssh-server", "pdsh": "pdsh"}
 
-# Each host has its own loopback, name and ssh configuration; the second is a child of the first.
+# Each host has its own network and name; both see the first one's files. The second is a child of the first.
 SETUP = """\
 set -euo pipefail
 cd "$1"
 hostname host-a
 mount --bind ssh_config /etc/ssh/ssh_config
+mount --bind hosts /etc/hosts
 mkdir -p /run/sshd
 unshare --net --uts sh -c 'hostname host-b; echo $$ > b.pid; exec sleep infinity' &
 until [ -s b.pid ] && [ "$(nsenter --net=/proc/$!/ns/net ip -o link | wc -l)" = 1 ]; do sleep 0.1; done
@@ -63,7 +65,7 @@ class TwoHosts:
         """Return when ssh gets from the first host to both."""
         self._write_ssh_files()
         own = ["unshare", "--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        script = SETUP.format(a=ADDRESSES[0], b=ADDRESSES[1])
+        script = SETUP.format(a=ADDRESSES["host-a"], b=ADDRESSES["host-b"])
         env = os.environ | {"PATH": SEARCH_PATH, "SSHD": str(shutil.which("sshd", path=SEARCH_PATH))}
         with open(self.folder / "hosts.log", "w", encoding="utf-8") as log:
             command = [*own, "bash", "-c", script, "bash", str(self.folder)]
@@ -94,12 +96,14 @@ class TwoHosts:
         assert self._first is not None
         assert self._first.poll() is None, (self.folder / "hosts.log").read_text()
         ready = (self.folder / "ready").exists()
-        return ready and all(self.run("ssh", host, "true").returncode == 0 for host in ADDRESSES)
+        return ready and all(self.run("ssh", host, "true").returncode == 0 for host in HOSTS)
 
     def _write_ssh_files(self) -> None:
         for key in ("host_key", "user_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.folder / key], check=True)
         shutil.copy(self.folder / "user_key.pub", self.folder / "authorized_keys")
+        names = "".join(f"{address} {host}\n" for host, address in ADDRESSES.items())
+        (self.folder / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
         (self.folder / "sshd_config").write_text(
             f"HostKey {self.folder}/host_key\nAuthorizedKeysFile {self.folder}/authorized_keys\n"
             "StrictModes no\nPermitRootLogin yes\nUsePAM no\n"
