@@ -1,9 +1,13 @@
 """What tests of several rooms share: small corpora with known content, and real training jobs."""
 
 import os
+import sys
+from pathlib import Path
 
 # Tiny models gain nothing from threads, and threads that spin for each other on a busy machine cost a factor of ten.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As an active environment has it: batch files say `python`, and a second version of ninja compiles every op again.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 import numpy as np
 import pytest

@@ -26,8 +26,10 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 GRACE_SECONDS = 60
+# What `finally` cannot do when this process is killed, the kernel does.
+DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
 # Debian puts daemons where only root looks.
-SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+SEARCH_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 # Nodes are named by loopback addresses: names that resolve on every machine, and MASTER_ADDR must.
 CONFIG = """\
@@ -118,7 +120,7 @@ class SlurmCluster:
     def _daemon(self, program: str, *options: str) -> None:
         path = shutil.which(program, path=SEARCH_PATH)
         with open(self.folder / f"{program}.out", "a", encoding="utf-8") as log:
-            command = [str(path), *options]
+            command = [*DIE_WITH_PARENT, str(path), *options]
             self._daemons.append(
                 subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
             )

@@ -2,8 +2,6 @@
 
 import json
 import os
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -11,8 +9,6 @@ from jobs import DS, ROOT, Job, losses, settings
 from two_hosts import HOSTS, missing, two_hosts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.job, pytest.mark.timeout(1200)]
-# By this Python, as the first line of the two scripts would say: ops compiled for another path are compiled again.
-DEEPSPEED, TORCHRUN = ([sys.executable, Path(sys.executable).parent / name] for name in ("deepspeed", "torchrun"))
 # What the ranks on both hosts need; DeepSpeed passes no other variable on but those of its environment file.
 PASSED_ON = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "eth0"}
 
@@ -39,7 +35,7 @@ def write_files(folder, corpus):
     (folder / "run.yaml").write_text(yaml.safe_dump(settings(folder / "run", corpus)))
     (folder / "ds.json").write_text(json.dumps(DS))
     (folder / "hosts").write_text("".join(f"{host} slots=1\n" for host in HOSTS))
-    passed_on = PASSED_ON | {name: os.environ[name] for name in ("TORCH_EXTENSIONS_DIR",) if name in os.environ}
+    passed_on = PASSED_ON | {name: os.environ[name] for name in ("PATH", "TORCH_EXTENSIONS_DIR") if name in os.environ}
     (folder / "ds_env").write_text("".join(f"{name}={value}\n" for name, value in passed_on.items()))
     return [ROOT / "launch/train.py", "--config", folder / "run.yaml", "--deepspeed_config", folder / "ds.json"]
 
@@ -62,14 +58,14 @@ def check_crossing(received, run):
 
 def test_deepspeed_by_ssh_trains_across_the_link_and_loses_nothing(hosts, one_host, small_corpus, tmp_path):
     job = write_files(tmp_path, small_corpus)
-    launcher = [*DEEPSPEED, "--hostfile", tmp_path / "hosts", "--master_addr", HOSTS[0]]
+    launcher = ["deepspeed", "--hostfile", tmp_path / "hosts", "--master_addr", HOSTS[0]]
     check_crossing(train(hosts, tmp_path, *launcher, *job), tmp_path / "run")
     assert losses(tmp_path / "run") == one_host
 
 
 def test_torchrun_with_a_rendezvous_trains_across_the_link(hosts, one_host, small_corpus, tmp_path):
     job = write_files(tmp_path, small_corpus)
-    torchrun = [*TORCHRUN, "--nnodes", 2, "--nproc-per-node", 1, "--rdzv-backend", "c10d"]
+    torchrun = ["torchrun", "--nnodes", 2, "--nproc-per-node", 1, "--rdzv-backend", "c10d"]
     command = " ".join(map(str, [*torchrun, "--rdzv-endpoint", f"{HOSTS[0]}:29400", *job]))
     exports = (tmp_path / "ds_env").read_text().replace("\n", " ")
     (tmp_path / "there.sh").write_text(f"cd {ROOT} && env {exports} PYTHONPATH={ROOT} {command}\n")

@@ -64,7 +64,19 @@ class TwoHosts:
     def start(self) -> None:
         """Return when ssh gets from the first host to both."""
         self._write_ssh_files()
-        own = ["unshare", "--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        own = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--net",
+            "--uts",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]
         script = SETUP.format(a=ADDRESSES["host-a"], b=ADDRESSES["host-b"])
         env = os.environ | {"PATH": SEARCH_PATH, "SSHD": str(shutil.which("sshd", path=SEARCH_PATH))}
         with open(self.folder / "hosts.log", "w", encoding="utf-8") as log:
