@@ -47,6 +47,7 @@ from autoscale_ds.sweep.local_workers import run_workers
 from autoscale_ds.sweep.plan import PLAN_FILE, PlannedRun, SweepPlan, Target, tokens_label, with_seeds
 from autoscale_ds.sweep.progress import forget_failures, in_one_line, seconds_left, survey
 from autoscale_ds.sweep.results import collect, search_cost
+from autoscale_ds.training import launchers
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.ds_config import read_ds_config
 
@@ -139,6 +140,7 @@ def work(a: argparse.Namespace) -> int:
     from autoscale_ds.training.engine import start_distributed, stop_distributed
 
     SweepPlan.read(a.sweep)  # before DeepSpeed takes its seconds to load
+    launchers.fill_environment()
     rank = int(os.environ.get("RANK", "0"))
     from autoscale_ds.sweep.worker import Worker
 

@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from autoscale_ds import cli, config
 from autoscale_ds.errors import AutoScaleError
+from autoscale_ds.training import launchers
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.ds_config import read_ds_config, resolve
 
@@ -122,6 +123,7 @@ def say_that_a_rank_was_lost(error: RuntimeError) -> int:
 def main() -> int:
     """Read both files, join the other ranks, train."""
     arguments = parse_arguments()
+    launchers.fill_environment()
     rank = int(os.environ.get("RANK", "0"))
     run, ds_config = read_configuration(arguments, rank)
     with Terminal(rank, arguments.quiet, run.total_steps) as terminal:

@@ -1,9 +1,13 @@
 """What tests of several rooms share: small corpora with known content, and real training jobs."""
 
 import os
+import sys
+from pathlib import Path
 
 # Tiny models gain nothing from threads, and threads that spin for each other on a busy machine cost a factor of ten.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As an active environment has it: batch files say `python`, and a second version of ninja compiles every op again.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 import numpy as np
 import pytest
@@ -48,3 +52,9 @@ def _write_shard(folder, prefix, tokens, rng, index):
 def small_corpus(tmp_path_factory):
     """Three domains of 9,000, 5,000 and 2,000 training tokens."""
     return write_corpus(tmp_path_factory.mktemp("corpus"), {"web": 9000, "code": 5000, "books": 2000})
+
+
+@pytest.fixture(scope="session")
+def corpus_of(tmp_path_factory):
+    """Return ``write_corpus`` into a folder of its own."""
+    return lambda *sizes: write_corpus(tmp_path_factory.mktemp("corpus"), *sizes)

@@ -6,6 +6,7 @@ old one. The unit that travels is one step of one rank, which makes ``prefetch``
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -121,6 +122,7 @@ class MixtureStream:
             collate_fn=_unchanged,
             num_workers=workers,
             pin_memory=pin_memory,
+            worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # its own, so that reading data never moves the global random state
             **ahead,
         )
@@ -160,6 +162,15 @@ class _Plans(Sampler[StepPlan]):
     def __iter__(self) -> Iterator[StepPlan]:
         while (plan := self._stream._plan()) is not None:
             yield plan
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave signals to the main process: batch systems send them to every process of a job.
+
+    A reader that ends of one fails the step that should have been saved. It ends with the main process anyway.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _unchanged(batch: Any) -> Any:

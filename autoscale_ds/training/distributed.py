@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from autoscale_ds.training import launchers
 from autoscale_ds.training.config import ParallelConfig
 
 T = TypeVar("T")
@@ -63,6 +64,7 @@ class Ranks:
 
 def ranks_from_environment() -> Ranks:
     """Return this process's place, filling in what a launcher would have set for a plain ``python`` start."""
+    launchers.fill_environment()
     if "RANK" not in os.environ:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
         os.environ["MASTER_PORT"] = str(_free_port())

@@ -1,4 +1,7 @@
 import itertools
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -46,6 +49,19 @@ def test_reader_processes_change_nothing(corpus):
     for (tokens, domains), batch in zip(plain, stream(corpus, workers=2), strict=True):
         assert torch.equal(batch.tokens, tokens)
         assert torch.equal(batch.domains, domains)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_to_the_whole_job_leaves_the_readers_to_the_main_process(corpus, number):
+    """SLURM signals every process of a job; a reader that died of it would fail the step instead of saving it."""
+    plain = [batch.tokens for batch in stream(corpus, until=60)]
+    batches = iter(stream(corpus, workers=2, until=60))
+    read = [next(batches).tokens]
+    for reader in multiprocessing.active_children():
+        os.kill(reader.pid, number)
+    read += [batch.tokens for batch in batches]
+    assert all(map(torch.equal, read, plain))
+    assert len(read) == 60
 
 
 def test_the_state_is_that_of_the_last_batch_consumed_not_of_the_last_one_read(corpus):
