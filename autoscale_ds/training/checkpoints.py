@@ -14,6 +14,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from autoscale_ds.training.engine import PORTABLE_FILE, Engine, make_portable
 
 log = logging.getLogger(__name__)
 STATE_FILE = "run.json"
-_UNREADABLE = (CheckpointError, OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError)
+_UNREADABLE = (CheckpointError, OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError, UnpicklingError)
 
 
 @dataclass(frozen=True)

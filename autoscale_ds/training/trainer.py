@@ -17,7 +17,6 @@ from autoscale_ds.evaluation.perplexity import ValidationSet, evaluate, validati
 from autoscale_ds.stream.dataset import MixtureStream, StepBatch, open_windows
 from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.planner import MixturePlanner
-from autoscale_ds.stream.samples import SampleLog, drop_samples_from
 from autoscale_ds.training import setup
 from autoscale_ds.training.checkpoints import Checkpoints, checkpoint_name, list_checkpoints
 from autoscale_ds.training.config import RunConfig
@@ -26,7 +25,8 @@ from autoscale_ds.training.engine import build_engine
 from autoscale_ds.training.faults import FaultGuard
 from autoscale_ds.training.hot_swap import HotSwap
 from autoscale_ds.training.losses import LossTally, StepReport
-from autoscale_ds.training.metrics import Interval, MetricsWriter, memory_gigabytes, peak_flops, read_metrics
+from autoscale_ds.training.metrics import memory_gigabytes, peak_flops, read_metrics
+from autoscale_ds.training.records import RunRecords
 from autoscale_ds.training.run_folder import RunFolder
 from autoscale_ds.training.schedule import learning_rate
 from autoscale_ds.training.signals import REQUEUE_EXIT_CODE, StopRequest
@@ -83,10 +83,7 @@ class Trainer:
     _faults: FaultGuard
     _watchdog: Watchdog
     _tally: LossTally
-    _interval: Interval
-    _samples: SampleLog
-    _metrics: MetricsWriter | None
-    _evaluated: set[int]
+    _records: RunRecords
 
     def __init__(
         self,
@@ -135,7 +132,7 @@ class Trainer:
                 log.warning("returning to the last checkpoint")
             finally:
                 self._watchdog.stop()
-                self._close_files()
+                self._records.close()
 
     def close(self) -> None:
         """Give up the run folder and the engine, so that this process can begin another run."""
@@ -156,9 +153,8 @@ class Trainer:
             self._watchdog.start()  # after the first step, which may compile for minutes
 
             # log
-            self._interval.add(report, time.perf_counter() - began)
+            self._records.add_step(batch.plan, report, time.perf_counter() - began)
             began = time.perf_counter()
-            self._samples.write(batch.plan)
             if self.step % run.logging.every_steps == 0 or self.step == run.total_steps:
                 self._log_interval()
 
@@ -245,8 +241,9 @@ class Trainer:
         self._faults = FaultGuard(self.folder.path, run.faults, ranks)
         self._watchdog = Watchdog(self.folder.beats, ranks, run.faults.stall_seconds)
         self._tally = LossTally(len(planner.names), self.device)
-        self._interval = Interval(len(planner.names), state.get("interval"))
-        self._open_files()
+        self._records = RunRecords(
+            run, self.folder, ranks, planner.names, self.step, state.get("interval"), self._on_record
+        )
         self._say_domains()
         if checkpoint is None and run.faults.policy == "rollback":
             self._save(needed=True)  # so that there is always something to return to
@@ -267,22 +264,6 @@ class Trainer:
             asked=asked,
         )
 
-    def _open_files(self) -> None:
-        run, names = self.run, self.stream.planner.names
-        log_samples = run.data.log_samples and self.ranks.leads_slice
-        on_rank_zero(lambda: drop_samples_from(self.folder.samples, self.step))
-        self._samples = SampleLog(self.folder.samples, self.ranks.data_parallel_rank, names, log_samples)
-        self._metrics = None
-        if self.ranks.rank == 0:
-            board = self.folder.path / "tensorboard" if run.logging.tensorboard else None
-            self._metrics = MetricsWriter(self.folder.metrics, self.step, board)
-        self._evaluated = on_rank_zero(lambda: {r["step"] for r in read_metrics(self.folder.metrics, "validation")})
-
-    def _close_files(self) -> None:
-        self._samples.close()
-        if self._metrics is not None:
-            self._metrics.close()
-
     def _save(self, needed: bool = False) -> None:
         """Save; one that fails for want of room, say, ends the run only when it is needed."""
         self._watchdog.beat(self.step, "saving")
@@ -291,7 +272,7 @@ class Trainer:
             {
                 "stream": self.stream.state(),
                 "journal": [json.loads(event.to_json()) for event in self._events],
-                "interval": self._interval.state(),
+                "interval": self._records.interval.state(),
                 "asked": self._swap.adviser.asked if self._swap.adviser else 0,
                 "tokens": self.step * self.run.tokens_per_step,
             },
@@ -324,7 +305,7 @@ class Trainer:
         """Evaluate when the step asks for it and it was not done yet; return False when interrupted."""
         every = self.run.evaluation.every_steps
         due = force or (every is not None and self.step % every == 0)
-        if not due or self.step in self._evaluated or not len(self.validation):
+        if not due or self.step in self._records.evaluated or not len(self.validation):
             return True
         scores = evaluate(
             self.engine.evaluate,
@@ -337,7 +318,7 @@ class Trainer:
         )
         if scores is None:
             return False
-        self._evaluated.add(self.step)
+        self._records.evaluated.add(self.step)
         self._record("validation", validation_figures(scores))
         return True
 
@@ -346,7 +327,7 @@ class Trainer:
         return any_rank(self._stop.requested, self.device)
 
     def _log_interval(self) -> None:
-        interval, run = self._interval, self.run
+        interval, run = self._records.take_interval(), self.run
         rate = interval.timed_tokens / interval.seconds
         peak = self._peak_flops
         self._record(
@@ -362,7 +343,6 @@ class Trainer:
                 "memory_gigabytes": memory_gigabytes(self.device),
             },
         )
-        self._interval = Interval(len(self.stream.planner.names))
 
     def _log_swap(self, event: Event) -> None:
         self._events.append(event)
@@ -376,8 +356,4 @@ class Trainer:
             log.info(line)
 
     def _record(self, kind: str, figures: Mapping[str, Any]) -> None:
-        if self._metrics is None:
-            return
-        record = {"kind": kind, "step": self.step, "tokens": self.step * self.run.tokens_per_step, **figures}
-        self._metrics.write(record)
-        self._on_record(record)
+        self._records.write(kind, self.step, figures)

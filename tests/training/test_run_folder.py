@@ -1,12 +1,16 @@
+import json
 import os
 import shutil
 import threading
 import time
+from pickle import UnpicklingError
 
 import pytest
+import torch
 from jobs import Job, losses, read_metrics, settings, tool
 
 from autoscale_ds.errors import CheckpointError, ConfigError
+from autoscale_ds.training.engine import saved_weights
 from autoscale_ds.training.run_folder import RunFolder
 
 
@@ -32,6 +36,56 @@ def test_a_broken_newest_checkpoint_falls_back_to_the_one_before_and_says_so(mak
     assert again.fit() == 0
     assert "step-00000030 cannot be used" in caplog.text
     assert read_metrics(run, "train")[-1]["step"] == 34
+
+
+def test_latest_pointing_nowhere_leads_nobody_astray(make_trainer):
+    trainer = make_trainer()
+    assert trainer.fit() == 0
+    trainer.folder.release()
+    (trainer.folder.checkpoints / "latest").write_text("step-99999999\n")
+    again = make_trainer(budget_tokens=34 * 256)
+    assert again.fit() == 0
+    assert list(losses(again.folder.path)) == list(range(1, 35))
+
+
+class Hostile:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (open, (str(self.mark), "w"))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_a_checkpoint_that_holds_more_than_data_is_not_opened(make_trainer, caplog, tmp_path, stage):
+    ds = {"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": stage}}
+    trainer = make_trainer(ds)
+    assert trainer.fit() == 0
+    trainer.folder.release()
+    newest, mark = trainer.folder.checkpoints / "step-00000030", tmp_path / "it ran"
+    file = next(newest.glob("*optim_states.pt" if stage else "*model_states.pt"))
+    torch.save({"module": Hostile(mark)}, file)
+    state = json.loads((newest / "run.json").read_text())
+    state["files"][file.name] = file.stat().st_size
+    (newest / "run.json").write_text(json.dumps(state))
+    with pytest.raises((CheckpointError, UnpicklingError)):
+        saved_weights(newest, state["layout"], trainer.shape)
+    assert make_trainer(ds, budget_tokens=34 * 256).fit() == 0
+    assert "step-00000030 cannot be used" in caplog.text
+    assert not mark.exists()
+
+
+def test_a_run_in_bf16_is_continued_from_its_checkpoint(make_trainer, caplog):
+    ds = {"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": 1}, "bf16": {"enabled": True}}
+    trainer = make_trainer(ds)
+    assert trainer.fit() == 0
+    trainer.folder.release()
+    caplog.set_level("INFO", logger="autoscale_ds")
+    assert make_trainer(ds, budget_tokens=34 * 256).fit() == 0
+    assert "resuming from" in caplog.text
+    assert "step-00000030" in caplog.text
 
 
 def test_a_run_whose_checkpoints_are_all_broken_stops_instead_of_starting_anew(make_trainer):
@@ -117,6 +171,42 @@ def test_bad_proposals_are_refused_with_their_reason_while_training_goes_on(make
     assert len(losses(trainer.folder.path)) == 60
 
 
+def test_thousands_of_bad_proposals_hold_nothing_up(make_trainer):
+    trainer = make_trainer(budget_tokens=60 * 256)
+    inbox = trainer.folder.inbox
+    for number in range(2000):
+        (inbox.inbox / f"junk-{number:04d}.json").write_text("[]")
+    assert trainer.fit() == 0
+    assert len(losses(trainer.folder.path)) == 60
+    refused = len(list(inbox.rejected.glob("*.reason")))
+    assert refused == 2000  # fifty a step
+    assert refused + len(list(inbox.inbox.iterdir())) == 2000
+
+
+def test_a_proposal_that_can_be_neither_read_nor_moved_is_left_alone(make_trainer, caplog):
+    if os.geteuid() != 0:
+        pytest.skip("only root can take on another user's rights")
+    trainer = make_trainer()
+    trainer._restore()
+    inbox, swap = trainer.folder.inbox, trainer._swap
+    foreign = inbox.inbox / "foreign.json"
+    foreign.write_text("{}")
+    foreign.chmod(0)
+    for parent in foreign.parents:
+        if "pytest" in str(parent):
+            parent.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        assert swap.waiting()
+        assert [swap.take_up(), swap.take_up()] == [[], []]
+        assert not swap.waiting()
+    finally:
+        os.seteuid(0)
+        trainer._records.close()
+    assert caplog.text.count("foreign.json cannot be handled and is left alone") == 1
+    assert foreign.exists()
+
+
 def test_the_swap_tool_waits_for_the_event_or_the_refusal(make_trainer):
     trainer = make_trainer(
         budget_tokens=3000 * 256, **{"checkpoints.every_steps": None, "evaluation.every_steps": None}
@@ -154,7 +244,7 @@ def test_the_swap_tool_waits_for_the_event_or_the_refusal(make_trainer):
 def test_the_swap_tool_refuses_nonsense_in_one_line(make_trainer, arguments, message):
     trainer = make_trainer()
     trainer._restore()
-    trainer._close_files()
+    trainer._records.close()
     done = tool("swap_weights.py", trainer.folder.path, *arguments)
     assert done.returncode == 2
     assert message in done.stderr

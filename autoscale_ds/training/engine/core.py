@@ -15,6 +15,7 @@ from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import Ranks
 from autoscale_ds.training.engine.optimizer import build_optimizer
 from autoscale_ds.training.engine.portable import PortableState
+from autoscale_ds.training.engine.reading import read_file
 from autoscale_ds.training.engine.restoring import restore
 from autoscale_ds.training.engine.splitting import (
     loss_share,
@@ -29,8 +30,8 @@ MicroBatch = tuple[Tensor, Tensor]
 """Tokens (samples, time + 1), and the samples' domains (samples,)."""
 
 
-class _Writer:
-    """DeepSpeed's writer of files, remembering an error instead of raising it."""
+class _Files:
+    """DeepSpeed's writer and reader of files, remembering an error of writing, and reading data only."""
 
     def __init__(self, plain: Any) -> None:
         self._plain = plain
@@ -41,6 +42,9 @@ class _Writer:
 
     def makedirs(self, *arguments: Any, **options: Any) -> None:
         self._attempt(self._plain.makedirs, *arguments, **options)
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        return read_file(path, map_location)
 
     def _attempt(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         try:
@@ -94,7 +98,7 @@ class Engine:
         )
         self._guard.model_parallel = model_parallel(ranks, mpu)
         self._loss_share = loss_share(ds_config, ranks)
-        self._catch_write_errors()
+        self._guard_files()
         allow_conversion(self.module, {})
 
     def _describe(self, run: RunConfig, ds_config: Mapping[str, Any], ranks: Ranks) -> None:
@@ -168,18 +172,18 @@ class Engine:
         for group in self._optimizer.param_groups:
             group["lr"] = value
 
-    def _catch_write_errors(self) -> None:
-        self._writer = self._engine.checkpoint_engine = _Writer(self._engine.checkpoint_engine)
-        self._engine._copy_recovery_script = lambda path: None  # goes past the writer; tools/export_hf.py does its job
+    def _guard_files(self) -> None:
+        self._files = self._engine.checkpoint_engine = _Files(self._engine.checkpoint_engine)
+        self._engine._copy_recovery_script = lambda path: None  # goes past the guard; tools/export_hf.py does its job
 
     def save(self, folder: Path, tag: str) -> str | None:
         """Write model and optimizer under ``folder/tag``; return why this rank could not. Collective.
 
         DeepSpeed's ranks wait for each other while saving: a rank that cannot write must not leave them there.
         """
-        self._writer.problem = None
+        self._files.problem = None
         self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
-        return self._writer.problem
+        return self._files.problem
 
     def load(self, folder: Path, tag: str) -> None:
         """Read what ``save`` wrote, in the same layout. Collective."""

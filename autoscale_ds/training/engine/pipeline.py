@@ -49,7 +49,7 @@ class PipelineEngine(Engine):
         )
         self._guard.model_parallel = self._stages()
         self._decide_before_the_update()
-        self._catch_write_errors()
+        self._guard_files()
         allow_conversion(self.module, {"pipeline_replicated_parameter_patterns": [r"tied_modules\..*"]})
 
     def _build(self, shape: GPT2Config) -> Any:

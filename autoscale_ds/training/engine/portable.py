@@ -24,6 +24,7 @@ from autoscale_ds.errors import CheckpointError
 from autoscale_ds.models import GPT2, GPT2Config
 from autoscale_ds.models.gpt2_stages import whole_name
 from autoscale_ds.training.engine.optimizer import parameter_groups
+from autoscale_ds.training.engine.reading import check_files, read_file
 
 PORTABLE_FILE = "portable.safetensors"
 KINDS = ("fp32", "exp_avg", "exp_avg_sq")
@@ -81,7 +82,7 @@ def _check_possible(checkpoint: Path, layout: Mapping[str, Any]) -> None:
 
 def _from_whole_weights(checkpoint: Path, shape: GPT2Config) -> Iterator[tuple[str, Tensor]]:
     """Yield what a data-parallel run without ZeRO saved: whole weights, moments by torch's numbers."""
-    saved = torch.load(checkpoint / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)
+    saved = read_file(checkpoint / "mp_rank_00_model_states.pt")
     with torch.device("meta"):
         model = GPT2(shape)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -113,6 +114,7 @@ def _from_shards(checkpoint: Path, layout: Mapping[str, Any], shape: GPT2Config)
 
 
 def _run_converter(checkpoint: Path, output: Path) -> None:
+    check_files(checkpoint)
     workers = str(min(8, os.cpu_count() or 1))
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--no_strict"]
     command += ["--input_folder", str(checkpoint), "--output_folder", str(output)]

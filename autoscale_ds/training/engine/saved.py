@@ -10,6 +10,7 @@ import torch
 
 from autoscale_ds.models import GPT2Config
 from autoscale_ds.training.engine.portable import PORTABLE_FILE, PortableState, make_portable, whole_shapes
+from autoscale_ds.training.engine.reading import check_files, read_file
 
 
 def saved_weights(checkpoint: Path, layout: Mapping[str, Any], shape: GPT2Config) -> dict[str, torch.Tensor]:
@@ -27,9 +28,10 @@ def saved_weights(checkpoint: Path, layout: Mapping[str, Any], shape: GPT2Config
         state = PortableState(make_portable(checkpoint, layout, shape))
         return {name: state(name, "fp32") for name in whole_shapes(shape)}
     if layout["zero_stage"] == 0:
-        whole = torch.load(checkpoint / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False)["module"]
+        whole = read_file(checkpoint / "mp_rank_00_model_states.pt")["module"]
     else:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
+        check_files(checkpoint)
         whole = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
     return {name: tensor.detach().float() for name, tensor in whole.items()}

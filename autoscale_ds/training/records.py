@@ -1,0 +1,83 @@
+"""What a run writes about itself while it goes: metrics, samples, and what was added up since the last log line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from autoscale_ds.stream.planner import StepPlan
+from autoscale_ds.stream.samples import SampleLog, drop_samples_from
+from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.distributed import Ranks, on_rank_zero
+from autoscale_ds.training.losses import StepReport
+from autoscale_ds.training.metrics import Interval, MetricsWriter, read_metrics
+from autoscale_ds.training.run_folder import RunFolder
+
+
+class RunRecords:
+    """The files a run appends to, from some step on; what was written of later steps is dropped. Collective.
+
+    Parameters
+    ----------
+    run : RunConfig
+    folder : RunFolder
+    ranks : Ranks
+    names : sequence of str
+        Domains, as plans and reports index them.
+    step : int
+        Steps done.
+    interval : mapping or None
+        State of the interval a checkpoint was saved in.
+    on_record : callable
+        Given every metrics record, on rank 0.
+
+    Attributes
+    ----------
+    interval : Interval
+        Steps since the last log line.
+    evaluated : set of int
+        Steps whose validation is already written.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        folder: RunFolder,
+        ranks: Ranks,
+        names: Sequence[str],
+        step: int,
+        interval: Mapping[str, Any] | None,
+        on_record: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        self._names, self._tokens_per_step, self._on_record = names, run.tokens_per_step, on_record
+        self.interval = Interval(len(names), interval)
+        on_rank_zero(lambda: drop_samples_from(folder.samples, step))
+        log_samples = run.data.log_samples and ranks.leads_slice
+        self._samples = SampleLog(folder.samples, ranks.data_parallel_rank, names, log_samples)
+        board = folder.path / "tensorboard" if run.logging.tensorboard else None
+        self._metrics = MetricsWriter(folder.metrics, step, board) if ranks.rank == 0 else None
+        self.evaluated: set[int] = on_rank_zero(lambda: {r["step"] for r in read_metrics(folder.metrics, "validation")})
+
+    def add_step(self, plan: StepPlan, report: StepReport, seconds: float) -> None:
+        """Add a step that was done to the samples and to the interval."""
+        self.interval.add(report, seconds)
+        self._samples.write(plan)
+
+    def take_interval(self) -> Interval:
+        """Return the interval for its log line, and begin another."""
+        taken, self.interval = self.interval, Interval(len(self._names))
+        return taken
+
+    def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
+        """Write one metrics record; does nothing on ranks other than 0."""
+        if self._metrics is None:
+            return
+        record = {"kind": kind, "step": step, "tokens": step * self._tokens_per_step, **figures}
+        self._metrics.write(record)
+        self._on_record(record)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._samples.close()
+        if self._metrics is not None:
+            self._metrics.close()
