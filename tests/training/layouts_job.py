@@ -2,7 +2,7 @@
 
 The weights are swapped on the way, and every run is told to stop after 12 steps and continued by a new trainer.
 
-usage: layouts_job.py CORPUS FOLDER KIND SIZE STAGE...      for example: tensor 2 0 1 2 3
+usage: layouts_job.py CORPUS FOLDER KIND SIZE STAGE...      for example: tensor 2 0 1 2 3; 2o offloads the optimizer
 """
 
 import sys
@@ -54,7 +54,10 @@ def main(corpus, folder, kind, size, *stages):
             (run / "mixture").mkdir(parents=True)
             for event in events(DomainWeights(tree["mixture"]["weights"])):
                 Journal(run / "mixture/journal.jsonl").append(event)
-        ds = {"train_micro_batch_size_per_gpu": 2, "zero_optimization": {"stage": int(stage)}}
+        zero = {"stage": int(stage[0])}
+        if stage.endswith("o"):
+            zero["offload_optimizer"] = {"device": "cpu"}
+        ds = {"train_micro_batch_size_per_gpu": 2, "zero_optimization": zero}
         assert train(tree, ds, ranks, device) == 75
         assert train(tree, ds, ranks, device) == 0
     stop_distributed()

@@ -24,15 +24,16 @@ from autoscale_ds.training.engine import parameter_groups
 from autoscale_ds.training.schedule import learning_rate
 from autoscale_ds.training.setup import initial_weights, stream_spec
 
-# Ways ranks share a model, ranks sharing it, all ranks, ZeRO stages.
+# Ways ranks share a model, ranks sharing it, all ranks, ZeRO stages (o: with the optimizer offloaded).
 LAYOUTS = [
-    ("data", 1, 2, "0123"),
-    ("tensor", 2, 2, "0123"),
-    ("sequence", 2, 2, "0123"),
-    ("pipeline", 2, 2, "01"),
-    ("tensor", 2, 4, "1"),
-    ("sequence", 2, 4, "3"),
-    ("pipeline", 2, 4, "1"),
+    ("data", 1, 2, ["0", "1", "2", "3"]),
+    ("data", 1, 2, ["2o", "3o"]),
+    ("tensor", 2, 2, ["0", "1", "2", "3"]),
+    ("sequence", 2, 2, ["0", "1", "2", "3"]),
+    ("pipeline", 2, 2, ["0", "1"]),
+    ("tensor", 2, 4, ["1"]),
+    ("sequence", 2, 4, ["3"]),
+    ("pipeline", 2, 4, ["1"]),
 ]
 
 
@@ -78,7 +79,7 @@ def layout(request, small_corpus, tmp_path_factory):
 
 
 def layouts(test):
-    names = [f"{kind}{size}of{ranks}" for kind, size, ranks, _ in LAYOUTS]
+    names = [f"{kind}{size}of{ranks}zero{'+'.join(stages)}" for kind, size, ranks, stages in LAYOUTS]
     return pytest.mark.job(pytest.mark.parametrize("layout", LAYOUTS, indirect=True, ids=names, scope="module")(test))
 
 
