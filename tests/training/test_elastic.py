@@ -23,7 +23,7 @@ from autoscale_ds.training.run_folder import load_run_config
 from autoscale_ds.training.schedule import learning_rate
 from autoscale_ds.training.setup import initial_weights, stream_spec
 
-pytestmark = pytest.mark.job
+pytestmark = [pytest.mark.job, pytest.mark.timeout(1200)]  # nine jobs one after the other
 BATCH = 12  # divides by 1, 2, 3 and 4 ranks
 # Steps until the next change, ranks, ZeRO stage, how ranks share the model.
 LAYOUTS = [

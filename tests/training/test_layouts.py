@@ -73,14 +73,15 @@ def layout(request, small_corpus, tmp_path_factory):
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
     command += [f"--master-port={free_port()}", str(Path(__file__).with_name("layouts_job.py"))]
     command += [str(small_corpus), str(folder), kind, str(size), *stages]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1000, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return {stage: folder / f"zero{stage}" for stage in stages}
 
 
 def layouts(test):
     names = [f"{kind}{size}of{ranks}zero{'+'.join(stages)}" for kind, size, ranks, stages in LAYOUTS]
-    return pytest.mark.job(pytest.mark.parametrize("layout", LAYOUTS, indirect=True, ids=names, scope="module")(test))
+    marked = pytest.mark.parametrize("layout", LAYOUTS, indirect=True, ids=names, scope="module")(test)
+    return pytest.mark.job(pytest.mark.timeout(1200)(marked))  # the offloaded optimizer is compiled: minutes
 
 
 @layouts
