@@ -96,6 +96,8 @@ class DomainWeights(Mapping[str, float]):
 
 
 def _number(name: str, value: Any) -> float:
+    if type(value) is float and 0 <= value < math.inf:  # nearly all; a journal may hold millions
+        return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise MixtureError(f"weight of {name!r} is {value!r}, expected a number")
     number = float(value)
