@@ -23,18 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.stream.proposals import Inbox
-from autoscale_ds.training.metrics import read_metrics
 from benchmarks._machine import describe, write_result
-from benchmarks._training import finish, start, write_random_corpus
+from benchmarks._training import run_with_swaps, swap_times, write_random_corpus
 
 T, GLOBAL_BATCH, MICRO_BATCH, VOCABULARY, WARM_UP, PREFETCH, DOMAINS = 256, 16, 8, 8192, 10, 2, 7
 READING = {"workers": 1, "prefetch": PREFETCH}
 SHAPE = {"layers": 6, "heads": 4, "width": 256}
 
 
-def run_with_swaps(folder: Path, corpus: Path, steps: int, every: int) -> list[dict[str, Any]]:
+def swapped_run(folder: Path, corpus: Path, steps: int, every: int) -> list[dict[str, Any]]:
     """Train, dropping a proposal every ``every`` steps; return the run's metrics records."""
     tree: dict[str, Any] = {
         "run": str(folder / "run"),
@@ -46,18 +43,8 @@ def run_with_swaps(folder: Path, corpus: Path, steps: int, every: int) -> list[d
         "checkpoints": {"every_steps": None},
         "logging": {"every_steps": 1},
     }
-    job = start(tree, {"train_micro_batch_size_per_gpu": MICRO_BATCH, "zero_optimization": {"stage": 1}}, folder)
-    metrics, inbox, proposed = folder / "run" / "metrics.jsonl", Inbox(folder / "run"), 0
-    while job.poll() is None:
-        records = read_metrics(metrics, "train") if metrics.exists() else []
-        if records and records[-1]["step"] >= WARM_UP + every * proposed:
-            amounts = np.random.default_rng(proposed).dirichlet(np.ones(DOMAINS))
-            weights = DomainWeights.normalised({f"d{i}": float(amount) for i, amount in enumerate(amounts)})
-            inbox.put(weights, "benchmark", f"swap {proposed}", None)
-            proposed += 1
-        time.sleep(0.01)
-    finish(job, folder)
-    return read_metrics(metrics)
+    ds = {"train_micro_batch_size_per_gpu": MICRO_BATCH, "zero_optimization": {"stage": 1}}
+    return run_with_swaps(tree, ds, folder, WARM_UP, every, [f"d{index}" for index in range(DOMAINS)])
 
 
 def rebuild_seconds(samples: int) -> float:
@@ -78,14 +65,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         corpus = write_random_corpus(Path(temporary) / "corpus", DOMAINS, 500_000, VOCABULARY)
-        records = run_with_swaps(Path(temporary) / "job", corpus, arguments.steps, arguments.every)
+        records = swapped_run(Path(temporary) / "job", corpus, arguments.steps, arguments.every)
     swaps = [record for record in records if record["kind"] == "swap"]
-    # A swap is taken up after the step it is logged at; its time falls into the step that follows.
-    around = {record["step"] + 1 for record in swaps}
-    seconds = {r["step"]: r["step_seconds"] for r in records if r["kind"] == "train" and r["step"] > WARM_UP}
-    median = statistics.median(seconds.values())
-    with_swap = [value for step, value in seconds.items() if step in around]
-    without = [value for step, value in seconds.items() if step not in around]
+    with_swap, without = swap_times(records, WARM_UP)
+    median = statistics.median([*with_swap, *without])
     result: dict[str, Any] = {
         "machine": describe("torch", "deepspeed", "megatron-core"),
         "swaps": len(swaps),

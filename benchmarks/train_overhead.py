@@ -17,60 +17,35 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
 import statistics
-import subprocess
 import tempfile
-import time
 from typing import Any
 
 import torch
 
-from autoscale_ds.models import GPT2, GPT2Config, initialise
-from autoscale_ds.training.engine import parameter_groups
-from autoscale_ds.training.metrics import read_metrics
 from benchmarks._machine import describe, write_result
-from benchmarks._training import finish, start, write_random_corpus
+from benchmarks._plain_loop import PlainRun, measure
+from benchmarks._training import measure_trainer, write_random_corpus
 
 T, GLOBAL_BATCH, MICRO_BATCH, VOCABULARY, WARM_UP = 256, 16, 8, 8192, 5
 SHAPE = {"layers": 6, "heads": 4, "width": 256}
 
 
-def plain(steps: int) -> float:
+def plain(folder: Path, steps: int) -> float:
     """Return tokens/s of the plain loop."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = GPT2(GPT2Config(SHAPE["layers"], SHAPE["heads"], SHAPE["width"], context=T, vocabulary=VOCABULARY))
-    initialise(model, 0)
-    model.to(device)
-    optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=2e-4, betas=(0.9, 0.95))
-    batches = torch.randint(VOCABULARY, (steps, GLOBAL_BATCH, T + 1)).to(device)
-    seconds = []
-    for batch in batches:
-        began = time.perf_counter()
-        for micro in batch.split(MICRO_BATCH):
-            loss = model(micro[:, :-1], micro[:, 1:]).mean()
-            (loss * MICRO_BATCH / GLOBAL_BATCH).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        loss.item()
-        seconds.append(time.perf_counter() - began)
-    return T * GLOBAL_BATCH / statistics.median(seconds[WARM_UP:])
+    shape = {**SHAPE, "context": T, "vocabulary": VOCABULARY}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return measure(PlainRun(shape, MICRO_BATCH, GLOBAL_BATCH // MICRO_BATCH, steps, device), folder, WARM_UP)
 
 
 def trainer(corpus: Path, folder: Path, steps: int, stage: int) -> float:
     """Return tokens/s of the trainer."""
     tree: dict[str, Any] = {
-        "run": str(folder / "run"),
         "budget_tokens": steps * T * GLOBAL_BATCH,
         "data": {"corpus": str(corpus), "sequence_length": T, "global_batch": GLOBAL_BATCH},
         "model": SHAPE,
-        "evaluation": {"every_steps": None},
-        "checkpoints": {"every_steps": None},
-        "logging": {"every_steps": 1},
     }
     ds = {"train_micro_batch_size_per_gpu": MICRO_BATCH, "zero_optimization": {"stage": stage}}
-    finish(start(tree, ds, folder), folder)
-    records = read_metrics(folder / "run" / "metrics.jsonl", "train")
-    return T * GLOBAL_BATCH / statistics.median(record["step_seconds"] for record in records[WARM_UP:])
+    return measure_trainer(tree, ds, folder, WARM_UP)
 
 
 def main() -> None:
@@ -78,18 +53,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5, help="turns of each (default 5)")
     parser.add_argument("--steps", type=int, default=40, help="steps a run (default 40)")
-    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.plain:
-        print(plain(arguments.steps))
-        return
-    command = [sys.executable, __file__, "--plain", "--steps", str(arguments.steps)]
     rates: dict[str, list[float]] = {"plain PyTorch": [], "trainer, ZeRO 0": [], "trainer, ZeRO 1": []}
     with tempfile.TemporaryDirectory() as temporary:
         corpus = write_random_corpus(Path(temporary) / "corpus", 7, 500_000, VOCABULARY)
         for turn in range(arguments.pairs):
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rates["plain PyTorch"].append(float(done.stdout.split()[-1]))
+            rates["plain PyTorch"].append(plain(Path(temporary) / f"{turn}-plain", arguments.steps))
             for stage in (0, 1):
                 folder = Path(temporary) / f"{turn}-{stage}"
                 rates[f"trainer, ZeRO {stage}"].append(trainer(corpus, folder, arguments.steps, stage))

@@ -12,7 +12,7 @@ LEVEL = {
     "errors": 0, "files": 0, "config": 0, "cli": 0,
     "corpus": 1, "mixture": 1,
     "stream": 2, "models": 2,
-    "controllers": 3, "training": 3, "evaluation": 3,
+    "controllers": 3, "training": 3, "evaluation": 3, "planning": 3,
     "sweep": 4, "report": 4,
 }  # fmt: skip
 # Rooms of one level that do not know each other.
@@ -53,8 +53,10 @@ def test_deepspeed_is_imported_by_the_engine_alone():
     assert {user.parent for user in users} == {PACKAGE / "training/engine"}
 
 
-@pytest.mark.parametrize("name", ["autoscale_ds", "autoscale_ds.corpus", "autoscale_ds.mixture"])
-def test_importing_the_package_its_corpus_or_its_mathematics_pulls_in_no_torch(name):
+@pytest.mark.parametrize(
+    "name", ["autoscale_ds", "autoscale_ds.corpus", "autoscale_ds.mixture", "autoscale_ds.planning.plan"]
+)
+def test_importing_the_package_its_corpus_its_mathematics_or_its_planning_pulls_in_no_torch(name):
     code = f"import sys, {name}; sys.exit(any(m in sys.modules for m in ('torch', 'deepspeed', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

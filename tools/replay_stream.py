@@ -32,17 +32,17 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Plan from step 0, print from A on."""
+    """Go past the steps before A, print those from A on."""
     arguments = parse_arguments()
     first, last = _parse_steps(arguments.steps)
     run = load_run_config(arguments.run)
     spec = stream_spec(run, Corpus(arguments.corpus or run.data.corpus))
     planner = MixturePlanner(spec, read_events(arguments.run / "mixture" / "journal.jsonl"))
     try:
-        for step in range(last):
-            plan = planner.plan()
-            if step >= first:
-                sys.stdout.writelines(line + "\n" for line in sample_lines(plan, planner.names))
+        for _ in range(first):
+            planner.skip()
+        for _ in range(first, last):
+            sys.stdout.writelines(line + "\n" for line in sample_lines(planner.plan(), planner.names))
     except StreamEnd as end:
         print(f"the stream ends here: {end}", file=sys.stderr)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from numbers import Real
+from sys import intern
 from typing import Any
 
 from autoscale_ds.errors import MixtureError
@@ -34,7 +35,8 @@ class DomainWeights(Mapping[str, float]):
     def __init__(self, weights: Mapping[str, float]) -> None:
         if not isinstance(weights, Mapping) or not weights:
             raise MixtureError(f"weights must be a mapping of domain names to numbers, got {weights!r:.200}")
-        self._weights = {str(name): _number(name, value) for name, value in weights.items()}
+        # Interned: the thousand versions of a long journal share one copy of the names.
+        self._weights = {intern(str(name)): _number(name, value) for name, value in weights.items()}
         total = math.fsum(self._weights.values())
         if abs(total - 1) > SUM_TOLERANCE:
             raise MixtureError(f"weights sum to {total:.9g}, expected 1 within {SUM_TOLERANCE:g}")
@@ -96,6 +98,8 @@ class DomainWeights(Mapping[str, float]):
 
 
 def _number(name: str, value: Any) -> float:
+    if type(value) is float and 0 <= value < math.inf:  # nearly all; a journal may hold millions
+        return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise MixtureError(f"weight of {name!r} is {value!r}, expected a number")
     number = float(value)

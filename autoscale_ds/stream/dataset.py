@@ -145,12 +145,12 @@ class MixtureStream:
         if self.planner.next_step >= self._until_step:
             return None
         try:
-            plan = self.planner.plan()
+            plan = self.planner.plan(self._rank, self._world_size)
         except StreamEnd as end:
             self.end = end
             return None
         self._planned.append(self.planner.position())
-        return plan.slice(self._rank, self._world_size)
+        return plan
 
 
 class _Plans(Sampler[StepPlan]):

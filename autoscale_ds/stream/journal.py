@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Event:
 
     def to_json(self) -> str:
         """Return the one-line JSON form."""
-        return json.dumps({**asdict(self), "weights": self.weights.as_dict()}, ensure_ascii=False, allow_nan=False)
+        return json.dumps({**vars(self), "weights": self.weights.as_dict()}, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str | dict[str, Any]) -> Event:

@@ -87,15 +87,19 @@ def _round(half: U64, keys: U64) -> U64:
     return words >> _SHIFT  # the best mixed bits, and room to add a half without overflow
 
 
-def shuffle(count: int, key: np.uint64) -> npt.NDArray[np.int64]:
-    """Return a permutation of ``range(count)`` drawn from a counter-based generator under ``key``.
+def shuffle(count: int, key: np.uint64, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
+    """Return places ``start`` to ``stop`` of a permutation of ``range(count)`` drawn from a counter-based generator.
 
     The random words carry their index in the low bits, so that sorting words is the permutation: no ties, hence no
-    dependence on the sorting algorithm, and no argsort.
+    dependence on the sorting algorithm, and no argsort. For a few places only those are sorted.
     """
+    stop = count if stop is None else stop
     bits = np.uint64(max(count - 1, 1).bit_length())
     index = np.arange(count, dtype=np.uint64)
     words = mix(index * _GOLDEN + key)
     words = ((words >> bits) << bits) | index
+    if 0 < stop - start < count:
+        words.partition((start, stop - 1))
+    words = words[start:stop]
     words.sort()
     return (words & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)

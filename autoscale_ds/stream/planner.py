@@ -1,6 +1,7 @@
 """Which sample comes at which step: a pure function of seed and journal, computed one step ahead of its use.
 
-Costs: well under 0.1 ms a step for 512 samples over 100 domains, a few hundred bytes of state, nothing at start.
+Costs: under 0.1 ms a step for 512 samples over 100 domains, and under 1 ms for a rank's share of 16,384 samples over
+10,000 domains; a few dozen bytes of state a domain; nothing at start.
 Rejected: an index built ahead (Megatron's blend), because any change of weights rebuilds it and reorders every
 domain; drawing domains at random, because counts then wander by the square root of the number of samples.
 """
@@ -78,7 +79,8 @@ class StepPlan:
 class Position:
     """Where a plan stands: ``step`` is the next one; arrays (m,) in the order of ``MixturePlanner.names``.
 
-    ``cursor`` counts samples given so far, ``lag`` is target minus that, ``quota`` the samples a step asked for.
+    ``cursor`` counts samples given so far, ``lag`` is target minus that, ``quota`` the samples a step asked for. The
+    planner never writes into these arrays again: it makes new ones.
     """
 
     step: int
@@ -124,7 +126,6 @@ class MixturePlanner:
         self._keys = np.array([key_from(spec.seed, "domain", name) for name in self.names], np.uint64)
         self._step_key = key_from(spec.seed, "step")
         self._limit = np.array([self._window_limit(name) for name in self.names], np.int64)
-        self._slots = np.arange(spec.global_batch, dtype=np.int64)
         self._indices = np.arange(len(self.names))
 
         self.next_step = 0
@@ -151,7 +152,7 @@ class MixturePlanner:
 
     def check_weights(self, weights: DomainWeights) -> None:
         """Raise StreamError for weights that ask for a domain with nothing to give."""
-        for name, weight in weights.items():
+        for name, weight in weights.as_dict().items():
             if weight > 0 and not self.spec.num_windows.get(name):
                 raise StreamError(f"domain {name!r} has weight {weight:g} but holds not one window of training text")
 
@@ -162,7 +163,8 @@ class MixturePlanner:
 
     def _quota_of(self, weights: DomainWeights) -> npt.NDArray[np.float64]:
         """Return samples a step, summing to the global batch; weights may be 1e-6 off 1, counts may not."""
-        raw = np.array([weights.get(name, 0.0) for name in self.names])
+        by_name = weights.as_dict()
+        raw = np.array([by_name.get(name, 0.0) for name in self.names])
         raw[self._exhausted] = 0.0
         total = math.fsum(raw)
         if total == 0:
@@ -184,25 +186,36 @@ class MixturePlanner:
 
     # -- plans --------------------------------------------------------------------------------------------------
 
-    def plan(self) -> StepPlan:
-        """Plan the next step.
+    def plan(self, rank: int = 0, world_size: int = 1) -> StepPlan:
+        """Plan the next step and return the slice of one data-parallel rank, or all of it.
+
+        Only the slice's samples are looked up: ``plan(rank, world_size)`` equals ``plan().slice(rank, world_size)``.
 
         Raises
         ------
         StreamEnd
             When a domain is used up and the policy is ``stop``, or no domain is left.
         """
+        step, cursor = self.next_step, self._cursor
+        counts = self.skip()
+        share = self.spec.global_batch // world_size
+        key = mix(np.array([step], np.uint64) * _GOLDEN + self._step_key)[0]
+        slots = shuffle(self.spec.global_batch, key, rank * share, (rank + 1) * share)
+        domains = np.repeat(self._indices, counts)[slots]
+        first = cursor - np.cumsum(counts) + counts  # of each domain, less the slots before its own
+        return self._locate(step, domains, first[domains] + slots)
+
+    def skip(self) -> npt.NDArray[np.int64]:
+        """Go past the next step without looking up its samples; return how many each domain gives, shape (m,).
+
+        Raises what ``plan`` raises.
+        """
         self._apply_due_events()
         counts = self._next_counts()
-        domains = np.repeat(self._indices, counts)
-        first = self._cursor - np.cumsum(counts) + counts  # of each domain, less the slots before its own
-        ordinals = first[domains] + self._slots
-        order = shuffle(len(domains), mix(np.array([self.next_step], np.uint64) * _GOLDEN + self._step_key)[0])
-        plan = self._locate(domains[order], ordinals[order])
-        self._cursor += counts
-        self._lag += self._quota - counts
+        self._cursor = self._cursor + counts
+        self._lag = self._lag + (self._quota - counts)
         self.next_step += 1
-        return plan
+        return counts
 
     def _next_counts(self) -> npt.NDArray[np.int64]:
         while True:
@@ -213,16 +226,16 @@ class MixturePlanner:
             if self.spec.when_exhausted == "stop":
                 name = self.names[int(np.argmax(over))]
                 raise StreamEnd(f"{name} has used its {self.spec.max_epochs[name]:g} epochs at step {self.next_step}")
-            self._exhausted |= over
+            self._exhausted = self._exhausted | over
             self._reweigh()
 
-    def _locate(self, domains: npt.NDArray[np.int64], ordinals: npt.NDArray[np.int64]) -> StepPlan:
+    def _locate(self, step: int, domains: npt.NDArray[np.int64], ordinals: npt.NDArray[np.int64]) -> StepPlan:
         """Turn 'the n-th sample of a domain' into an epoch and a window."""
         epochs, positions = np.divmod(ordinals, self._sizes[domains])
         keys = mix(self._keys[domains] + epochs.view(np.uint64) * _GOLDEN)
         sizes, a, b = self._sizes.view(np.uint64)[domains], self._a[domains], self._b[domains]
         windows = permute(positions.view(np.uint64), sizes, a, b, keys)
-        return StepPlan(self.next_step, domains, epochs, windows.view(np.int64))
+        return StepPlan(step, domains, epochs, windows.view(np.int64))
 
     def _window_limit(self, name: str) -> int:
         epochs = self.spec.max_epochs.get(name)
@@ -233,13 +246,13 @@ class MixturePlanner:
     # -- state --------------------------------------------------------------------------------------------------
 
     def position(self) -> Position:
-        """Return where the plan stands now: three small copies, cheap enough for every step."""
-        return Position(self.next_step, self._cursor.copy(), self._lag.copy(), self._exhausted.copy(), self._quota)
+        """Return where the plan stands now; costs nothing, so there can be one for every step."""
+        return Position(self.next_step, self._cursor, self._lag, self._exhausted, self._quota)
 
     def state(self, position: Position | None = None) -> dict[str, Any]:
         """Return what, with the journal, continues the plan at a position (default: now).
 
-        Plain JSON values keyed by domain name, a few hundred bytes for a few domains.
+        Plain JSON values keyed by domain name: about 40 bytes and two names a domain.
         """
         at = position or self.position()
         return {
@@ -260,13 +273,14 @@ class MixturePlanner:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state``. Domains it does not know start at their beginning; unknown ones must be gone."""
-        gone = sorted(name for name, cursor in state["cursors"].items() if cursor and name not in self.names)
+        known, exhausted = set(self.names), set(state["exhausted"])
+        gone = sorted(name for name, cursor in state["cursors"].items() if cursor and name not in known)
         if gone:
             raise StreamError(f"the checkpoint has samples of {gone[0]!r}, which this corpus does not hold")
         self.next_step = int(state["step"])
         self._cursor = np.array([state["cursors"].get(name, 0) for name in self.names], np.int64)
         self._lag = np.array([state["lags"].get(name, 0.0) for name in self.names])
-        self._exhausted = np.array([name in state["exhausted"] for name in self.names])
+        self._exhausted = np.array([name in exhausted for name in self.names])
         self._due = sum(event.effective_step < self.next_step for event in self._events)
         if self._due:
             self._quota = self._quota_of(self._events[self._due - 1].weights)

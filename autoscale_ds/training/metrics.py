@@ -17,7 +17,7 @@ from autoscale_ds.training.losses import StepReport
 log = logging.getLogger(__name__)
 
 # Dense bf16 peak, FLOP/s, by a part of the device's name (vendor data sheets).
-_PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
 
 class MetricsWriter:
@@ -99,7 +99,7 @@ def peak_flops(device: torch.device, given: float | None) -> float | None:
     if given is not None or device.type != "cuda":
         return given
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in _PEAK_FLOPS.items() if part in name), None)
+    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
 
 
 def memory_gigabytes(device: torch.device) -> float:

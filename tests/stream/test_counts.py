@@ -32,6 +32,16 @@ def test_the_mixture_that_defeats_largest_remainders_stays_within_one_sample():
     assert worst_lag(weights, batch=6, steps=2000) < 1 + 1e-9
 
 
+@given(weights=st.lists(st.integers(1, 4), min_size=1, max_size=80), batch=st.integers(1, 200))
+def test_equal_deadlines_fall_to_the_first_names(weights, batch):
+    quota = np.array(weights) / np.sum(weights) * batch
+    counts = allocate(np.zeros(len(quota)), quota)
+    extra = counts - np.floor(quota)
+    for share in set(quota.tolist()):
+        among = extra[quota == share]
+        assert among.tolist() == sorted(among.tolist(), reverse=True)
+
+
 def test_equal_weights_are_served_in_turn():
     lag, quota = np.zeros(4), np.full(4, 0.5)
     first = allocate(lag, quota)

@@ -58,6 +58,14 @@ def test_slots_are_shuffled_completely(count, seed):
     assert sorted(shuffle(count, key_from(seed)).tolist()) == list(range(count))
 
 
+@given(count=st.integers(1, 2000), seed=st.integers(0, 2**40), data=st.data())
+def test_part_of_a_shuffle_is_that_part_of_the_whole(count, seed, data):
+    start = data.draw(st.integers(0, count))
+    stop = data.draw(st.integers(start, count))
+    part = shuffle(count, key_from(seed), start, stop)
+    assert part.tolist() == shuffle(count, key_from(seed))[start:stop].tolist()
+
+
 def test_all_24_orders_of_four_slots_are_equally_likely():
     orders = [tuple(shuffle(4, key)) for key in mix(np.arange(24_000, dtype=np.uint64))]
     observed = np.array([orders.count(order) for order in set(orders)])
