@@ -20,6 +20,8 @@ from autoscale_ds.corpus import Corpus, TokenStore
 from autoscale_ds.errors import StreamError
 from autoscale_ds.stream.planner import MixturePlanner, Position, StepPlan, StreamEnd
 
+READER_GRACE_SECONDS = 120  # what SLURM is asked to leave a job between its signal and its end
+
 
 @dataclass(frozen=True)
 class StepBatch:
@@ -114,6 +116,7 @@ class MixtureStream:
         self._until_step, self._rank, self._world_size = until_step, rank, world_size
         self._consumed = planner.position()
         self._planned: deque[Position] = deque()
+        self._batches: Iterator[StepBatch] | None = None
         ahead: dict[str, Any] = {"prefetch_factor": prefetch, "multiprocessing_context": "fork"} if workers else {}
         self._loader: DataLoader = DataLoader(
             dataset,
@@ -122,7 +125,7 @@ class MixtureStream:
             collate_fn=_unchanged,
             num_workers=workers,
             pin_memory=pin_memory,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_outlive_signals,
             generator=torch.Generator(),  # its own, so that reading data never moves the global random state
             **ahead,
         )
@@ -135,8 +138,13 @@ class MixtureStream:
         """Return the weights of the last batch handed out, exhausted domains at zero."""
         return self.planner.weights(self._consumed)
 
+    def close(self) -> None:
+        """End the readers; left to the end of the process they would be waited for in vain, deaf to signals."""
+        self._batches = None
+
     def __iter__(self) -> Iterator[StepBatch]:
-        for batch in self._loader:
+        self._batches = iter(self._loader)
+        while self._batches is not None and (batch := next(self._batches, None)) is not None:
             self._consumed = self._planned.popleft()
             assert self._consumed.step == batch.plan.step + 1, "the loader handed out batches in another order"
             yield batch
@@ -164,12 +172,14 @@ class _Plans(Sampler[StepPlan]):
             yield plan
 
 
-def _ignore_signals(worker: int) -> None:
+def _outlive_signals(worker: int) -> None:
     """Leave signals to the main process: batch systems send them to every process of a job.
 
-    A reader that ends of one fails the step that should have been saved. It ends with the main process anyway.
+    A reader that ends of one fails the step that should have been saved. It ends with the main process, or some time
+    after a SIGTERM: that may also be multiprocessing's way to end it at exit.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(READER_GRACE_SECONDS))
+    for number in (signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 

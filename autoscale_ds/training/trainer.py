@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 
 from autoscale_ds.controllers import Adviser
 from autoscale_ds.errors import CheckpointError
@@ -127,12 +128,15 @@ class Trainer:
         while True:
             self._restore()
             try:
-                return self._loop()
+                code = self._loop()
+                dist.barrier()  # nobody leaves while another still listens to it
+                return code
             except RollBack:
                 log.warning("returning to the last checkpoint")
             finally:
                 self._watchdog.stop()
                 self._records.close()
+                self.stream.close()
 
     def close(self) -> None:
         """Give up the run folder and the engine, so that this process can begin another run."""

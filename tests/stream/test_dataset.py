@@ -56,7 +56,7 @@ def test_a_signal_to_the_whole_job_leaves_the_readers_to_the_main_process(corpus
     """SLURM signals every process of a job; a reader that died of it would fail the step instead of saving it."""
     plain = [batch.tokens for batch in stream(corpus, until=60)]
     batches = iter(stream(corpus, workers=2, until=60))
-    read = [next(batches).tokens]
+    read = [next(batches).tokens, next(batches).tokens]  # one of each reader: both have begun
     for reader in multiprocessing.active_children():
         os.kill(reader.pid, number)
     read += [batch.tokens for batch in batches]
