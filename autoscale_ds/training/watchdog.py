@@ -57,13 +57,18 @@ class Watchdog:
     def _watch(self) -> None:
         assert self._limit is not None
         every = min(self._limit / 4, 15.0)
-        while not self._ended.wait(every):
+        quiet = max(4 * every, 5.0)
+        # A rank that has stopped is known to be silent by then: it is not one that was left alone who is to blame.
+        patience = max(self._limit, quiet + every)
+        while True:  # notes at once: of a rank that stops before its first note nothing would be known
             try:
                 self._note()
-                if time.monotonic() - self._since > self._limit:
-                    self._judge(every)
+                if time.monotonic() - self._since > patience:
+                    self._judge(quiet)
             except OSError as error:
                 log.debug("watchdog: %s", error)
+            if self._ended.wait(every):
+                return
 
     def _note(self) -> None:
         note = {
@@ -76,15 +81,15 @@ class Watchdog:
         }
         write_atomic(self._folder / f"rank-{self._ranks.rank:05d}.json", json.dumps(note))
 
-    def _judge(self, every: float) -> None:
-        """End the job if some ranks hold it up."""
+    def _judge(self, quiet: float) -> None:
+        """End the job if some ranks hold it up: those that have fallen silent, else those that are behind."""
         notes = {rank: _read(self._folder / f"rank-{rank:05d}.json") for rank in range(self._ranks.world_size)}
         furthest = max(note["count"] for note in notes.values() if note)
-        for rank, note in notes.items():
-            silent = note is None or time.time() - note["time"] > max(4 * every, 5.0)
-            if silent or (note is not None and note["count"] < furthest):
-                log.critical("%s", _accusation(rank, note, time.monotonic() - self._since))
-                os._exit(STALLED_EXIT_CODE)  # the main thread is inside a collective and cannot be reached
+        silent = [r for r, note in notes.items() if note is None or time.time() - note["time"] > quiet]
+        behind = [r for r, note in notes.items() if note is not None and note["count"] < furthest]
+        for rank in (silent or behind)[:1]:
+            log.critical("%s", _accusation(rank, notes[rank], time.monotonic() - self._since))
+            os._exit(STALLED_EXIT_CODE)  # the main thread is inside a collective and cannot be reached
 
 
 def _accusation(rank: int, note: dict[str, Any] | None, seconds: float) -> str:
