@@ -2,9 +2,10 @@
 
     python benchmarks/memory.py                     prints tables, writes benchmarks/results/memory.json
 
-States: a run of the trainer on two ranks for every ZeRO stage, in fp32 and bf16; the bytes of parameters, gradients
-and optimizer states a rank holds at the end of a backward pass. Activations: the bytes that a forward pass saves for
-backward, counted by autograd itself. Loss: the allocator's peak while the head computes a chunk and its gradients.
+States: a run of the trainer on two ranks for every ZeRO stage, in fp32 and bf16, and with tensor parallelism; the bytes
+of parameters, gradients and optimizer states a rank holds at the end of a backward pass. Activations: the bytes that a
+forward pass saves for backward, counted by autograd itself. Loss: the allocator's peak while the head computes a chunk
+and its gradients.
 """
 
 from __future__ import annotations
@@ -37,13 +38,15 @@ SHAPE: dict[str, Any] = {"layers": 6, "heads": 8, "width": 512}
 # -- parameters, gradients, optimizer -------------------------------------------------------------------------------
 
 
-def measure_states(corpus: Path, folder: Path, zero: int, bf16: bool) -> dict[str, int]:
+def measure_states(corpus: Path, folder: Path, layout: Layout, bf16: bool) -> dict[str, int]:
     """Return bytes by part of rank 0 of a run on two ranks, two micro-batches a step."""
+    global_batch = layout.data * 2 * MICRO
     run = {
         "run": str(folder / "run"),
-        "budget_tokens": 3 * RANKS * 2 * MICRO * T,
-        "data": {"corpus": str(corpus), "sequence_length": T, "global_batch": RANKS * 2 * MICRO},
+        "budget_tokens": 3 * global_batch * T,
+        "data": {"corpus": str(corpus), "sequence_length": T, "global_batch": global_batch},
         "model": SHAPE,
+        "parallel": {"tensor": layout.tensor},
         "evaluation": {"every_steps": None},
         "checkpoints": {"every_steps": None},
         "logging": {"tensorboard": False},
@@ -52,7 +55,7 @@ def measure_states(corpus: Path, folder: Path, zero: int, bf16: bool) -> dict[st
     ds: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": MICRO,
         "zero_optimization": {
-            "stage": zero,
+            "stage": layout.zero,
             "reduce_bucket_size": BUCKET,
             "overlap_comm": False,
             "stage3_param_persistence_threshold": 0,
@@ -67,25 +70,26 @@ def measure_states(corpus: Path, folder: Path, zero: int, bf16: bool) -> dict[st
     return json.loads([line for line in printed.splitlines() if line.startswith("{")][-1])
 
 
-def compare_states(cases: list[tuple[bool, int]]) -> list[dict[str, Any]]:
-    """Measure and print every stage and precision."""
+def compare_states(cases: list[tuple[bool, int, int]]) -> list[dict[str, Any]]:
+    """Measure and print every precision, stage and number of tensor-parallel ranks."""
     shape = GPT2Config(**SHAPE, context=T, vocabulary=VOCABULARY)
     rows = []
-    print(f"{'':<8}{'ZeRO':>5}" + "".join(f"{name:>28}" for name in ("parameters", "gradients", "optimizer")))
-    print(f"{'':<13}" + f"{'measured, planned MB':>28}" * 3)
+    print(
+        f"{'':<8}{'ZeRO':>5}{'tensor':>8}" + "".join(f"{name:>28}" for name in ("parameters", "gradients", "optimizer"))
+    )
+    print(f"{'':<21}" + f"{'measured, planned MB':>28}" * 3)
     with tempfile.TemporaryDirectory() as temporary:
         corpus = write_random_corpus(Path(temporary) / "corpus", 2, 100_000, VOCABULARY)
-        for bf16, zero in cases:
-            layout = Layout(1, 1, RANKS, zero, MICRO)
+        for bf16, zero, tensor in cases:
+            layout = Layout(tensor, 1, RANKS // tensor, zero, MICRO)
             held = stages(shape, layout)[0].parameters
-            expected = dict(
-                zip(("parameters", "gradients", "optimizer"), planned.states(held, RANKS, zero, bf16), strict=True)
-            )
-            found = measure_states(corpus, Path(temporary) / f"{zero}-{bf16}", zero, bf16)
+            by_part = planned.states(held, layout.data, zero, bf16)
+            expected = dict(zip(("parameters", "gradients", "optimizer"), by_part, strict=True))
+            found = measure_states(corpus, Path(temporary) / f"{zero}-{bf16}-{tensor}", layout, bf16)
             name = "bf16" if bf16 else "fp32"
             cells = (f"{found[part] / 1e6:>17.1f} {expected[part] / 1e6:>10.1f}" for part in expected)
-            print(f"{name:<8}{zero:>5}" + "".join(cells), flush=True)
-            rows.append({"precision": name, "zero": zero, "measured": found, "planned": expected})
+            print(f"{name:<8}{zero:>5}{tensor:>8}" + "".join(cells), flush=True)
+            rows.append({"precision": name, "zero": zero, "tensor": tensor, "measured": found, "planned": expected})
     return rows
 
 
@@ -206,7 +210,8 @@ def main() -> None:
     result: dict[str, Any] = {"machine": describe("torch", "deepspeed"), "ranks": RANKS, "shape": SHAPE}
     if not arguments.no_ranks:
         cases = [(False, 0), (False, 1), (False, 2), (False, 3), (True, 1), (True, 2), (True, 3)]
-        result["states"] = compare_states(cases)
+        split = [(False, 1), (True, 1), (True, 3)]
+        result["states"] = compare_states([*((*case, 1) for case in cases), *((*case, 2) for case in split)])
     result["activations"], result["loss"] = compare_activations(), compare_heads()
     if not arguments.no_ranks:
         print(f"written: {write_result('memory', result)}")

@@ -63,6 +63,11 @@ class GPT2Config:
         """Rows of the embedding."""
         return -(-self.vocabulary // _VOCABULARY_MULTIPLE) * _VOCABULARY_MULTIPLE
 
+    def vocabulary_rows(self, ranks: int) -> int:
+        """Rows of the embedding on each of so many tensor-parallel ranks; all of them where they do not divide."""
+        rows = self.padded_vocabulary
+        return rows // ranks if rows % ranks == 0 else rows
+
     @property
     def num_parameters(self) -> int:
         """Parameters as counted for GPT-2: tied embedding once, padding rows not."""

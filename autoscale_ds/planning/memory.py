@@ -98,7 +98,7 @@ def _of_stage(training: Training, layout: Layout, stage: Stage, reserve: float, 
         gradients=gradients,
         optimizer=optimizer,
         activations=_activations(training, layout, stage),
-        logits=logits(training, layout.micro * training.sequence_length) if stage.has_head else 0.0,
+        logits=logits(training, layout.micro * training.sequence_length, layout.tensor) if stage.has_head else 0.0,
         buffers=buffers,
         update=update,
         reserve=reserve,
@@ -156,8 +156,8 @@ def block_activations(training: Training, tokens: int, tensor: int = 1) -> float
     return value * unit * (4 + 12 / tensor) + masks + statistics
 
 
-def logits(training: Training, tokens: int) -> float:
-    """Return the bytes of one chunk of the loss at its peak, which is in backward.
+def logits(training: Training, tokens: int, tensor: int = 1) -> float:
+    """Return the bytes of one chunk of the loss at its peak, which is in backward, on one of ``tensor`` ranks.
 
     For every token and vocabulary entry: the softmax (fp32), its gradient (fp32), and that of the logits as the model
     computes them, once over the vocabulary and once with its padding rows.
@@ -165,4 +165,5 @@ def logits(training: Training, tokens: int) -> float:
     model, value = training.model, training.bytes_per_value
     chunk = min(tokens, model.loss_chunk_tokens)
     per_logit = 8 + (2 * value if training.bf16 else value)
-    return per_logit * chunk * model.padded_vocabulary + value * model.padded_vocabulary * model.width
+    rows = model.vocabulary_rows(tensor)
+    return per_logit * chunk * rows + value * rows * model.width

@@ -42,13 +42,13 @@ def block_parameters(model: GPT2Config, tensor: int) -> int:
 
 
 def stages(model: GPT2Config, layout: Layout) -> list[Stage]:
-    """Return the stages of a layout; embeddings and head are whole on each tensor-parallel rank.
+    """Return the stages of a layout.
 
     A pipeline is cut as DeepSpeed does by default: contiguous layers, the largest stage as small as possible. The
     first and the last stage each hold the tied embedding.
     """
     block = block_parameters(model, layout.tensor)
-    vocabulary = model.padded_vocabulary * model.width
+    vocabulary = model.vocabulary_rows(layout.tensor) * model.width
     first, norm = vocabulary + model.context * model.width, 2 * model.width
     if layout.pipeline == 1:
         return [Stage(0, model.layers, first + model.layers * block + norm, True)]

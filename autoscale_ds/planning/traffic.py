@@ -7,7 +7,8 @@ once a step (DeepSpeed 0.19.8).
 References
 ----------
 .. [1] Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms", J. Parallel Distrib. Comput. 69 (2009).
-.. [2] Shoeybi et al., "Megatron-LM", arXiv 1909.08053: two all-reduces a block forward, two backward.
+.. [2] Shoeybi et al., "Megatron-LM", arXiv 1909.08053: two all-reduces a block forward, two backward,
+   one for the embedding forward, one for the head backward.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Traffic:
     gradients, weights : float
         Between copies of the model: gradients reduced, updated or sharded weights gathered.
     tensor : float
-        Activations added up inside the blocks.
+        Activations added up inside the blocks, the embedding and the head.
     pipeline : float
         Activations and their gradients between stages, and the tied embedding's gradient.
     """
@@ -51,12 +52,13 @@ def traffic(training: Training, layout: Layout) -> Traffic:
     accumulation, value = layout.accumulation(training), training.bytes_per_value
     activation = layout.micro * training.sequence_length * training.model.width * value
     all_reduces = 6 if layout.checkpointing else 4  # computing a block again repeats its two of forward
+    vocabulary = 2  # looked up embeddings, and the gradient of the head's input; the loss's own sums are small
     embedding = training.model.padded_vocabulary * training.model.width * 4
     gradients, weights = _between_copies(layout, parameters, accumulation, value)
     return Traffic(
         gradients=gradients,
         weights=weights,
-        tensor=accumulation * blocks * all_reduces * 2 * _ring(layout.tensor) * activation,
+        tensor=accumulation * (blocks * all_reduces + vocabulary) * 2 * _ring(layout.tensor) * activation,
         pipeline=accumulation * 2 * activation + 2 * _ring(2) * embedding if layout.pipeline > 1 else 0.0,
     )
 

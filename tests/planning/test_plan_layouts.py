@@ -67,11 +67,11 @@ def test_bytes_between_copies_are_the_rings():
     assert one.tensor == one.pipeline == traffic(TRAINING, Layout(1, 1, 1, 1, 4)).total == 0
 
 
-def test_tensor_parallelism_adds_up_activations_four_times_a_block_and_six_with_checkpointing():
+def test_tensor_parallelism_adds_up_activations_four_times_a_block_or_six_and_twice_for_the_vocabulary():
     activation = 4 * 1024 * 1280 * 2
     found = [traffic(TRAINING, Layout(2, 1, 8, 1, 4, flag)).tensor for flag in (False, True)]
     accumulation = 2
-    assert found == [accumulation * 36 * times * activation for times in (4, 6)]
+    assert found == [accumulation * (36 * times + 2) * activation for times in (4, 6)]
 
 
 def test_ranks_of_other_nodes_are_reached_over_the_network():

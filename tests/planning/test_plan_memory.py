@@ -100,10 +100,18 @@ def test_a_pipeline_with_more_stages_than_it_can_fill_evenly_still_fills_all():
     assert [part.index for part in stages(shape, Layout(1, 2, 1, 1, 1))] == [0, 1]
 
 
-def test_tensor_parallel_ranks_share_matrices_and_keep_embeddings():
+def test_tensor_parallel_ranks_share_matrices_and_the_vocabulary():
     whole, half = (stages(LARGE, Layout(tensor, 1, 1, 1, 1))[0].parameters for tensor in (1, 2))
     matrices = LARGE.layers * (12 * LARGE.width**2 + 7 * LARGE.width)
-    assert whole - half == matrices // 2
+    vocabulary = 50304 * LARGE.width
+    assert whole - half == (matrices + vocabulary) // 2
+    whole, half = (logits(Training(LARGE, 1024, 8), 8192, tensor) for tensor in (1, 2))
+    assert whole == 2 * half
+
+
+def test_a_vocabulary_that_does_not_divide_stays_whole():
+    whole, fifth = (stages(LARGE, Layout(tensor, 1, 1, 1, 1))[0].parameters for tensor in (1, 5))
+    assert whole - fifth == LARGE.layers * (12 * LARGE.width**2 + 7 * LARGE.width) * 4 // 5
 
 
 def test_more_of_a_thing_never_needs_less_of_it():

@@ -25,6 +25,7 @@ from autoscale_ds.training.engine.splitting import (
     split_config,
     tensor_part,
 )
+from autoscale_ds.training.engine.vocabulary import describe_vocabulary, share_vocabulary
 
 MicroBatch = tuple[Tensor, Tensor]
 """Tokens (samples, time + 1), and the samples' domains (samples,)."""
@@ -88,6 +89,7 @@ class Engine:
         mpu = make_groups(ranks)
         if ranks.parallel.sequence > 1:
             share_sequences(model, mpu)
+        shared = ranks.parallel.tensor > 1 and share_vocabulary(model, mpu.get_tensor_model_parallel_group())
         self._guard, optimizer = build_optimizer(model, run.optimizer, ds_config)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model,
@@ -100,6 +102,8 @@ class Engine:
         self._loss_share = loss_share(ds_config, ranks)
         self._guard_files()
         allow_conversion(self.module, {})
+        if shared:
+            describe_vocabulary(self.module)
 
     def _describe(self, run: RunConfig, ds_config: Mapping[str, Any], ranks: Ranks) -> None:
         self._ranks = ranks
@@ -200,7 +204,7 @@ class Engine:
         state, rank, size = PortableState(path), self._ranks.tensor_rank, self._ranks.parallel.tensor
 
         def part(name: str, kind: str) -> Tensor:
-            return tensor_part(name, state(name, kind), rank, size)
+            return tensor_part(name, state(name, kind), rank, size, self.shape)
 
         named = {self.whole_name(name): parameter for name, parameter in self.module.named_parameters()}
         with torch.no_grad():

@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoscale_ds.models import GPT2Config
 from autoscale_ds.models.layers import SelfAttention
 from autoscale_ds.training.distributed import Ranks
 from autoscale_ds.training.engine.optimizer import ModelParallel
 from autoscale_ds.training.hardware import zero_stage
 
 # Column-parallel layers give each rank some heads or inner units, row-parallel ones add the parts up again. qkv holds
-# three matrices one over the other: each is split on its own. Embeddings, norms and the head stay whole on every rank.
+# three matrices one over the other: each is split on its own. The tied embedding is split in ``vocabulary``; positions
+# and norms stay whole on every rank.
 _LAYER_SPECS = [
     {
         "patterns": [r".*attn\.qkv\.weight$"],
@@ -82,7 +84,7 @@ def model_parallel(ranks: Ranks, mpu: Any) -> ModelParallel | None:
     return ModelParallel(mpu.get_tensor_model_parallel_group(), is_counted)
 
 
-def tensor_part(name: str, whole: Tensor, rank: int, size: int) -> Tensor:
+def tensor_part(name: str, whole: Tensor, rank: int, size: int, shape: GPT2Config) -> Tensor:
     """Return what a tensor-parallel rank holds of a parameter, by the rules above."""
     if ".attn.qkv." in name:
         return torch.cat([matrix.chunk(size)[rank] for matrix in whole.chunk(3)])
@@ -90,6 +92,8 @@ def tensor_part(name: str, whole: Tensor, rank: int, size: int) -> Tensor:
         return whole.chunk(size)[rank]
     if name.endswith(("attn.proj.weight", "mlp.out.weight")):
         return whole.chunk(size, dim=1)[rank]
+    if name == "tokens.weight":
+        return whole if shape.vocabulary_rows(size) == len(whole) else whole.chunk(size)[rank]
     return whole
 
 

@@ -1,0 +1,148 @@
+"""Embedding and head shared out by rows of the vocabulary among tensor-parallel ranks (Megatron, arXiv 1909.08053).
+
+No rank trains the whole embedding or computes the logits of the whole vocabulary. DeepSpeed 0.19.8 has the same for
+Hugging Face models with a Linear called ``lm_head``; its loss waits for the device in every call, and keeps the logits
+of all tokens. Ours is the chunked loss of ``LanguageModelHead`` over a part of the columns.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autoscale_ds.models import GPT2
+from autoscale_ds.models.layers import LanguageModelHead
+
+
+def share_vocabulary(model: GPT2, group: Any) -> bool:
+    """Leave this rank its rows of the tied embedding; return False, and do nothing, where they do not divide.
+
+    Parameters
+    ----------
+    model : GPT2
+        Whole; changed in place.
+    group : ProcessGroup
+        The tensor-parallel ranks.
+    """
+    if model.config.vocabulary_rows(dist.get_world_size(group)) == model.config.padded_vocabulary:
+        return False
+    head = _Head(model.head, group)
+    model.head, model.tokens = head, _Embedding(head, group)  # type: ignore[assignment]
+    return True
+
+
+def describe_vocabulary(module: nn.Module) -> None:
+    """Correct what checkpoints tell DeepSpeed's converter: AutoTP takes what it did not split itself for copies."""
+    from deepspeed.checkpoint import constants
+
+    info = getattr(module, constants.UNIVERSAL_CHECKPOINT_INFO)
+    pattern = r"^tokens\.weight$"
+    info[constants.TP_REPLICATED_PARAMETER_PATTERNS].remove(pattern)  # what it knows nothing of is joined row by row
+    info[constants.AFFINE_MAP][constants.AFFINE_MAP_PARAMS].pop(pattern)
+
+
+class _Embedding(nn.Module):
+    """Looks up the tokens of this rank's rows; the ranks add up what they found."""
+
+    def __init__(self, head: _Head, group: Any) -> None:
+        super().__init__()
+        self.weight = head.weight
+        self._first, self._group = head.first, group
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Map (batch, time) to (batch, time, width)."""
+        rows, held = _own(token_ids, self._first, len(self.weight))
+        return _SumOfOutputs.apply(F.embedding(rows, self.weight).masked_fill(~held[..., None], 0.0), self._group)
+
+
+class _Head(LanguageModelHead):
+    """The loss over this rank's columns of the logits; maxima and sums go over all ranks."""
+
+    def __init__(self, whole: LanguageModelHead, group: Any) -> None:
+        nn.Module.__init__(self)
+        rank, size = dist.get_rank(group), dist.get_world_size(group)
+        part = whole.weight.detach().chunk(size)[rank].clone()
+        self.weight = nn.Parameter(part)
+        self.weight.tensor_model_parallel = True  # type: ignore[attr-defined]  # its norm is no copy of another rank's
+        self.vocabulary, self.chunk_tokens = whole.vocabulary, whole.chunk_tokens
+        self.first, self._group = rank * len(part), group
+
+    def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Return the loss of every token (batch, time), the same on all ranks."""
+        assert targets is not None, "logits of the whole vocabulary are on no rank"
+        return super().forward(_SumOfGradients.apply(hidden, self._group), targets)
+
+    def _losses(self, rows: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        logits = F.linear(rows, weight).float()
+        used = self.vocabulary - self.first
+        if used < len(weight):  # padding, perhaps all of this rank's rows
+            padding = torch.arange(len(weight), device=logits.device) >= used
+            logits = logits.masked_fill(padding, -math.inf)
+        found: Tensor = _CrossEntropy.apply(logits, labels, self.first, self._group)
+        return found
+
+
+def _own(token_ids: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:
+    """Return tokens as rows of this rank, any where they are another's, and whether they are its own."""
+    rows = token_ids - first
+    held = (rows >= 0) & (rows < count)
+    return rows.clamp(0, count - 1), held
+
+
+class _SumOfOutputs(torch.autograd.Function):
+    """Adds up what the ranks found; each gets the whole gradient (Megatron's ``g``)."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, group: Any) -> Tensor:
+        whole = part.clone()
+        dist.all_reduce(whole, group=group)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+class _SumOfGradients(torch.autograd.Function):
+    """Passes on what every rank has; adds up the gradients of its uses (Megatron's ``f``)."""
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return whole.view_as(whole)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient, group=ctx.group)
+        return gradient, None
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Cross-entropy of logits (tokens, columns of this rank), fp32, whose first column is token ``first``."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, first: int, group: Any) -> Tensor:
+        columns, held = _own(labels, first, logits.shape[1])
+        largest = logits.amax(1)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=group)
+        shifted = logits - largest[:, None]
+        at_label = shifted.gather(1, columns[:, None])[:, 0].masked_fill(~held, 0.0)
+        shares = shifted.exp_()
+        sums = torch.stack([shares.sum(1), at_label])
+        dist.all_reduce(sums, group=group)
+        total, at_label = sums
+        ctx.save_for_backward(shares.div_(total[:, None]), columns, held)
+        return total.log() - at_label
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        softmax, columns, held = ctx.saved_tensors
+        gradient = softmax * gradients[0][:, None]
+        gradient.scatter_add_(1, columns[:, None], -(gradients[0] * held)[:, None])
+        return gradient, None, None, None
