@@ -17,8 +17,9 @@ from autoscale_ds.stream.proposals import Inbox
 from autoscale_ds.training.config import RunConfig
 
 # What must not change between starts of one run: with any of these different, its checkpoints and its data order
-# mean something else.
-_IDENTITY = ("seed", "model", "data.sequence_length", "data.global_batch")
+# mean something else. How the model is computed (compiled, in how many chunks) may.
+_SHAPE = ("preset", "layers", "heads", "width", "context", "vocabulary", "dropout", "initial_weights")
+_IDENTITY = ("seed", *(f"model.{name}" for name in _SHAPE), "data.sequence_length", "data.global_batch")
 
 
 class RunFolder:

@@ -1,6 +1,7 @@
 """Run by some ranks: 20 steps in several ZeRO stages of one layout, one after the other in one process group.
 
-The weights are swapped on the way, and every run is told to stop after 12 steps and continued by a new trainer.
+The weights are swapped on the way by a proposal, and every run is told to stop after 12 steps and continued by a new
+trainer.
 
 usage: layouts_job.py CORPUS FOLDER KIND SIZE STAGE...      for example: tensor 2 0 1 2 3; 2o offloads the optimizer
 """
@@ -12,7 +13,7 @@ from jobs import settings
 
 from autoscale_ds import config
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.stream.journal import Event, Journal
+from autoscale_ds.stream.journal import Event
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import ranks_from_environment
 from autoscale_ds.training.ds_config import resolve
@@ -24,10 +25,12 @@ from autoscale_ds.training.trainer import Trainer
 STEPS, SWAP_STEP, STOP_STEP = 20, 7, 12
 
 
+SWAPPED = DomainWeights({"web": 0.2, "code": 0.2, "books": 0.6})
+
+
 def events(first):
-    """Return the journal of every run: the first weights, and others from step 7 on."""
-    swapped = DomainWeights({"web": 0.2, "code": 0.2, "books": 0.6})
-    return [first_event(first, "test"), Event(1, SWAP_STEP, swapped, "user", "test", "", SWAP_STEP * 256)]
+    """Return the journal that every run ends with: the first weights, and others from step 7 on."""
+    return [first_event(first, "test"), Event(1, SWAP_STEP, SWAPPED, "user", "test", "", SWAP_STEP * 256)]
 
 
 def train(tree, ds, ranks, device):
@@ -35,7 +38,10 @@ def train(tree, ds, ranks, device):
     run, stop = config.build(RunConfig, tree), StopRequest()
 
     def show(record):
-        stop.requested |= record["kind"] == "train" and record["step"] == STOP_STEP - 1
+        step = record["step"] if record["kind"] == "train" else None
+        if step == SWAP_STEP - 1:  # seen in the next step, and nothing is read ahead: effective after it
+            trainer.folder.inbox.put(SWAPPED, "user", "test", None)
+        stop.requested |= step == STOP_STEP - 1
 
     trainer = Trainer(run, resolve(ds, run, ranks.world_size), ranks, device, show, stop=stop)
     code = trainer.fit()
@@ -50,10 +56,6 @@ def main(corpus, folder, kind, size, *stages):
         run = Path(folder) / f"zero{stage}"
         parallel = {} if kind == "data" else {f"parallel.{kind}": int(size)}
         tree = settings(run, corpus, budget_tokens=STEPS * 8 * 32, **parallel)
-        if ranks.rank == 0:
-            (run / "mixture").mkdir(parents=True)
-            for event in events(DomainWeights(tree["mixture"]["weights"])):
-                Journal(run / "mixture/journal.jsonl").append(event)
         zero = {"stage": int(stage[0])}
         if stage.endswith("o"):
             zero["offload_optimizer"] = {"device": "cpu"}

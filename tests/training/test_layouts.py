@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from jobs import ROOT, consumed, free_port, losses, read_metrics, settings
-from layouts_job import STEPS, STOP_STEP, events
+from layouts_job import STEPS, STOP_STEP, SWAP_STEP, events
 
 from autoscale_ds import config
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.models import GPT2, initialise
 from autoscale_ds.stream.dataset import open_windows
+from autoscale_ds.stream.journal import Journal, read_events
 from autoscale_ds.stream.planner import MixturePlanner
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import Ranks
@@ -90,6 +91,7 @@ def test_a_layout_gives_the_losses_of_one_process_through_a_swap_and_a_resume(la
     for run in layout.values():
         found = losses(run)
         assert list(found) == list(range(1, STEPS + 1))
+        assert [event.effective_step for event in read_events(run / "mixture/journal.jsonl")] == [0, SWAP_STEP]
         for (loss, by_domain), (plain_loss, plain_by_domain) in zip(found.values(), expected, strict=True):
             assert loss == pytest.approx(plain_loss, abs=1e-5)
             assert by_domain == pytest.approx(plain_by_domain, abs=1e-5)
@@ -110,7 +112,7 @@ def test_a_layout_validates_and_reads_the_same_as_one_rank(layout, one_process):
 @pytest.fixture(scope="module")
 def one_process(one_rank, small_corpus, tmp_path_factory):
     """The same run on one rank, never stopped."""
-    from layouts_job import DomainWeights, Journal, Trainer
+    from layouts_job import DomainWeights, Trainer
 
     ranks, device = one_rank
     folder = tmp_path_factory.mktemp("one") / "run"

@@ -130,6 +130,7 @@ def test_two_jobs_on_one_run_folder_are_one_too_many(tmp_path):
     [
         ({"seed": 9}, "seed is 9, but the run .* was started with 3"),
         ({"data.global_batch": 16}, "data.global_batch is 16"),
+        ({"model.layers": 3}, "model.layers is 3, but the run .* was started with null"),
         ({"mixture.weights": "uniform"}, "mixture.weights is no longer .* tools/swap_weights.py"),
     ],
 )
@@ -139,6 +140,15 @@ def test_a_restart_that_would_be_another_run_is_refused(make_trainer, change, me
     trainer.folder.release()
     with pytest.raises(ConfigError, match=message):
         make_trainer(**change).fit()
+
+
+def test_a_run_may_go_on_with_its_model_computed_in_another_way(make_trainer):
+    trainer = make_trainer(budget_tokens=10 * 256)
+    assert trainer.fit() == 0
+    trainer.close()
+    again = make_trainer(budget_tokens=12 * 256, **{"model.activation_checkpointing": True})
+    assert again.fit() == 0
+    assert list(losses(again.folder.path)) == list(range(1, 13))
 
 
 def test_a_journal_that_does_not_continue_the_checkpoints_copy_is_refused(make_trainer):
