@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autoscale_ds.errors import ConfigError
+from autoscale_ds.training.layout import Rule, split_rules
 
 if TYPE_CHECKING:
     from autoscale_ds.models import GPT2Config
@@ -72,37 +73,21 @@ class Layout:
         return training.global_batch // (self.micro * self.data)
 
     def check(self, training: Training) -> None:
-        """Raise ConfigError with the first rule the layout breaks; DeepSpeed's and the trainer's own."""
-        model, unit = training.model, self.micro * self.data
-        rules = [
-            (min(self.tensor, self.pipeline, self.data, self.micro) < 1, "every part of a layout is at least 1"),
-            (not 0 <= self.zero <= 3, f"zero is {self.zero}, expected 0 to 3"),
-            (
-                self.tensor > 1 and self.pipeline > 1,
-                "tensor and pipeline are both above 1: DeepSpeed splits a model in one of these ways at a time",
-            ),
-            (
-                model.heads % self.tensor > 0,
-                f"tensor is {self.tensor}, which does not divide the model's {model.heads} attention heads",
-            ),
-            (
-                self.pipeline > model.layers,
-                f"pipeline is {self.pipeline}, but the model has only {model.layers} layers to share out",
-            ),
-            (
-                self.pipeline > 1 and self.zero > 1,
-                f"pipeline is {self.pipeline} with ZeRO {self.zero}: a pipeline needs whole gradients; use zero=1",
-            ),
-            (training.bf16 and self.zero == 0, "bf16 at ZeRO 0 has no fp32 master weights; use zero=1"),
-            (
+        """Raise ConfigError with the first rule the layout breaks; the trainer's own where it has one."""
+        unit = self.micro * self.data
+        if min(self.tensor, self.pipeline, self.data, self.micro) < 1 or not 0 <= self.zero <= 3:
+            raise ConfigError(f"{self.name}: every part of a layout is at least 1, and zero is 0 to 3")
+        for rule in [
+            *split_rules(training.model, self.zero, self.tensor, self.pipeline),
+            Rule(training.bf16 and self.zero == 0, "bf16 at ZeRO 0 has no fp32 master weights; use zero=1"),
+            Rule(
                 training.global_batch % unit > 0,
                 f"the global batch {training.global_batch} is not a multiple of micro-batch {self.micro} x data "
                 f"{self.data} = {unit}",
             ),
-        ]
-        for broken, message in rules:
-            if broken:
-                raise ConfigError(message)
+        ]:
+            if rule.broken:
+                raise ConfigError(rule.message)
 
     @property
     def name(self) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.hardware import precision, zero_stage
+
+if TYPE_CHECKING:  # planning a run needs no torch
+    from autoscale_ds.models import GPT2Config
+    from autoscale_ds.training.config import RunConfig
 
 
 class Rule(NamedTuple):
@@ -43,29 +46,24 @@ def record(run: RunConfig, ds_config: Mapping[str, Any], world_size: int) -> dic
 
 
 def _rules(run: RunConfig, stage: int, world_size: int) -> Iterator[Rule]:
-    tensor, pipeline = run.parallel.tensor, run.parallel.pipeline
-    together = [name for name in ("tensor", "pipeline", "sequence") if getattr(run.parallel, name) > 1]
-    yield Rule(
-        len(together) > 1,
-        f"parallel.{' and parallel.'.join(together)} are both above 1: DeepSpeed splits a model in one of these ways "
-        "at a time, each with data parallelism; set one of them to 1",
-    )
-    each = run.parallel.ranks_per_model
+    parallel, each = run.parallel, run.parallel.ranks_per_model
+    shape = run.model.build(run.data.sequence_length, vocabulary=1)
+    together = _splits(**dataclasses.asdict(parallel))
+    yield from split_rules(shape, stage, **dataclasses.asdict(parallel))
     yield Rule(
         world_size % each > 0,
         f"parallel.{together[0] if together else 'tensor'} is {each}, which does not divide {world_size} "
         f"rank{'s' if world_size > 1 else ''}; start a multiple of {each}",
     )
-    yield from _model_rules(run)
     yield Rule(
-        pipeline > 1 and stage >= 2,
-        f"parallel.pipeline is {pipeline} with ZeRO stage {stage}: a pipeline adds gradients up over its "
-        "micro-batches, which stages 2 and 3 would already have given away; use ZeRO 0 or 1",
+        run.data.sequence_length % parallel.sequence > 0,
+        f"parallel.sequence is {parallel.sequence}, which does not divide data.sequence_length "
+        f"{run.data.sequence_length}",
     )
     yield Rule(
-        tensor > 1 and run.model.dropout > 0,
-        f"parallel.tensor is {tensor} with model.dropout {run.model.dropout}: ranks that hold the same activations "
-        "would drop different ones; set model.dropout=0",
+        parallel.tensor > 1 and run.model.dropout > 0,
+        f"parallel.tensor is {parallel.tensor} with model.dropout {run.model.dropout}: ranks that hold the same "
+        "activations would drop different ones; set model.dropout=0",
     )
     yield Rule(
         run.model.compile and bool(together),
@@ -74,21 +72,31 @@ def _rules(run: RunConfig, stage: int, world_size: int) -> Iterator[Rule]:
     )
 
 
-def _model_rules(run: RunConfig) -> Iterator[Rule]:
-    """Yield what a split asks of the model and its sequences."""
-    shape, parallel = run.model.build(run.data.sequence_length, vocabulary=1), run.parallel
-    for name in ("tensor", "sequence"):
-        size = getattr(parallel, name)
+def split_rules(shape: GPT2Config, stage: int, tensor: int = 1, pipeline: int = 1, sequence: int = 1) -> Iterator[Rule]:
+    """Yield what a split of a model asks of its shape and of the ZeRO stage; ``tools/plan_run.py`` asks it too."""
+    together = _splits(tensor, pipeline, sequence)
+    yield Rule(
+        len(together) > 1,
+        f"parallel.{' and parallel.'.join(together)} are both above 1: DeepSpeed splits a model in one of these ways "
+        "at a time, each with data parallelism; set one of them to 1",
+    )
+    for name, size in (("tensor", tensor), ("sequence", sequence)):
         yield Rule(
             shape.heads % size > 0,
             f"parallel.{name} is {size}, but the model has {shape.heads} attention heads, which it must divide",
         )
     yield Rule(
-        run.data.sequence_length % parallel.sequence > 0,
-        f"parallel.sequence is {parallel.sequence}, which does not divide data.sequence_length "
-        f"{run.data.sequence_length}",
+        pipeline > shape.layers,
+        f"parallel.pipeline is {pipeline}, but the model has only {shape.layers} layers to share out",
     )
     yield Rule(
-        parallel.pipeline > shape.layers,
-        f"parallel.pipeline is {parallel.pipeline}, but the model has only {shape.layers} layers to share out",
+        pipeline > 1 and stage >= 2,
+        f"parallel.pipeline is {pipeline} with ZeRO stage {stage}: a pipeline adds gradients up over its "
+        "micro-batches, which stages 2 and 3 would already have given away; use ZeRO 0 or 1",
     )
+
+
+def _splits(tensor: int, pipeline: int, sequence: int) -> list[str]:
+    """Return the ways in which a model is split."""
+    sizes = {"tensor": tensor, "pipeline": pipeline, "sequence": sequence}
+    return [name for name, size in sizes.items() if size > 1]

@@ -19,12 +19,12 @@ H100 = Cluster(16, 8, **known_gpu("h100"))
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        (Layout(3, 1, 4, 1, 1), "tensor is 3, which does not divide the model's 20 attention heads"),
+        (Layout(3, 1, 4, 1, 1), "tensor is 3, but the model has 20 attention heads, which it must divide"),
         (Layout(1, 37, 1, 1, 1), "the model has only 36 layers"),
-        (Layout(1, 2, 4, 2, 1), "a pipeline needs whole gradients"),
+        (Layout(1, 2, 4, 2, 1), "a pipeline adds gradients up over its micro-batches"),
         (Layout(2, 2, 4, 1, 1), "one of these ways at a time"),
         (Layout(1, 1, 16, 0, 1), "bf16 at ZeRO 0 has no fp32 master weights"),
-        (Layout(1, 1, 16, 4, 1), "zero is 4, expected 0 to 3"),
+        (Layout(1, 1, 16, 4, 1), "zero=4.*zero is 0 to 3"),
         (Layout(1, 1, 16, 1, 3), "64 is not a multiple of micro-batch 3 x data 16 = 48"),
     ],
 )

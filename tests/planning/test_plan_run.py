@@ -48,7 +48,7 @@ def test_one_layout_is_shown_by_part_and_said_not_to_fit():
         (["--gpus", 8, "--gpu", "b300"], "expected one of a100, h100, h200"),
         (["--gpus", 12, "--gpu", "h100"], "do not fill nodes of 8"),
         (["--gpus", 41, "--gpus-per-node", 41, "--gpu", "h100"], "no layout of 41 GPUs"),
-        (["--gpus", 8, "--gpu", "h100", "--layout", "t=8"], "does not divide the model's 20 attention heads"),
+        (["--gpus", 8, "--gpu", "h100", "--layout", "t=8"], "the model has 20 attention heads, which it must divide"),
         (["--gpus", 8, "--gpu", "h100", "model.width=1281"], "not a multiple of model.heads"),
     ],
 )
