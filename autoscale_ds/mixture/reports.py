@@ -171,12 +171,14 @@ def of_autoscale(
     last = max(optima, key=lambda pair: pair[0])[1]
     held = [name for name, fixed in zip(path.domains, path.held, strict=True) if fixed]
     moved = sum(abs(file.weights[name] - last[name]) for name in path.domains)
+    unknown = [name for name, (low, high) in file.intervals.items() if low <= last[name] <= high]
     result = {
         **file.as_dict(),
         "keep_the_last": last.as_dict(),
         "joint_law": None if joint is None else joint.as_dict(),
         "moved_l1": moved,
         "held_on_floor": held,
+        "move_unknown": unknown,
         "residual": path.residual,
     }
     ordered = sorted(optima, key=lambda pair: pair[0])
@@ -203,6 +205,11 @@ def of_autoscale(
         rows,
     )
     note = f"moved by {moved:.3f} (L1) from keeping the weights of the last scale, which is the baseline to beat"
+    if unknown:
+        note += (
+            f"\nwarning: whether {', '.join(unknown)} should move at all is not known: the interval holds the weight "
+            "of the last scale. Scales farther apart, or more seeds, would tell; that weight is as good a guess"
+        )
     return result, f"{text}\n\n{note}"
 
 

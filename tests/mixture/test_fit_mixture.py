@@ -133,6 +133,21 @@ def test_autoscale_saves_the_path_for_a_run_to_follow(tmp_path):
     assert dict(predictor.predict(10e9)) == pytest.approx(found["weights"])
 
 
+def test_autoscale_names_the_domains_of_which_it_is_not_known_that_they_move(tmp_path):
+    """Optima known to a hundredth tell that c4 shrinks and GitHub grows, those known to a factor of 3 do not."""
+    for spread, unknown in ((1.01, False), (3.0, True)):
+        at = []
+        for scale in ("0.3e9", "1.2e9"):
+            weights = optimum(scale)
+            intervals = {name: (weight / spread, weight * spread) for name, weight in weights.items()}
+            WeightsFile(weights, float(scale), "test", intervals).write(tmp_path / f"{scale}.json")
+            at += ["--at", f"{scale}={tmp_path / scale}.json"]
+        options = (*at, "--tokens", "10e9", "--out", tmp_path / "w.json")
+        found = json.loads(fit_mixture("autoscale", *options, "--json"))
+        assert ({"c4", "github"} <= set(found["move_unknown"])) == unknown
+        assert ("should move at all is not known" in fit_mixture("autoscale", *options)) == bool(found["move_unknown"])
+
+
 def test_autoscale_stands_beside_the_optimum_of_a_joint_law(folder, tmp_path):
     at = []
     for tokens in ("1e9", "4e9"):
