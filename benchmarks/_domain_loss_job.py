@@ -16,6 +16,7 @@ import time
 
 import torch
 
+from autoscale_ds import cli
 from autoscale_ds.training.distributed import ranks_from_environment
 from autoscale_ds.training.engine import start_distributed, stop_distributed
 from autoscale_ds.training.losses import LossTally
@@ -42,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main, tear_down=False)

@@ -26,6 +26,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from autoscale_ds import cli
 from autoscale_ds.models import GPT2, GPT2Config, initialise
 from autoscale_ds.training.engine import parameter_groups
 from benchmarks._training import run_script
@@ -107,7 +108,12 @@ def train(run: PlainRun) -> list[float]:
     return seconds
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Train by the settings given and print."""
     found = train(PlainRun(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    cli.run(main, tear_down=False)

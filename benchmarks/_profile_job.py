@@ -15,7 +15,7 @@ import json
 
 import torch
 
-from autoscale_ds import config
+from autoscale_ds import cli, config
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import ranks_from_environment
 from autoscale_ds.training.ds_config import resolve
@@ -44,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main, tear_down=False)

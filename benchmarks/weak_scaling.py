@@ -20,6 +20,7 @@ import argparse
 import os
 import statistics
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks._machine import describe, write_result
@@ -46,8 +47,8 @@ def tokens_per_second(zero: int | None, ranks: int, steps: int, corpus: Path, fo
     return measure_trainer(tree, ds, folder, WARM_UP, ranks, threads=1)
 
 
-def measure_rounds(rounds: int, steps: int) -> dict[str, dict[int, list[float]]]:
-    """Return the rates of every subject on one and two ranks, by round."""
+def measure_rounds(rounds: int, steps: int) -> Iterator[dict[str, dict[int, list[float]]]]:
+    """Yield after every round the rates of every subject on one and two ranks, by round."""
     rates: dict[str, dict[int, list[float]]] = {name: {1: [], 2: []} for name in SUBJECTS}
     with tempfile.TemporaryDirectory() as temporary:
         corpus = write_random_corpus(Path(temporary) / "corpus", 7, 500_000, VOCABULARY)
@@ -56,7 +57,7 @@ def measure_rounds(rounds: int, steps: int) -> dict[str, dict[int, list[float]]]
                 for name, zero in SUBJECTS.items():
                     folder = Path(temporary) / f"{turn}-{ranks}-{zero}"
                     rates[name][ranks].append(tokens_per_second(zero, ranks, steps, corpus, folder))
-    return rates
+            yield rates
 
 
 def summary(rates: dict[str, dict[int, list[float]]]) -> dict[str, dict[str, Any]]:
@@ -78,18 +79,22 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each (default 5)")
-    parser.add_argument("--steps", type=int, default=25, help="steps a run (default 25)")
+    parser.add_argument("--steps", type=int, default=15, help="steps a run (default 15)")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"warning: the load is {load:.1f}; on a busy machine these figures mean little", file=sys.stderr)
-    table = summary(measure_rounds(arguments.rounds, arguments.steps))
+    result = {"machine": describe("torch", "deepspeed"), "load_at_start": load, "shape": SHAPE}
+    table: dict[str, dict[str, Any]] = {}
+    for done, rates in enumerate(measure_rounds(arguments.rounds, arguments.steps), start=1):
+        table = summary(rates)
+        path = write_result("weak_scaling", {**result, "rates": table})  # a later failure loses no round
+        print(f"round {done} of {arguments.rounds}", file=sys.stderr)
     print(f"{'tokens/s':<20} {'1 rank':>8} {'2 ranks':>8} {'efficiency':>11} {'to DDP':>7}   (a core a rank, fp32)")
     for name, row in table.items():
-        rates = f"{row['one_rank']:>8.0f} {row['two_ranks']:>8.0f}"
-        print(f"{name:<20} {rates} {row['efficiency']:>11.3f} {row['ratio_to_ddp']:>7.3f}")
-    result = {"machine": describe("torch", "deepspeed"), "load_at_start": load, "shape": SHAPE, "rates": table}
-    print(f"written: {write_result('weak_scaling', result)}")
+        both = f"{row['one_rank']:>8.0f} {row['two_ranks']:>8.0f}"
+        print(f"{name:<20} {both} {row['efficiency']:>11.3f} {row['ratio_to_ddp']:>7.3f}")
+    print(f"written: {path}")
 
 
 if __name__ == "__main__":

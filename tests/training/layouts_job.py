@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jobs import settings
 
-from autoscale_ds import config
+from autoscale_ds import cli, config
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.journal import Event
 from autoscale_ds.training.config import RunConfig
@@ -66,4 +66,4 @@ def main(corpus, folder, kind, size, *stages):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    cli.run(lambda: main(*sys.argv[1:]), tear_down=False)
