@@ -117,7 +117,8 @@ def optimize(goal: Goal, bounds: Bounds, *, seed: int = 0) -> Optimum:
         When the scale is not positive, or the law needs a size that is not given.
     """
     bounds = _within_prior(goal, bounds)
-    best = np.array(list(minimum(goal, bounds, seed=seed).values()))
+    weights = minimum(goal, bounds, seed=seed)
+    best = np.array(list(weights.values()))
     alternatives = [replace(goal, model=member) for member in goal.model.members()]
     drawn = np.array([_minimum(each, bounds, best[None], seed, TREE_SAMPLES // 5) for each in alternatives])
     # Weibull's plotting positions: with a few dozen members the plain quantiles lie too far inside.
@@ -127,7 +128,7 @@ def optimize(goal: Goal, bounds: Bounds, *, seed: int = 0) -> Optimum:
     x = goal.model.inputs(best[None], goal.tokens, goal.parameters)
     low, high = goal.model.intervals(x)
     return Optimum(
-        weights=DomainWeights.normalised(dict(zip(names, map(float, best), strict=True))),
+        weights=weights,  # as they are: made to sum to 1 again, one could leave its interval by a rounding
         value=float(goal.value(best[None])[0]),
         losses={
             target: (float(c), float(a), float(b))

@@ -51,6 +51,15 @@ def test_floors_caps_and_sum_hold():
     assert sum(found.values()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_an_optimum_lies_in_its_interval_to_the_last_bit(seed):
+    """Also where all draws agree, so that the interval has no width: figures refuse negative error bars."""
+    law = exact(World("exposure", m=7, targets=7, seed=seed))
+    found = optimize(goal_of(law), Bounds.of(law.domains, 0.02), seed=seed)
+    for name, (low, high) in found.intervals.items():
+        assert low <= found.weights[name] <= high
+
+
 def test_a_strong_prior_is_returned_and_a_weak_one_forgotten():
     law = exact(World("exposure", m=4, targets=4, seed=3))
     prior = np.array([0.7, 0.1, 0.1, 0.1])
