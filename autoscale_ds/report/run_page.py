@@ -5,7 +5,7 @@ from __future__ import annotations
 from autoscale_ds.report import page, run_figures
 from autoscale_ds.report.page import Html
 from autoscale_ds.report.reading import Run
-from autoscale_ds.report.style import Image, compact
+from autoscale_ds.report.style import Image, compact, counted
 from autoscale_ds.stream.journal import Event
 
 Sections = list[tuple[str, Html]]
@@ -45,7 +45,8 @@ def summary(run: Run) -> Html:
             "batch": f"{config.data.global_batch:,} sequences x {config.data.sequence_length:,} tokens = "
             f"{config.tokens_per_step:,} tokens a step",
             "corpus": config.data.corpus,
-            "domains": f"{len(run.domains)}" + (f", {len(run.swaps)} swaps of their weights" if run.swaps else ""),
+            "domains": f"{len(run.domains)}"
+            + (f", {counted(len(run.swaps), 'swap')} of their weights" if run.swaps else ""),
             "validation": _score(score) if score else None,
             "speed": _speed(run),
             "learning rate": last.get("learning_rate"),

@@ -80,6 +80,11 @@ def compact(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def counted(count: int, what: str) -> str:
+    """Spell a number of things: ``1 seed``, ``5 seeds``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def label(text: str, longest: int = 60) -> str:
     """Return text from a file as Matplotlib shows it literally: one line, no mathematics, not hidden by a "_"."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))

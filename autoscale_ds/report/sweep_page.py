@@ -10,7 +10,7 @@ from autoscale_ds.mixture.design import FLOPS_PER_PARAMETER
 from autoscale_ds.mixture.reports import SELECTION
 from autoscale_ds.report import page, sweep_figures
 from autoscale_ds.report.page import Html
-from autoscale_ds.report.style import Image, compact
+from autoscale_ds.report.style import Image, compact, counted
 from autoscale_ds.report.sweep_analysis import PathFit, ScaleFit, fit_path, fit_scale, floor_of
 from autoscale_ds.report.sweep_law import LawFit, fit_law, rank_stability
 from autoscale_ds.report.sweep_reading import Design, Sweep
@@ -96,7 +96,7 @@ def _effects_table(fit: ScaleFit) -> Html:
     noise = "unknown: the base has one seed" if fit.noise is None else f"{fit.noise:.3g} nats"
     caption = (
         f"{fit.scale.name(with_parameters=True)}: base run {fit.base.values.mean():.4f} nats per token, mean of "
-        f"{len(fit.base.rows)} seeds; noise between base runs (one standard deviation) {noise}"
+        f"{counted(len(fit.base.rows), 'seed')}; noise between base runs (one standard deviation) {noise}"
     )
     rows = [[e.domain, f"{e.factor:.3g}×", f"{e.change:+.4f}", _half(e.half), e.ratio, e.count] for e in fit.effects]
     header = [
