@@ -66,10 +66,11 @@ def environment(ranks: int, threads: int | None = None) -> dict[str, str]:
     return found
 
 
-def run_script(script: Path, arguments: list[str], ranks: int = 1, threads: int | None = None) -> str:
+def run_script(script: Path, arguments: list[str], ranks: int = 1, threads: int | None = None, **variables: str) -> str:
     """Run a script of this folder on some ranks and return what it printed; end the benchmark when it fails."""
     command = [*launcher(ranks), str(script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(ranks, threads))
+    env = environment(ranks, threads) | variables
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise JobFailed(f"{script.name} failed:\n{done.stderr[-3000:]}")
     return done.stdout

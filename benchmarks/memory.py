@@ -5,7 +5,7 @@
 States: a run of the trainer on two ranks for every ZeRO stage, in fp32 and bf16, and with tensor parallelism; the bytes
 of parameters, gradients and optimizer states a rank holds at the end of a backward pass. Activations: the bytes that a
 forward pass saves for backward, counted by autograd itself. Loss: the allocator's peak while the head computes a chunk
-and its gradients.
+and its gradients. Start: the resident memory that four ranks take, at their peak, to make a model and its engine.
 """
 
 from __future__ import annotations
@@ -200,6 +200,37 @@ def compare_heads() -> list[dict[str, Any]]:
     return rows
 
 
+# -- the start ------------------------------------------------------------------------------------------------------
+
+
+def compare_starts() -> list[dict[str, Any]]:
+    """Measure and print what a rank takes to start at ZeRO 1, which makes the whole model first, and at ZeRO 3."""
+    ranks, shape = 4, {"layers": 24, "heads": 16, "width": 1024}
+    whole = 4 * GPT2Config(**shape, context=T, vocabulary=VOCABULARY).num_parameters  # type: ignore[arg-type]
+    rows = []
+    print(f"\n{'ZeRO':>4} {'taken MB':>10}   (start of {ranks} ranks; the whole model is {whole / 1e6:.0f} MB in fp32)")
+    with tempfile.TemporaryDirectory() as temporary:
+        corpus = write_random_corpus(Path(temporary) / "corpus", 2, 100_000, VOCABULARY)
+        for zero in (1, 3):
+            folder = Path(temporary) / str(zero)
+            folder.mkdir()
+            run = {
+                "run": str(folder / "run"),
+                "budget_tokens": ranks * T,
+                "data": {"corpus": str(corpus), "sequence_length": T, "global_batch": ranks},
+                "model": shape,
+            }
+            ds = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": zero}, "bf16": {"enabled": True}}
+            (folder / "settings.json").write_text(json.dumps({"run": run, "ds": ds}))
+            script, settings = Path(__file__).with_name("_start_job.py"), str(folder / "settings.json")
+            # glibc keeps freed blocks of this size for later, hundreds of MB of them: what is asked for is measured.
+            printed = run_script(script, [settings], ranks, threads=1, MALLOC_MMAP_THRESHOLD_="65536")
+            taken = int(printed.split()[-1])
+            print(f"{zero:>4} {taken / 1e6:>10.0f}", flush=True)
+            rows.append({"ranks": ranks, "zero": zero, "taken": taken, "whole_fp32": whole})
+    return rows
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -214,6 +245,7 @@ def main() -> None:
         result["states"] = compare_states([*((*case, 1) for case in cases), *((*case, 2) for case in split)])
     result["activations"], result["loss"] = compare_activations(), compare_heads()
     if not arguments.no_ranks:
+        result["start"] = compare_starts()
         print(f"written: {write_result('memory', result)}")
 
 
