@@ -173,8 +173,9 @@ def show(folder: Path, event: Event, resumed_from: int) -> None:
         f"swap      version {event.version}, effective exactly from step {event.effective_step} on every rank"
     )
     console.print(f"resume    killed, then continued from the checkpoint after step {resumed_from}")
-    console.print(f"metrics   {run}/metrics.jsonl, TensorBoard in {run}/tensorboard")
-    console.print(f"samples   python tools/replay_stream.py {run} --steps 0:10   (equal to {run}/samples)")
+    console.print(f"metrics   {run}/metrics.jsonl, TensorBoard in {run}/tensorboard", soft_wrap=True)
+    replay = f"python tools/replay_stream.py {run} --steps 0:10"
+    console.print(f"samples   {replay}   (equal to {run}/samples)", soft_wrap=True)
 
 
 def main() -> None:
