@@ -17,9 +17,9 @@ def run(main: Callable[[], int | None], *, tear_down: bool = True) -> None:
     ----------
     main : callable
     tear_down : bool
-        False ends the process without taking Python apart, for ranks of a job. A thread of gloo's that lets go of a
-        tensor meanwhile is ended by Python, which C++ answers with "terminate called without an active exception": of
-        some hundred finished jobs on busy cores one failed with code -6.
+        False ends the process without taking Python apart, for ranks of a job: of some hundred that had finished one
+        failed there with code -6, "terminate called without an active exception". That is what C++ says when Python
+        ends a thread that asks for the interpreter meanwhile, probably one of gloo's; it could not be made to happen.
     """
     try:
         code = main() or 0

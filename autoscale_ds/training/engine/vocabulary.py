@@ -1,8 +1,9 @@
 """Embedding and head shared out by rows of the vocabulary among tensor-parallel ranks (Megatron, arXiv 1909.08053).
 
-No rank trains the whole embedding or computes the logits of the whole vocabulary. DeepSpeed 0.19.8 has the same for
-Hugging Face models with a Linear called ``lm_head``; its loss waits for the device in every call, and keeps the logits
-of all tokens. Ours is the chunked loss of ``LanguageModelHead`` over a part of the columns.
+Where the ranks divide its rows, none trains the whole embedding or computes the logits of the whole vocabulary.
+DeepSpeed 0.19.8 has the same for Hugging Face models with a Linear called ``lm_head``; its loss waits for the device in
+every call, and keeps the logits of all tokens. Ours is the chunked loss of ``LanguageModelHead`` over a part of the
+columns.
 """
 
 from __future__ import annotations
