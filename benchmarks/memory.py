@@ -25,9 +25,9 @@ import torch
 
 from autoscale_ds.models import GPT2, GPT2Config, initialise
 from autoscale_ds.models.layers import LanguageModelHead
-from autoscale_ds.planning import memory as planned
-from autoscale_ds.planning.layout import Layout, Training
-from autoscale_ds.planning.stages import stages
+from autoscale_ds.sizing import memory as planned
+from autoscale_ds.sizing.layout import Layout, Training
+from autoscale_ds.sizing.stages import stages
 from benchmarks._machine import describe, write_result
 from benchmarks._training import run_script, write_random_corpus
 

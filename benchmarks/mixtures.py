@@ -42,9 +42,9 @@ from scipy import stats
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.files import write_json
 from autoscale_ds.mixture import DomainWeights, Objective, RunTable
-from autoscale_ds.mixture.ddo import perturbations
 from autoscale_ds.mixture.repeats import averaged, effects, is_clear, noise
 from autoscale_ds.report.compare import speed_up, tokens_to_reach
+from autoscale_ds.search.ddo import perturbations
 from autoscale_ds.sweep.plan import SweepPlan, run_folder, tokens_label
 from autoscale_ds.training.metrics import read_metrics
 from benchmarks._machine import RESULTS, describe

@@ -40,8 +40,9 @@ from rich.table import Table
 from autoscale_ds import cli, config
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.mixture import DomainWeights, design
-from autoscale_ds.mixture.design import ProbeRun
+from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.search import design
+from autoscale_ds.search.design import ProbeRun
 from autoscale_ds.sweep.designs import named_mixture, read_designs
 from autoscale_ds.sweep.local_workers import run_workers
 from autoscale_ds.sweep.plan import PLAN_FILE, PlannedRun, SweepPlan, Target, tokens_label, with_seeds

@@ -30,43 +30,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the options beside this file are found
 
 from autoscale_ds import cli
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.mixture import (
-    AutoScale,
-    DomainWeights,
-    RunTable,
-    WeightsFile,
-    design,
-    figures,
-    lawfile,
-    model,
-    plots,
-    repeats,
-    reports,
-    selection,
-    solver,
-    uncertainty,
-)
-from autoscale_ds.mixture.ddo_sweep import DDOSweep
-from autoscale_ds.mixture.predictor import LawOptimum, save_optima
-from autoscale_ds.mixture.reports import Report
-from autoscale_ds.mixture.score import score
+from autoscale_ds.laws import lawfile, model, selection
+from autoscale_ds.laws.score import score
+from autoscale_ds.laws.stability import stability
+from autoscale_ds.mixture import DomainWeights, RunTable, WeightsFile, repeats
 from autoscale_ds.mixture.simplex import Bounds
-from autoscale_ds.mixture.stability import stability
-from tools import _fit_mixture_options as options
+from autoscale_ds.report import mixture_figures as figures
+from autoscale_ds.report import mixture_options as options
+from autoscale_ds.report import mixture_plots, mixture_text
+from autoscale_ds.report.mixture_text import Report
+from autoscale_ds.search import AutoScale, design, solver, uncertainty
+from autoscale_ds.search.ddo_sweep import DDOSweep
+from autoscale_ds.search.predictor import LawOptimum, save_optima
 
 
 def main() -> None:
     """Run one command."""
     arguments = options.parser(__doc__ or "", COMMANDS).parse_args()
     if arguments.plot:
-        plots.require()
+        mixture_plots.require()
     refuse_unwritable(getattr(arguments, "out", None), getattr(arguments, "save_path", None), arguments.plot)
     result, text = arguments.command(arguments)
     print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else text)
@@ -94,7 +80,7 @@ def fit(a: argparse.Namespace) -> Report:
     lawfile.save(fitted, a.out)
     if a.plot:
         figures.plot_fit(a.plot, fitted, table)
-    return reports.of_fit(fitted, table, a.out)
+    return mixture_text.of_fit(fitted, table, a.out)
 
 
 def score_(a: argparse.Namespace) -> Report:
@@ -103,7 +89,7 @@ def score_(a: argparse.Namespace) -> Report:
     result = score(fitted, table)
     if a.plot:
         figures.plot_predictions(a.plot, fitted, table)
-    return result, reports.of_score(result)
+    return result, mixture_text.of_score(result)
 
 
 def optimize(a: argparse.Namespace) -> Report:
@@ -119,7 +105,7 @@ def optimize(a: argparse.Namespace) -> Report:
     file.write(a.out)
     if a.plot:
         figures.plot_weights(a.plot, {"uniform": DomainWeights.uniform(names), "best": found.weights}, found.intervals)
-    return reports.of_optimum(found, goal, file, caps, fitted.warnings(found.weights, a.tokens, a.parameters))
+    return mixture_text.of_optimum(found, goal, file, caps, fitted.warnings(found.weights, a.tokens, a.parameters))
 
 
 def ddo(a: argparse.Namespace) -> Report:
@@ -136,7 +122,7 @@ def ddo(a: argparse.Namespace) -> Report:
     file.write(a.out)
     if a.plot:
         figures.plot_curves(a.plot, fitted)
-    return reports.of_ddo(fitted, file, sweep.effects)
+    return mixture_text.of_ddo(fitted, file, sweep.effects)
 
 
 def autoscale(a: argparse.Namespace) -> Report:
@@ -153,7 +139,7 @@ def autoscale(a: argparse.Namespace) -> Report:
         save_optima(a.save_path, optima, a.floor)
     if a.plot:
         figures.plot_path(a.plot, path, optima, a.tokens)
-    return reports.of_autoscale(path, optima, file, joint_optimum(a, path.domains) if a.law else None)
+    return mixture_text.of_autoscale(path, optima, file, joint_optimum(a, path.domains) if a.law else None)
 
 
 def joint_optimum(a: argparse.Namespace, domains: tuple[str, ...]) -> DomainWeights:
@@ -182,7 +168,7 @@ def plan(a: argparse.Namespace) -> Report:
     content = design.write_plan(a.out, runs, a.kind, costs)
     if a.plot:
         figures.plot_plan(a.plot, runs)
-    return reports.of_plan(content, a.out)
+    return mixture_text.of_plan(content, a.out)
 
 
 def stability_(a: argparse.Namespace) -> Report:
@@ -190,10 +176,10 @@ def stability_(a: argparse.Namespace) -> Report:
     result = stability(options.read_runs(a))
     if a.plot:
         figures.plot_stability(a.plot, result)
-    return result, reports.of_stability(result)
+    return result, mixture_text.of_stability(result)
 
 
-# Their options stand under the same names in _fit_mixture_options.py.
+# Their options stand under the same names in autoscale_ds/search/options.py.
 COMMANDS = {
     "fit": fit,
     "score": score_,

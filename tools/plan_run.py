@@ -31,10 +31,10 @@ from rich.table import Table
 from autoscale_ds import cli, config
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import write_json
-from autoscale_ds.planning.cluster import Cluster, known_gpu
-from autoscale_ds.planning.layout import Layout, Training, layouts, parse
-from autoscale_ds.planning.memory import BUCKET
-from autoscale_ds.planning.plan import EFFICIENCY, Plan, plan, rank, settings
+from autoscale_ds.sizing.cluster import Cluster, known_gpu
+from autoscale_ds.sizing.layout import Layout, Training, layouts, parse
+from autoscale_ds.sizing.memory import BUCKET
+from autoscale_ds.sizing.plan import EFFICIENCY, Plan, plan, rank, settings
 from autoscale_ds.training.config import RunConfig
 
 GPT2_VOCABULARY = 50257

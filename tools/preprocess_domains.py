@@ -45,7 +45,7 @@ from rich.table import Table
 
 from autoscale_ds import cli, config
 from autoscale_ds.corpus.adoption import adopt
-from autoscale_ds.corpus.layout import ERRORS_NAME
+from autoscale_ds.corpus.folder import ERRORS_NAME
 from autoscale_ds.corpus.preprocessing import Listener, Summary, preprocess
 from autoscale_ds.corpus.settings import PreprocessSettings
 from autoscale_ds.corpus.workers import Team, current_team

@@ -8,8 +8,8 @@ import numpy as np
 
 from autoscale_ds.controllers.base import Budget, Suggestion, View, next_knot
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.mixture.predictor import Predictor
 from autoscale_ds.mixture.simplex import nearest_above
+from autoscale_ds.search.predictor import Predictor
 
 # Weight of a domain that has had more than its share and waits. Not zero, which turns a domain off and spreads the
 # fraction of a sample it is owed over the others: after a few such turns a domain was 3.3 samples off its path. This

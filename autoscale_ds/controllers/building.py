@@ -14,8 +14,9 @@ from autoscale_ds.controllers.config import MixtureConfig, RefitConfig
 from autoscale_ds.controllers.refit import Evidence, Refit
 from autoscale_ds.controllers.staged import Staged
 from autoscale_ds.errors import AutoScaleError, ConfigError
-from autoscale_ds.mixture import DomainWeights, LossModel, RunTable, laws
-from autoscale_ds.mixture.predictor import LawOptimum, Predictor, read_predictor
+from autoscale_ds.laws import LossModel, registry
+from autoscale_ds.mixture import DomainWeights, RunTable
+from autoscale_ds.search.predictor import LawOptimum, Predictor, read_predictor
 
 # How weights are written in a configuration becomes weights: a rule, a file, or numbers by name.
 Reader = Callable[[str | Mapping[str, float] | None], DomainWeights]
@@ -81,7 +82,7 @@ def _autoscale(
     target = AutoScaleTarget(predictor, budget, source)
     if config.refit is None:
         return target
-    if not isinstance(predictor, LawOptimum) or predictor.model.law not in laws.NAMES:
+    if not isinstance(predictor, LawOptimum) or predictor.model.law not in registry.NAMES:
         raise ConfigError(
             f"mixture.refit needs the law.json of one law as mixture.predictor, and {source} is none; make one with "
             "fit_mixture.py fit --law NAME"

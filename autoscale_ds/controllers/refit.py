@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from autoscale_ds.controllers.base import Budget, Controller, Suggestion, View
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.mixture import DomainWeights, LossModel, Objective, RunTable
-from autoscale_ds.mixture.model import fit_law
+from autoscale_ds.laws import LossModel
+from autoscale_ds.laws.model import fit_law
+from autoscale_ds.mixture import DomainWeights, Objective, RunTable
 from autoscale_ds.mixture.simplex import Bounds, nearest_above
-from autoscale_ds.mixture.solver import Goal, minimum
+from autoscale_ds.search.solver import Goal, minimum
 from autoscale_ds.stream.journal import Event
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from autoscale_ds.corpus.disk import exclusive, told_when_writing_fails
-from autoscale_ds.corpus.inputs import Unit, domain_units
-from autoscale_ds.corpus.layout import (
+from autoscale_ds.corpus.folder import (
     ERRORS_NAME,
     REPORT_NAME,
     WORK_NAME,
@@ -33,6 +32,7 @@ from autoscale_ds.corpus.layout import (
     remove_leftovers,
     write_errors,
 )
+from autoscale_ds.corpus.inputs import Unit, domain_units
 from autoscale_ds.corpus.manifest import MANIFEST_NAME, Manifest, ShardInfo
 from autoscale_ds.corpus.packing import DomainCounts, ShardMaker, ShardTask, plan_shards
 from autoscale_ds.corpus.pieces import PieceMaker, PieceRecord, PieceTask

@@ -13,11 +13,12 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.mixture import AutoScale, DomainWeights, Objective, WeightsFile
-from autoscale_ds.mixture.ddo import Curve
-from autoscale_ds.mixture.ddo_sweep import DDOSweep
-from autoscale_ds.mixture.uncertainty import Intervals, Prediction, intervals, path_draws
+from autoscale_ds.mixture import DomainWeights, Objective, WeightsFile
 from autoscale_ds.report.sweep_reading import Design, Scale, Sweep
+from autoscale_ds.search import AutoScale
+from autoscale_ds.search.ddo import Curve
+from autoscale_ds.search.ddo_sweep import DDOSweep
+from autoscale_ds.search.uncertainty import Intervals, Prediction, intervals, path_draws
 
 # Everything on the page is about the mean loss: effects, curves, optima and laws can be compared.
 OBJECTIVE = "mean-loss"

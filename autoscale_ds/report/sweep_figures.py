@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.mixture.uncertainty import Intervals
 from autoscale_ds.report import style
 from autoscale_ds.report.reading import shown
 from autoscale_ds.report.style import Image
 from autoscale_ds.report.sweep_analysis import PathFit, ScaleFit
 from autoscale_ds.report.sweep_law import LawFit
 from autoscale_ds.report.sweep_reading import Scale, Sweep
+from autoscale_ds.search.uncertainty import Intervals
 
 # Panels of one figure; more domains than this are left to the tables.
 MOST_PANELS, MOST_ROWS, MOST_SCALES = 12, 24, 4

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.mixture import LossModel, Objective
+from autoscale_ds.laws import LossModel
+from autoscale_ds.laws.selection import choose
+from autoscale_ds.laws.stability import stability
+from autoscale_ds.mixture import Objective
 from autoscale_ds.mixture.repeats import averaged
-from autoscale_ds.mixture.selection import choose
 from autoscale_ds.mixture.simplex import Bounds
-from autoscale_ds.mixture.solver import Goal, Optimum, optimize
-from autoscale_ds.mixture.stability import stability
 from autoscale_ds.report.sweep_analysis import OBJECTIVE, floor_of
 from autoscale_ds.report.sweep_reading import Scale, Sweep
+from autoscale_ds.search.solver import Goal, Optimum, optimize
 
 log = logging.getLogger(__name__)
 # A page shows intervals to two digits; fit_mixture.py draws four times as many.

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from autoscale_ds.mixture.design import FLOPS_PER_PARAMETER
-from autoscale_ds.mixture.reports import SELECTION
 from autoscale_ds.report import page, sweep_figures
+from autoscale_ds.report.mixture_text import SELECTION
 from autoscale_ds.report.page import Html
 from autoscale_ds.report.style import Image, compact, counted
 from autoscale_ds.report.sweep_analysis import PathFit, ScaleFit, fit_path, fit_scale, floor_of
 from autoscale_ds.report.sweep_law import LawFit, fit_law, rank_stability
 from autoscale_ds.report.sweep_reading import Design, Sweep
+from autoscale_ds.search.design import FLOPS_PER_PARAMETER
 
 Sections = list[tuple[str, Html]]
 

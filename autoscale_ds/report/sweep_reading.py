@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from autoscale_ds.errors import ReportError
-from autoscale_ds.mixture import LossModel, RunTable, WeightsFile, lawfile
-from autoscale_ds.mixture.ddo import perturbations
-from autoscale_ds.mixture.design import FLOPS_PER_PARAMETER
+from autoscale_ds.laws import LossModel, lawfile
+from autoscale_ds.mixture import RunTable, WeightsFile
 from autoscale_ds.mixture.repeats import averaged, design_of
 from autoscale_ds.report.style import compact
+from autoscale_ds.search.ddo import perturbations
+from autoscale_ds.search.design import FLOPS_PER_PARAMETER
 
 Array = npt.NDArray[np.float64]
 PLAN, TABLE, LAW, AUTOSCALE = "plan.json", "runs.parquet", "law.json", "autoscale.json"

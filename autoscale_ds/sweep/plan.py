@@ -19,7 +19,7 @@ from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import AutoScaleError, ConfigError
 from autoscale_ds.files import write_json
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.mixture.design import ProbeRun
+from autoscale_ds.search.design import ProbeRun
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.ds_config import resolve
 

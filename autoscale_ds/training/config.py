@@ -82,7 +82,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """How the ranks share one model; what is left of the world size is data parallel. See ``layout.check``."""
+    """How the ranks share one model; what is left of the world size is data parallel. See ``parallel_rules.check``."""
 
     tensor: int = 1
     """Ranks that share every matrix (Megatron's split: attention heads, inner width)."""

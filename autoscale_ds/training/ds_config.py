@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.training import layout
+from autoscale_ds.training import parallel_rules
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.hardware import precision, zero_stage
 
@@ -49,7 +49,7 @@ def resolve(ds: Mapping[str, Any], run: RunConfig, world_size: int) -> dict[str,
         raise ConfigError(
             f"train_micro_batch_size_per_gpu is {micro!r} in the DeepSpeed file, expected a whole number of at least 1"
         )
-    data_parallel = layout.check(run, ds, world_size)
+    data_parallel = parallel_rules.check(run, ds, world_size)
     accumulation = accumulation_steps(run.data.global_batch, micro, data_parallel)
     _check_agreement(ds, run, accumulation)
     _check_precision(ds)

@@ -4,7 +4,7 @@ import numpy as np
 
 from autoscale_ds.controllers import Adviser
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.mixture.predictor import AutoScalePath
+from autoscale_ds.search.predictor import AutoScalePath
 from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.planner import MixturePlanner, StreamSpec
 

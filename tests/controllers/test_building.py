@@ -8,9 +8,10 @@ import pytest
 
 from autoscale_ds.controllers import Budget, MixtureConfig, RefitConfig, build
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.mixture import DomainWeights, WeightsFile, lawfile
-from autoscale_ds.mixture.model import fit_law
-from autoscale_ds.mixture.predictor import save_optima
+from autoscale_ds.laws import lawfile
+from autoscale_ds.laws.model import fit_law
+from autoscale_ds.mixture import DomainWeights, WeightsFile
+from autoscale_ds.search.predictor import save_optima
 from autoscale_ds.stream.planner import StreamSpec
 from autoscale_ds.training.setup import token_limits
 

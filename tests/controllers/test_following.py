@@ -6,7 +6,7 @@ from paths import Moving, Run, planned_path, random_path
 
 from autoscale_ds.controllers import AutoScaleAnytime, AutoScaleTarget, Budget
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.mixture.predictor import Constant
+from autoscale_ds.search.predictor import Constant
 
 LENGTH = 16
 

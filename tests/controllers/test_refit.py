@@ -12,11 +12,11 @@ from paths import Run
 from autoscale_ds.controllers import AutoScaleTarget, Budget
 from autoscale_ds.controllers import refit as refit_module
 from autoscale_ds.controllers.refit import Evidence, Refit, shares_until
+from autoscale_ds.laws.model import fit_law
 from autoscale_ds.mixture import DomainWeights, Objective
-from autoscale_ds.mixture.model import fit_law
-from autoscale_ds.mixture.predictor import Constant
 from autoscale_ds.mixture.simplex import Bounds
-from autoscale_ds.mixture.solver import Goal, minimum
+from autoscale_ds.search.predictor import Constant
+from autoscale_ds.search.solver import Goal, minimum
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "mixture"))
 from synthetic import World

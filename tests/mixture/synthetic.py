@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from autoscale_ds.laws.base import Inputs, Setting
+from autoscale_ds.laws.fitting import natural
+from autoscale_ds.laws.registry import LAWS
+from autoscale_ds.laws.scales import Scales
 from autoscale_ds.mixture import RunTable
-from autoscale_ds.mixture.laws import LAWS, Setting
-from autoscale_ds.mixture.laws.base import Inputs
-from autoscale_ds.mixture.laws.fitting import natural
-from autoscale_ds.mixture.scales import Scales
 
 # Typical values of each parameter in natural units: centre and spread of its logarithm.
 TYPICAL = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from autoscale_ds.files import write_json
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.mixture.design import ddo_plan
+from autoscale_ds.search.design import ddo_plan
 from autoscale_ds.sweep.plan import SweepPlan, Target, run_folder, with_seeds
 from autoscale_ds.sweep.results import RESULT_FILE, collect
 

@@ -9,14 +9,16 @@ from folders import write_run
 from pages import Page, run_tool
 
 from autoscale_ds.errors import AutoScaleError, MixtureError, ReportError
-from autoscale_ds.mixture import AutoScale, DomainWeights, WeightsFile, lawfile
-from autoscale_ds.mixture.model import fit_law
+from autoscale_ds.laws import lawfile
+from autoscale_ds.laws.model import fit_law
+from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.mixture.repeats import averaged
 from autoscale_ds.report import sweep_law, sweep_page
 from autoscale_ds.report.build import build
 from autoscale_ds.report.sweep_analysis import fit_path, fit_scale
 from autoscale_ds.report.sweep_law import rank_stability
 from autoscale_ds.report.sweep_reading import Scale, is_sweep, read_sweep
+from autoscale_ds.search import AutoScale
 
 FIGURES = {"effects", "ddo_curves", "optimal_weights", "laws", "rank_stability"}
 

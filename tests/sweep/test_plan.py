@@ -7,7 +7,7 @@ from sweeps import TOKENS_PER_STEP, sweep_tool, write_configs
 
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.mixture.design import ProbeRun, ddo_plan
+from autoscale_ds.search.design import ProbeRun, ddo_plan
 from autoscale_ds.sweep.plan import SweepPlan, Target, tokens_label, with_seeds
 
 BASE = DomainWeights({"web": 0.5, "code": 0.3, "books": 0.2})

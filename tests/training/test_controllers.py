@@ -8,9 +8,10 @@ from jobs import Job, consumed, losses, read_metrics, settings, tool
 
 from autoscale_ds import config
 from autoscale_ds.errors import ConfigError, MixtureError
-from autoscale_ds.mixture import DomainWeights, RunTable, WeightsFile, lawfile
-from autoscale_ds.mixture.model import fit_law
-from autoscale_ds.mixture.predictor import save_optima
+from autoscale_ds.laws import lawfile
+from autoscale_ds.laws.model import fit_law
+from autoscale_ds.mixture import DomainWeights, RunTable, WeightsFile
+from autoscale_ds.search.predictor import save_optima
 from autoscale_ds.stream.journal import read_events
 from autoscale_ds.training.config import RunConfig
 

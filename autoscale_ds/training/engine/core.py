@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoscale_ds.models import GPT2
-from autoscale_ds.training import layout
+from autoscale_ds.training import parallel_rules
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import Ranks
 from autoscale_ds.training.engine.optimizer import build_optimizer
@@ -75,7 +75,7 @@ class Engine:
         The model as given; tensor and sequence parallelism change it in place.
     shape : GPT2Config
     layout : dict
-        What its checkpoints' files depend on besides the model, see ``layout.record``.
+        What its checkpoints' files depend on besides the model, see ``parallel_rules.record``.
     micro_batch, accumulation : int
         Samples a forward pass and forward passes a step, on one data-parallel rank.
     """
@@ -107,7 +107,7 @@ class Engine:
 
     def _describe(self, run: RunConfig, ds_config: Mapping[str, Any], ranks: Ranks) -> None:
         self._ranks = ranks
-        self.layout = layout.record(run, ds_config, ranks.world_size)
+        self.layout = parallel_rules.record(run, ds_config, ranks.world_size)
         self.micro_batch = int(ds_config["train_micro_batch_size_per_gpu"])
         self.accumulation = int(ds_config["gradient_accumulation_steps"])
 

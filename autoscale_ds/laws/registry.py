@@ -1,0 +1,44 @@
+"""The laws by name, and what papers call them otherwise."""
+
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.laws import trees
+from autoscale_ds.laws.base import Law
+from autoscale_ds.laws.exposure import Exposure, ExposureBudget, ExposureScale, SharedExposure
+from autoscale_ds.laws.own_domain import DCPT, BiMix, Chinchilla
+from autoscale_ds.laws.separable import Additive, DataMixingLaw, Linear, LogLinear
+
+LAWS: dict[str, Law] = {
+    law.name: law
+    for law in (
+        Exposure(),
+        SharedExposure(),
+        ExposureScale(),
+        ExposureBudget(),
+        Additive(),
+        DataMixingLaw(),
+        Linear(),
+        LogLinear(),
+        Chinchilla(),
+        BiMix(),
+        DCPT(),
+    )
+}
+NAMES = (*LAWS, trees.NAME)
+# What papers and users call them otherwise.
+ALIASES = {
+    "effective-exposure": "exposure",
+    "autoscale": "additive",
+    "data-mixing-laws": "data-mixing",
+    "dml": "data-mixing",
+    "loglinear": "log-linear",
+    "dcpt": "d-cpt",
+    "lightgbm": "regmix",
+}
+
+
+def check_name(name: str) -> str:
+    """Return the name of a known law, aliases resolved; raises MixtureError otherwise."""
+    name = ALIASES.get(name.lower().replace("_", "-"), name.lower().replace("_", "-"))
+    if name not in NAMES:
+        raise MixtureError(f"law {name!r} is unknown; choose auto or one of: {', '.join(NAMES)}")
+    return name

@@ -1,0 +1,99 @@
+"""Scales of a run table: what varies, in which units a law counts it, and which domain stands for a target."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.laws.base import Inputs, Setting
+from autoscale_ds.mixture.table import RunTable
+
+Array = npt.NDArray[np.float64]
+# Token counts within five per cent are one scale: budgets are rounded to whole steps.
+SAME = 1.05
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Units and ranges of tokens and size.
+
+    Attributes
+    ----------
+    tokens, parameters : float
+        References, geometric means of the smallest and the largest; parameters is 0 when the table has none.
+    tokens_vary, parameters_vary : bool
+    largest_tokens, largest_parameters : float
+        The end of what was seen.
+    """
+
+    tokens: float
+    parameters: float
+    tokens_vary: bool
+    parameters_vary: bool
+    largest_tokens: float
+    largest_parameters: float
+
+    @classmethod
+    def of(cls, table: RunTable) -> Scales:
+        """Read the scales of a table; raises MixtureError when only some runs have a size."""
+        unknown = np.isnan(table.parameters)
+        if unknown.any() and not unknown.all():
+            row = table.runs[int(np.flatnonzero(unknown)[0])]
+            raise MixtureError(f"run {row!r} has no parameters while others do; fill the column, or leave it out")
+        sizes = np.array([0.0]) if unknown.all() else table.parameters
+        return cls(
+            tokens=float(np.sqrt(table.tokens.min() * table.tokens.max())),
+            parameters=float(np.sqrt(sizes.min() * sizes.max())),
+            tokens_vary=bool(table.tokens.max() > SAME * table.tokens.min()),
+            parameters_vary=bool(sizes.max() > SAME * sizes.min()),
+            largest_tokens=float(table.tokens.max()),
+            largest_parameters=float(sizes.max()),
+        )
+
+    def inputs(self, weights: Array, tokens: npt.ArrayLike, parameters: npt.ArrayLike) -> Inputs:
+        """Return what laws take; a scale that did not vary has no effect, whatever is asked."""
+        n = len(weights)
+        tokens, parameters = np.broadcast_to(np.asarray(tokens, float), n), np.broadcast_to(parameters, n)
+        if self.parameters_vary and np.isnan(parameters).any():
+            raise MixtureError("the law depends on the model size, and none is given: name the number of parameters")
+        zero = np.zeros(n)
+        return Inputs(
+            weights=np.asarray(weights, float),
+            log_tokens=np.log(tokens / self.tokens) if self.tokens_vary else zero,
+            log_parameters=np.log(parameters / self.parameters) if self.parameters_vary else zero,
+        )
+
+    def of_table(self, table: RunTable) -> Inputs:
+        """Return the inputs of a table's runs."""
+        return self.inputs(table.weights, table.tokens, table.parameters)
+
+    def setting(self, table: RunTable, target: str) -> Setting:
+        """Return what a law fits one target in."""
+        return Setting(
+            domains=table.domains,
+            own=own_domain(table, target),
+            reference_tokens=self.tokens,
+            reference_parameters=self.parameters,
+            tokens_vary=self.tokens_vary,
+            parameters_vary=self.parameters_vary,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+
+def own_domain(table: RunTable, target: str) -> int:
+    """Return the column of the domain of the target's name, else of the one that lowers its loss the most."""
+    if target in table.domains:
+        return table.domains.index(target)
+    rows = table.measured(target)
+    logs = np.log(table.weights[rows] + 1e-2)
+    loss = table.losses[rows, table.targets.index(target)]
+    logs, loss = logs - logs.mean(0), loss - loss.mean()
+    spread = np.sqrt((logs**2).sum(0) * (loss**2).sum())
+    return int(np.argmin(np.where(spread > 0, (logs * loss[:, None]).sum(0) / np.maximum(spread, 1e-300), 0.0)))

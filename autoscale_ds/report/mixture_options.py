@@ -1,0 +1,245 @@
+"""The options of fit_mixture.py: which each command takes, and what they name."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.laws import registry
+from autoscale_ds.mixture import DomainWeights, Objective, RunTable, WeightsFile
+from autoscale_ds.mixture.objective import KINDS as OBJECTIVES
+from autoscale_ds.mixture.simplex import epoch_caps, tightest
+from autoscale_ds.report.mixture_text import Report
+from autoscale_ds.search import design
+
+log = logging.getLogger(__name__)  # without a handler Python writes warnings to stderr
+
+
+def parser(description: str, commands: Mapping[str, Callable[[argparse.Namespace], Report]]) -> argparse.ArgumentParser:
+    """Return the command line: one sub-command each, whose docstring is its help."""
+    top = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    subparsers = top.add_subparsers(required=True, metavar="COMMAND")
+    for name, command in commands.items():
+        add_options, example = OPTIONS[name]
+        sub = subparsers.add_parser(
+            name,
+            help=command.__doc__,
+            description=command.__doc__,
+            epilog=f"example:\n  python tools/fit_mixture.py {name} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(command=command)
+        sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        sub.add_argument("--plot", metavar="FILE.png", help="draw a figure (extra 'plots')")
+        sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+        add_options(sub)
+    return top
+
+
+# -- what each command takes ------------------------------------------------------------------------------------
+
+
+def _runs(s: argparse.ArgumentParser) -> None:
+    s.add_argument("runs", nargs="+", metavar="RUNS", help="run tables, CSV or Parquet")
+    s.add_argument(
+        "--drop-bad", "--drop-nan", action="store_true", help="leave out rows with NaN instead of refusing them"
+    )
+
+
+def _targets(s: argparse.ArgumentParser) -> None:
+    s.add_argument("--targets", nargs="+", metavar="NAME", help="only these targets (default: all)")
+
+
+def _bounds(s: argparse.ArgumentParser) -> None:
+    s.add_argument("--floor", type=float, default=0.0, help="smallest weight of every domain (default: 0)")
+    s.add_argument("--cap", action="append", default=[], metavar="DOMAIN=W", help="largest weight of a domain")
+    s.add_argument("--max-epochs", type=float, help="read no domain of --corpus more often than this")
+    s.add_argument("--corpus", metavar="DIR", help="corpus folder (corpus.json): domains and their tokens")
+
+
+def _out(s: argparse.ArgumentParser, what: str) -> None:
+    s.add_argument("--out", required=True, metavar="FILE.json", help=what)
+
+
+def _fit_options(s: argparse.ArgumentParser) -> None:
+    _runs(s)
+    _targets(s)
+    s.add_argument("--law", default="auto", help=f"auto (default) or one of: {', '.join(registry.NAMES)}")
+    _out(s, "the fitted law")
+
+
+def _score_options(s: argparse.ArgumentParser) -> None:
+    s.add_argument("law", metavar="LAW.json")
+    _runs(s)
+
+
+def _optimize_options(s: argparse.ArgumentParser) -> None:
+    s.add_argument("law", metavar="LAW.json")
+    s.add_argument("--tokens", type=float, required=True, help="training budget, tokens")
+    s.add_argument("--parameters", type=float, help="model size, where the law depends on it")
+    _bounds(s)
+    s.add_argument("--prior", metavar="FILE", help="weights to stay near")
+    s.add_argument("--kl", type=float, default=0.0, help="price of a nat of divergence from --prior (0.05 to 0.1)")
+    s.add_argument(
+        "--objective", default="mean-loss", help=f"JSON of target weights, or one of: {', '.join(OBJECTIVES)}"
+    )
+    _out(s, "the weights")
+
+
+def _ddo_options(s: argparse.ArgumentParser) -> None:
+    _runs(s)
+    _targets(s)
+    s.add_argument("--base", required=True, metavar="RUN", help="name of the unperturbed run, without @seed")
+    s.add_argument("--accept-noise", action="store_true", help="fit also what does not stand out of the noise")
+    s.add_argument("--objective", default="mean-perplexity", help=f"JSON or one of: {', '.join(OBJECTIVES)}")
+    _bounds(s)
+    _out(s, "the weights")
+
+
+def _autoscale_options(s: argparse.ArgumentParser) -> None:
+    s.add_argument("--at", action="append", default=[], metavar="TOKENS=FILE", help="optimum at a scale; two or more")
+    s.add_argument("--tokens", type=float, required=True, help="training budget, tokens")
+    s.add_argument("--floor", type=float, default=0.0, help="weight the optima were held above, and kept (default: 0)")
+    s.add_argument("--law", metavar="LAW.json", help="show the optimum of this law (lowest mean loss) beside it")
+    s.add_argument("--parameters", type=float, help="model size, where that law depends on it")
+    s.add_argument("--save-path", metavar="FILE.json", help="the path itself, for mixture.predictor of a run")
+    _out(s, "the weights")
+
+
+def _design_options(s: argparse.ArgumentParser) -> None:
+    s.add_argument("--domains", metavar="A,B,C", help="domain names (or --corpus, or --prior)")
+    s.add_argument("--kind", choices=design.KINDS, default="dirichlet")
+    s.add_argument("--runs", type=int, metavar="K", help="number of runs (ddo: always 2 m + 1)")
+    s.add_argument("--tokens", type=float, required=True, help="tokens of a run (ddo: of the base run)")
+    s.add_argument("--parameters", type=float, help="model size of the probe runs, for the cost in FLOPs")
+    s.add_argument("--prior", metavar="FILE", help="mixture at the centre (default: uniform)")
+    s.add_argument("--low", type=float, default=1 / 3, help="ddo: factor of the low runs (default: 1/3)")
+    s.add_argument("--high", type=float, default=3.0, help="ddo: factor of the high runs (default: 3)")
+    s.add_argument("--target-tokens", type=float, help="budget of the target run, to compare the cost with")
+    s.add_argument("--target-parameters", type=float, help="size of the target run, to compare the cost with")
+    _bounds(s)
+    _out(s, "the plan")
+
+
+def _stability_options(s: argparse.ArgumentParser) -> None:
+    _runs(s)
+    _targets(s)
+
+
+OPTIONS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
+    "fit": (_fit_options, "runs.csv --law auto --out law.json"),
+    "score": (_score_options, "law.json held_out.csv --json"),
+    "optimize": (_optimize_options, "law.json --tokens 10e9 --floor 0.01 --out weights.json"),
+    "ddo": (_ddo_options, "runs.csv --base base --objective mean-perplexity --floor 0.02 --out weights.json"),
+    "autoscale": (_autoscale_options, "--at 0.3e9=w1.json --at 1.2e9=w2.json --tokens 10e9 --out weights.json"),
+    "design": (_design_options, "--domains web,code,books --kind dirichlet --runs 32 --tokens 1e9 --out plan.json"),
+    "stability": (_stability_options, "runs.csv"),
+}
+
+
+# -- what they name ---------------------------------------------------------------------------------------------
+
+
+def read_runs(a: argparse.Namespace) -> RunTable:
+    """Read the run tables, saying on stderr what was dropped."""
+    table = RunTable.read(a.runs, drop_bad=a.drop_bad)
+    for line in table.dropped:
+        log.warning("dropped: %s", line)
+    return table.with_targets([name for text in a.targets for name in text.split(",") if name]) if a.targets else table
+
+
+def read_objective(a: argparse.Namespace, targets: Sequence[str]) -> Objective:
+    """Return the objective; bits per byte know the bytes of a token from the corpus."""
+    bytes_per_token = None
+    if a.objective == "bits-per-byte" and a.corpus:
+        corpus = _open_corpus(a.corpus)
+        bytes_per_token = {t: b for t in targets if t in corpus.domains and (b := corpus.bytes_per_token(t))}
+    return Objective.named(a.objective, targets, bytes_per_token)
+
+
+def read_caps(a: argparse.Namespace, domains: Sequence[str], tokens: float) -> dict[str, float]:
+    """Return the largest weight of each domain from --max-epochs and --cap, the smaller where both are given."""
+    caps = parse_caps(a.cap)
+    if a.max_epochs is None:
+        return caps
+    if not a.corpus:
+        raise MixtureError("--max-epochs needs to know how many tokens there are: give --corpus DIR")
+    if not a.max_epochs > 0:
+        raise MixtureError(f"--max-epochs is {a.max_epochs:g}, expected a positive number")
+    available = _open_corpus(a.corpus).num_tokens()
+    missing = [name for name in domains if name not in available]
+    if missing:
+        raise MixtureError(f"{a.corpus} has no domain {missing[0]!r}; it holds: {', '.join(available)}")
+    return tightest(epoch_caps(dict.fromkeys(domains, a.max_epochs), available, tokens), caps)
+
+
+def parse_caps(texts: Sequence[str]) -> dict[str, float]:
+    """Parse DOMAIN=WEIGHT."""
+    caps = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            caps[name] = float(number)
+        except ValueError:
+            caps[name] = -1.0
+        if not name or not 0 <= caps[name] <= 1:
+            raise MixtureError(f"--cap {text!r} is not of the form DOMAIN=WEIGHT, for example --cap books=0.2")
+    return caps
+
+
+def read_prior(a: argparse.Namespace, domains: Sequence[str]) -> npt.NDArray[np.float64] | None:
+    """Return the mixture to stay near in the order of these domains, None without one."""
+    if a.kl and not a.prior:
+        raise MixtureError(f"--kl {a.kl:g} needs the mixture to stay near: give --prior FILE")
+    if not a.prior:
+        return None
+    prior = WeightsFile.read(a.prior).weights
+    prior.check_domains(list(domains))
+    return np.array([prior[name] for name in domains])
+
+
+def read_centre(a: argparse.Namespace) -> DomainWeights:
+    """Return the centre of a design: --prior, else uniform over --domains or the corpus."""
+    names = [name for name in (a.domains or "").split(",") if name]
+    if a.corpus and not names:
+        names = _open_corpus(a.corpus).domains
+    if a.prior:
+        prior = WeightsFile.read(a.prior).weights
+        if names:
+            prior.check_domains(names)
+        return prior
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise MixtureError(
+            f"the design has domains {names}; give at least 2 different: --domains a,b,c or --corpus DIR"
+        )
+    return DomainWeights.uniform(names)
+
+
+def read_scales(a: argparse.Namespace) -> list[tuple[float, WeightsFile]]:
+    """Return the optimum of every --at, smallest scale first."""
+    return sorted((_parse_scale(text) for text in a.at), key=lambda pair: pair[0])
+
+
+def _parse_scale(text: str) -> tuple[float, WeightsFile]:
+    """Parse TOKENS=FILE."""
+    tokens, separator, path = text.partition("=")
+    try:
+        number = float(tokens)
+    except ValueError:
+        separator = ""
+    if not separator:
+        raise MixtureError(f"--at {text!r} is not of the form TOKENS=FILE, for example --at 0.3e9=w1.json")
+    return number, WeightsFile.read(path)
+
+
+def _open_corpus(folder: str) -> Any:
+    """Open a corpus folder; imported here, so that other commands run without it."""
+    from autoscale_ds.corpus import Corpus
+
+    return Corpus(folder)

@@ -1,0 +1,241 @@
+"""What fit_mixture.py says: the JSON of each command, and the same as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autoscale_ds.laws.model import LossModel
+from autoscale_ds.laws.score import METRICS, score
+from autoscale_ds.mixture import repeats
+from autoscale_ds.mixture.repeats import Effect
+from autoscale_ds.mixture.table import RunTable
+from autoscale_ds.mixture.weights import DomainWeights
+from autoscale_ds.mixture.weightsfile import WeightsFile
+from autoscale_ds.search.autoscale import AutoScale
+from autoscale_ds.search.ddo import DDO
+from autoscale_ds.search.solver import Goal, Optimum
+
+Report = tuple[dict[str, Any], str]
+SELECTION = {
+    "error": "error",
+    "mixtures_spearman_within": "mixtures: spearman",
+    "mixtures_mae": "mae",
+    "larger_spearman_within": "larger scale: spearman",
+    "larger_mae": "mae ",
+}
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return aligned columns: the first to the left, numbers to the right with four significant digits."""
+    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def of_fit(fitted: LossModel, table: RunTable, out: str) -> Report:
+    """Report a fit: which law, its comparison with the others, and how it describes its own runs."""
+    own = score(fitted, table)
+    result: dict[str, Any] = {
+        "law": fitted.law,
+        "out": str(out),
+        "runs": len(table),
+        "dropped": list(table.dropped),
+        "domains": list(fitted.domains),
+        "targets": {
+            name: {
+                "runs": int(table.measured(name).sum()),
+                "noise": float(model.noise),
+                "training_spearman": own["targets"][name]["spearman"],
+            }
+            for name, model in fitted.targets.items()
+        },
+        "selection": list(fitted.selection),
+    }
+    parts = []
+    compared = [row for row in fitted.selection if "error" in row]
+    if compared:
+        columns = [key for key in SELECTION if any(key in row for row in compared)]
+        parts.append("Held-out runs (error: over the spread of the losses; baselines below laws by the same measure)")
+        rows = [[row["law"], *(row.get(key) for key in columns)] for row in compared]
+        parts.append(text_table(["law", *(SELECTION[key] for key in columns)], rows))
+        left_out = [f"{row['law']} ({row['skipped'].split(';')[0]})" for row in fitted.selection if "skipped" in row]
+        parts += ["not compared:\n  " + "\n  ".join(left_out)] if left_out else []
+    rows = [[name, *entry.values()] for name, entry in result["targets"].items()]
+    parts.append(text_table(["target", "runs", "noise (nats)", "spearman on these runs"], rows))
+    parts.append(f"law: {fitted.law}, {len(table)} runs, {len(fitted.domains)} domains -> {out}")
+    return result, "\n\n".join(parts)
+
+
+def of_score(result: Mapping[str, Any]) -> str:
+    """Return the table of a score."""
+    rows = [[name, *(found[metric] for metric in METRICS)] for name, found in result["targets"].items()]
+    rows.append(["mean", *(result["mean"][metric] for metric in METRICS)])
+    return text_table(["target", *METRICS], rows)
+
+
+def of_optimum(
+    found: Optimum, goal: Goal, file: WeightsFile, caps: Mapping[str, float], warnings: Sequence[str]
+) -> Report:
+    """Report the best weights, their intervals, what is within noise, and the mixtures they compete with."""
+    rivals = _rivals(goal)
+    result = {
+        **file.as_dict(),
+        "objective": {"name": goal.objective.name, "value": found.value, "noise": found.noise, **rivals},
+        "losses": {name: {"loss": c, "interval": [a, b]} for name, (c, a, b) in found.losses.items()},
+        "within_noise": {name: list(pair) for name, pair in found.within_noise.items()},
+        "flat": found.flat,
+        "caps": {name: cap for name, cap in caps.items() if cap < 1},
+        "warnings": list(warnings),
+    }
+    rows = [
+        [name, w, *found.intervals[name], *found.within_noise[name], caps.get(name) if caps.get(name, 1) < 1 else None]
+        for name, w in found.weights.items()
+    ]
+    parts = [text_table(["domain", "weight", "90% low", "high", "within noise low", "high", "cap"], rows)]
+    losses = [[name, c, a, b] for name, (c, a, b) in found.losses.items()]
+    parts.append(text_table(["target", "predicted loss", "90% low", "high"], losses))
+    beside = ", ".join(f"{name} {value:.5g}" for name, value in rivals.items())
+    parts.append(f"{goal.objective.name}: best {found.value:.5g}; {beside}; run-to-run noise {found.noise:.2g}")
+    if found.flat:
+        parts.append(
+            "The optimum is flat: any mixture in the columns 'within noise' could be the best; prefer a prior."
+        )
+    return result, "\n\n".join([*parts, *(f"warning: {text}" for text in warnings)])
+
+
+def _rivals(goal: Goal) -> dict[str, float]:
+    m = len(goal.model.domains)
+    points = {"uniform": np.full(m, 1 / m)} | ({} if goal.prior is None else {"prior": goal.prior})
+    return {name: float(goal.value(point[None])[0]) for name, point in points.items()}
+
+
+def of_ddo(fitted: DDO, file: WeightsFile, found: Sequence[Effect]) -> Report:
+    """Report DDO curves, the optimum beside the base, and each perturbation's effect beside the noise."""
+    curves = {n: {"a": c.a, "b": c.b, "c": c.c, "residual": c.residual} for n, c in fitted.curves.items()}
+    rows = [
+        [name, fitted.base[name], weight, *file.intervals.get(name, ()), c.a, c.b, c.c]
+        for (name, weight), c in zip(file.weights.items(), fitted.curves.values(), strict=True)
+    ]
+    ends = ["5 %", "95 %"] if file.intervals else []
+    text = text_table(["domain", "base", "optimum", *ends, "a", "b", "c"], rows)
+    note = "y(x) = (x + a)^-b + c in multiples of the base"
+    if not ends:
+        note += "; three points leave no error to estimate intervals from: repeat runs with other seeds for that"
+    return {**file.as_dict(), "curves": curves, **effects_as_dict(found)}, f"{text}\n\n{note}\n\n{effects_table(found)}"
+
+
+def effects_as_dict(found: Sequence[Effect]) -> dict[str, Any]:
+    """Return effects by design; a standard error that is not known is null."""
+    known = repeats.is_clear(found) is not None
+    return {
+        "effects": {
+            e.design: {
+                "difference": e.difference,
+                "standard_error": e.standard_error if known else None,
+                "ratio": e.ratio if known else None,
+                "seeds": e.seeds,
+            }
+            for e in found
+        },
+        "clear_of_noise": repeats.is_clear(found),
+    }
+
+
+def effects_table(found: Sequence[Effect]) -> str:
+    """Return effects beside their noise, one line a perturbation."""
+    if repeats.is_clear(found) is None:
+        return "noise unknown: no run was repeated with another seed, so nobody can say which effects are real"
+    rows = [[e.design, e.difference, e.standard_error, e.ratio, e.seeds] for e in found]
+    return text_table(["perturbation", "effect", "std. error", "ratio", "seeds"], rows)
+
+
+def of_autoscale(
+    path: AutoScale, optima: Sequence[tuple[float, DomainWeights]], file: WeightsFile, joint: DomainWeights | None
+) -> Report:
+    """Report the extrapolation beside "keep the last weights", and the optimum of a jointly fitted law if given."""
+    last = max(optima, key=lambda pair: pair[0])[1]
+    held = [name for name, fixed in zip(path.domains, path.held, strict=True) if fixed]
+    moved = sum(abs(file.weights[name] - last[name]) for name in path.domains)
+    unknown = [name for name, (low, high) in file.intervals.items() if low <= last[name] <= high]
+    result = {
+        **file.as_dict(),
+        "keep_the_last": last.as_dict(),
+        "joint_law": None if joint is None else joint.as_dict(),
+        "moved_l1": moved,
+        "held_on_floor": held,
+        "move_unknown": unknown,
+        "residual": path.residual,
+    }
+    ordered = sorted(optima, key=lambda pair: pair[0])
+    rows = [
+        [
+            name,
+            *(weights[name] for _, weights in ordered),
+            file.weights[name],
+            *(file.intervals.get(name, ())),
+            *([] if joint is None else [joint[name]]),
+            "floor" if name in held else None,
+        ]
+        for name in path.domains
+    ]
+    text = text_table(
+        [
+            "domain",
+            *(f"{t:.3g}" for t, _ in ordered),
+            f"-> {file.tokens:.3g} tokens",
+            *(["5 %", "95 %"] if file.intervals else []),
+            *([] if joint is None else ["joint law"]),
+            "held",
+        ],
+        rows,
+    )
+    note = f"moved by {moved:.3f} (L1) from keeping the weights of the last scale, which is the baseline to beat"
+    if unknown:
+        note += (
+            f"\nwarning: whether {', '.join(unknown)} should move at all is not known: the interval holds the weight "
+            "of the last scale. Scales farther apart, or more seeds, would tell; that weight is as good a guess"
+        )
+    return result, f"{text}\n\n{note}"
+
+
+def of_plan(content: dict[str, Any], out: str) -> Report:
+    """Report planned runs and their cost."""
+    names = list(content["runs"][0]["weights"])
+    rows = [[r["run"], f"{r['tokens']:.4g}", *(r["weights"][name] for name in names)] for r in content["runs"]]
+    costs = content["cost"]
+    said = [f"{costs['runs']} runs, {costs['tokens']:.4g} tokens"]
+    said += [f"{costs['flops']:.4g} FLOPs"] if costs.get("flops") else []
+    for key in ("tokens", "flops"):
+        if f"share_of_target_{key}" in costs:
+            said.append(f"{costs[f'share_of_target_{key}']:.1%} of the target run's {key}")
+    return content, f"{text_table(['run', 'tokens', *names], rows)}\n\n{', '.join(said)} -> {out}"
+
+
+def of_stability(result: Mapping[str, Any]) -> str:
+    """Return the table of a stability report."""
+    rows = [
+        [_scale(p["from"]), _scale(p["to"]), p["mixtures"], p["mean"], p["same_best"], p["regret"]]
+        for p in result["pairs"]
+    ]
+    header = ["from", "to", "mixtures", "spearman", "same best", "regret (nats)"]
+    return f"{text_table(header, rows)}\n\n{result['advice']}"
+
+
+def _scale(scale: Mapping[str, Any]) -> str:
+    size = f"{scale['parameters']:.3g} x " if scale["parameters"] else ""
+    return f"{size}{scale['tokens']:.3g} tokens"

@@ -1,0 +1,260 @@
+"""tools/fit_mixture.py as its users run it."""
+
+import io
+import json
+import runpy
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+from published import DOMAINS, FIGURES, RUNS, ddo_table, optimum
+from synthetic import World
+
+from autoscale_ds.mixture import WeightsFile
+from autoscale_ds.search.predictor import read_predictor
+
+ROOT = Path(__file__).parents[2]
+
+
+TOOL = ROOT / "tools" / "fit_mixture.py"
+
+
+def fit_mixture(*arguments: object, code: int = 0) -> str:
+    """Run the tool in this process; return stdout, or the one line of stderr when it is meant to fail."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(TOOL), run_name="__main__")
+    assert (ended.value.code or 0) == code, err.getvalue()
+    return out.getvalue() if code == 0 else err.getvalue()
+
+
+def test_the_tool_runs_from_the_shell_and_ends_with_code_2_on_a_mistake(tmp_path):
+    command = [sys.executable, TOOL, "fit", tmp_path / "none.csv", "--out", tmp_path / "law.json"]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: run table")
+    assert done.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with a table of two axes and a law fitted to it."""
+    path = tmp_path_factory.mktemp("runs")
+    truth = World("exposure-scale", m=4, targets=3, seed=1, tokens=(1e9, 2e9, 4e9), sizes=(1e7, 1e8))
+    truth.table(60, missing=0.1).write(path / "runs.csv")
+    truth.table(40, seed=2).write(path / "held_out.csv")
+    fit_mixture("fit", path / "runs.csv", "--law", "exposure-scale", "--out", path / "law.json")
+    return path
+
+
+def test_fit_auto_score_and_optimize_follow_each_other(folder, tmp_path):
+    law, weights = tmp_path / "law.json", tmp_path / "weights.json"
+    fitted = json.loads(fit_mixture("fit", folder / "runs.csv", "--law", "auto", "--out", law, "--json"))
+    assert {"mean", "nearest run", "keep the last weights"} <= {row["law"] for row in fitted["selection"]}
+
+    scored = json.loads(fit_mixture("score", law, folder / "held_out.csv", "--json"))
+    assert set(scored) == {"targets", "mean"}
+    assert set(scored["targets"]) == {"domain0", "domain1", "domain2"}
+    assert set(scored["mean"]) == {"spearman", "spearman_within", "mae", "mre"}
+    assert scored["mean"]["spearman_within"] > 0.98
+
+    arguments = ("--tokens", "16e9", "--parameters", "1e9", "--floor", 0.01, "--out", weights)
+    found = json.loads(fit_mixture("optimize", law, *arguments, "--json"))
+    written = json.loads(weights.read_text())
+    assert set(written) == {"weights", "tokens", "source", "intervals"}
+    assert written["weights"] == found["weights"]
+    assert written["tokens"] == 16e9
+    for name, weight in written["weights"].items():
+        assert weight >= 0.01 - 1e-9
+        assert written["intervals"][name][0] <= weight <= written["intervals"][name][1]
+
+
+def test_score_with_columns_in_another_order_is_the_same(folder, tmp_path):
+    lines = [line.split(",") for line in (folder / "held_out.csv").read_text().splitlines()]
+    turned = tmp_path / "turned.csv"
+    turned.write_text("\n".join(",".join(reversed(line)) for line in lines) + "\n")
+    scores = [fit_mixture("score", folder / "law.json", table, "--json") for table in (folder / "held_out.csv", turned)]
+    assert json.loads(scores[0])["mean"] == pytest.approx(json.loads(scores[1])["mean"])
+
+
+def test_a_prior_an_objective_and_caps_are_taken(folder, tmp_path):
+    (tmp_path / "prior.json").write_text('{"domain0": 0.4, "domain1": 0.3, "domain2": 0.2, "domain3": 0.1}')
+    (tmp_path / "objective.json").write_text('{"domain0": 2, "domain1": 1}')
+    options = ["--prior", tmp_path / "prior.json", "--kl", 0.05, "--objective", tmp_path / "objective.json"]
+    options += ["--cap", "domain0=0.35", "--tokens", "4e9", "--parameters", "1e8", "--out", tmp_path / "w.json"]
+    fit_mixture("optimize", folder / "law.json", *options)
+    assert WeightsFile.read(tmp_path / "w.json").weights["domain0"] <= 0.35 + 1e-9
+
+
+def test_a_table_that_never_changes_still_gives_a_law(tmp_path):
+    table = World("exposure", m=4, targets=2).table(30)
+    table.losses[:] = 3.0
+    table.write(tmp_path / "runs.csv")
+    fit_mixture("fit", tmp_path / "runs.csv", "--out", tmp_path / "law.json")
+    scored = json.loads(fit_mixture("score", tmp_path / "law.json", tmp_path / "runs.csv", "--json"))
+    assert scored["mean"]["mae"] < 1e-6
+    assert scored["mean"]["spearman"] is None  # constants have no order
+
+
+def test_ddo_prints_the_released_optimum(tmp_path):
+    ddo_table().write(tmp_path / "ddo.csv")
+    options = ["--base", "base", "--objective", "mean-perplexity", "--floor", 0.2 / 7, "--out", tmp_path / "w.json"]
+    fit_mixture("ddo", tmp_path / "ddo.csv", *options)
+    weights = WeightsFile.read(tmp_path / "w.json").weights
+    found = [7 * weights[name] for name in DOMAINS]
+    assert found == pytest.approx(FIGURES["ddo_1.2B"]["optimum_uniform_units"], abs=1e-4)
+
+
+def test_autoscale_prints_the_released_weights(tmp_path):
+    at = []
+    for scale in ("0.3e9", "1.2e9"):
+        WeightsFile(optimum(scale)).write(tmp_path / f"{scale}.json")
+        at += ["--at", f"{scale}={tmp_path / scale}.json"]
+    found = json.loads(fit_mixture("autoscale", *at, "--tokens", "10e9", "--out", tmp_path / "w.json", "--json"))
+    assert [found["weights"][name] for name in DOMAINS] == pytest.approx(
+        FIGURES["autoscale"]["budget_exact_weights"]["10e9"], abs=1e-4
+    )
+    assert found["keep_the_last"]["c4"] == pytest.approx(optimum("1.2e9")["c4"])
+    assert found["joint_law"] is None
+
+
+def test_autoscale_saves_the_path_for_a_run_to_follow(tmp_path):
+    at = []
+    for scale in ("0.3e9", "1.2e9"):
+        WeightsFile(optimum(scale)).write(tmp_path / f"{scale}.json")
+        at += ["--at", f"{scale}={tmp_path / scale}.json"]
+    written = ("--out", tmp_path / "w.json", "--save-path", tmp_path / "autoscale.json")
+    found = json.loads(fit_mixture("autoscale", *at, "--tokens", "10e9", *written, "--json"))
+    predictor = read_predictor(tmp_path / "autoscale.json", budget_tokens=10e9)
+    assert dict(predictor.predict(10e9)) == pytest.approx(found["weights"])
+
+
+def test_autoscale_names_the_domains_of_which_it_is_not_known_that_they_move(tmp_path):
+    """Optima known to a hundredth tell that c4 shrinks and GitHub grows, those known to a factor of 3 do not."""
+    for spread, unknown in ((1.01, False), (3.0, True)):
+        at = []
+        for scale in ("0.3e9", "1.2e9"):
+            weights = optimum(scale)
+            intervals = {name: (weight / spread, weight * spread) for name, weight in weights.items()}
+            WeightsFile(weights, float(scale), "test", intervals).write(tmp_path / f"{scale}.json")
+            at += ["--at", f"{scale}={tmp_path / scale}.json"]
+        options = (*at, "--tokens", "10e9", "--out", tmp_path / "w.json")
+        found = json.loads(fit_mixture("autoscale", *options, "--json"))
+        assert ({"c4", "github"} <= set(found["move_unknown"])) == unknown
+        assert ("should move at all is not known" in fit_mixture("autoscale", *options)) == bool(found["move_unknown"])
+
+
+def test_autoscale_stands_beside_the_optimum_of_a_joint_law(folder, tmp_path):
+    at = []
+    for tokens in ("1e9", "4e9"):
+        at += ["--at", f"{tokens}={tmp_path / tokens}.json"]
+        options = ["--tokens", tokens, "--parameters", "1e8", "--out", tmp_path / f"{tokens}.json"]
+        fit_mixture("optimize", folder / "law.json", *options)
+    options = ["--tokens", "16e9", "--law", folder / "law.json", "--parameters", "1e8", "--out", tmp_path / "w.json"]
+    found = json.loads(fit_mixture("autoscale", *at, *options, "--json"))
+    # The law's own optima at two scales, extrapolated, stay near the law's optimum at the third.
+    assert sum(abs(found["weights"][name] - w) for name, w in found["joint_law"].items()) < 0.1
+
+
+def test_design_and_stability_answer_in_json(tmp_path):
+    options = ["--domains", "a,b,c", "--kind", "ddo", "--tokens", "1e9", "--low", 0.2, "--out", tmp_path / "plan.json"]
+    plan = json.loads(fit_mixture("design", *options, "--json"))
+    assert len(plan["runs"]) == 7
+    World("exposure", m=4, targets=2, tokens=(1e9, 4e9)).table(10, crossed=True).write(tmp_path / "runs.csv")
+    assert "pairs" in json.loads(fit_mixture("stability", tmp_path / "runs.csv", "--json"))
+
+
+def test_figures_are_drawn(folder, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra: pip install 'autoscale_ds[plots]'")
+    fit_mixture("score", folder / "law.json", folder / "held_out.csv", "--plot", tmp_path / "score.png")
+    assert (tmp_path / "score.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("command", ["", "fit", "score", "optimize", "ddo", "autoscale", "design", "stability"])
+def test_help_shows_an_example(command):
+    assert "python tools/fit_mixture.py" in fit_mixture(*([command] if command else []), "--help")
+
+
+def bad_table(tmp_path: Path, change) -> Path:
+    lines = (RUNS / "regmix_1m_test.csv").read_text().splitlines()[:60]
+    path = tmp_path / "bad.csv"
+    path.write_text("\n".join(change([line.split(",") for line in lines])) + "\n")
+    return path
+
+
+def joined(rows):
+    return [",".join(row) for row in rows]
+
+
+def without_tokens(rows):
+    return joined([[cell for i, cell in enumerate(row) if rows[0][i] != "tokens"] for row in rows])
+
+
+def wrong_sum(rows):
+    rows[5][3] = "0.9"
+    return joined(rows)
+
+
+def with_nan(rows):
+    rows[5][-1] = "nan"
+    return joined(rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "law", "message"),
+    [
+        (without_tokens, "auto", "'tokens' is missing"),
+        (wrong_sum, "auto", "weights sum to"),
+        (with_nan, "auto", "nan or infinite"),
+        (lambda rows: joined(rows[:6]), "auto", "5 usable rows"),
+        (lambda rows: joined(rows[:21]), "exposure", "parameters"),
+        (joined, "exposure-scale", "another token count"),
+        (joined, "exposur", "unknown"),
+        (lambda rows: joined(rows[:1]), "auto", "no runs"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(tmp_path, change, law, message):
+    said = fit_mixture("fit", bad_table(tmp_path, change), "--law", law, "--out", tmp_path / "law.json", code=2)
+    assert message in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "law.json").exists()
+
+
+def test_other_mistakes_are_one_line_and_code_2(folder, tmp_path):
+    out = ["--out", tmp_path / "w.json"]
+    same = ["--at", f"1e9={tmp_path / 'w0.json'}"] * 2
+    WeightsFile(optimum("0.3e9")).write(tmp_path / "w0.json")
+    for arguments, message in (
+        (["autoscale", *same, "--tokens", "1e10", *out], "the same"),
+        (["autoscale", *same[:2], "--tokens", "1e10", *out], "two budgets"),
+        (["optimize", folder / "law.json", "--tokens", "4e9", *out], "give --parameters"),
+        (
+            ["optimize", folder / "law.json", "--tokens", "4e9", "--parameters", "1e8", "--floor", 0.5, *out],
+            "floor 0.5",
+        ),
+        (["score", tmp_path / "w0.json", folder / "held_out.csv"], "no fitted law"),
+        (["stability", RUNS / "regmix_1m_test.csv"], "one scale only"),
+        (["fit", folder / "runs.csv", "--out", tmp_path / "missing" / "law.json"], "does not exist"),
+    ):
+        said = fit_mixture(*arguments, code=2)
+        assert message in said
+        assert said.count("\n") == 1
+
+
+def test_epochs_cap_what_a_small_corpus_can_give(folder, tmp_path):
+    shard = {"prefix": "x", "documents": 1, "text_bytes": 4, "sha256_bin": "", "sha256_idx": ""}
+    tokens = {"domain0": 10**8, "domain1": 10**10, "domain2": 10**10, "domain3": 10**10}
+    manifest = {
+        "version": 1,
+        "tokenizer": {"name": "gpt2", "vocabulary_size": 50257, "end_of_document": 50256},
+        "domains": {name: {"train": [{**shard, "tokens": count}]} for name, count in tokens.items()},
+    }
+    (tmp_path / "corpus.json").write_text(json.dumps(manifest))
+    options = ["--tokens", "4e9", "--parameters", "1e8", "--max-epochs", 4, "--corpus", tmp_path]
+    fit_mixture("optimize", folder / "law.json", *options, "--out", tmp_path / "w.json")
+    assert WeightsFile.read(tmp_path / "w.json").weights["domain0"] <= 4 * 1e8 / 4e9 + 1e-9
