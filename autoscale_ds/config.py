@@ -19,6 +19,8 @@ import yaml
 from autoscale_ds.errors import ConfigError
 
 T = TypeVar("T")
+IDENTITY: Mapping[str, Any] = {"identity": True}
+"""Metadata of a field that must not change between starts of one run: ``field(default=0, metadata=IDENTITY)``."""
 
 
 def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
@@ -72,6 +74,18 @@ def to_dict(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
         return [to_dict(value) for value in config]
     return config
+
+
+def identity(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values of all fields marked ``IDENTITY`` by dotted name, nested dataclasses included."""
+    values: dict[str, Any] = {}
+    for each in dataclasses.fields(config):
+        value, name = getattr(config, each.name), f"{prefix}{each.name}"
+        if each.metadata.get("identity"):
+            values[name] = to_dict(value)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            values |= identity(value, f"{name}.")
+    return values
 
 
 def to_yaml(config: Any) -> str:

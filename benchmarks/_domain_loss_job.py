@@ -18,7 +18,7 @@ import torch
 
 from autoscale_ds import cli
 from autoscale_ds.training.distributed import ranks_from_environment
-from autoscale_ds.training.engine import start_distributed, stop_distributed
+from autoscale_ds.training.engine import TokenLosses, start_distributed, stop_distributed
 from autoscale_ds.training.losses import LossTally
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     if device.type != sys.argv[1]:
         raise SystemExit(f"the device is {device.type}, expected {sys.argv[1]}")
     tally = LossTally(num_domains, device)
-    losses = torch.rand(micro, length, device=device)
+    losses = TokenLosses(torch.rand(micro, length, device=device), None)
     domains = torch.randint(num_domains, (micro,), device=device)
     seconds = []
     for _ in range(100):

@@ -27,7 +27,8 @@ import torch.distributed as dist
 from torch import nn
 
 from autoscale_ds import cli
-from autoscale_ds.models import GPT2, GPT2Config, initialise
+from autoscale_ds.models import initialise
+from autoscale_ds.models.gpt2 import GPT2, GPT2Config
 from autoscale_ds.training.engine import parameter_groups
 from benchmarks._training import run_script
 
@@ -73,7 +74,7 @@ def train(run: PlainRun) -> list[float]:
     device = torch.device(run.device)
     config = GPT2Config(**run.shape)
     model: nn.Module = GPT2(config)
-    initialise(model, 0)  # type: ignore[arg-type]
+    initialise(model, 0)
     model.to(device)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, 0.01), lr=2e-4, betas=(0.9, 0.95), fused=device.type == "cuda"

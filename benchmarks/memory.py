@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 
-from autoscale_ds.models import GPT2, GPT2Config, initialise
+from autoscale_ds.models import initialise
+from autoscale_ds.models.gpt2 import GPT2, GPT2Config
 from autoscale_ds.models.layers import LanguageModelHead
 from autoscale_ds.sizing import memory as planned
 from autoscale_ds.sizing.layout import Layout, Training

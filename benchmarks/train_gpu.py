@@ -24,12 +24,13 @@ import argparse
 import json
 import statistics
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from autoscale_ds.models import PRESETS, GPT2Config
+from autoscale_ds.models.gpt2 import GPT2Config
 from autoscale_ds.training import metrics
 from benchmarks._machine import RESULTS, describe, write_result
 from benchmarks._plain_loop import PlainRun, measure
@@ -76,7 +77,7 @@ class Setting:
     """What all rows share."""
 
     device: str
-    shape: dict[str, int]
+    shape: Mapping[str, int]
     sequence_length: int
     vocabulary: int
     global_batch: int
@@ -90,8 +91,8 @@ class Setting:
         return config.flops_per_token(self.sequence_length)
 
 
-LARGE = Setting("cuda", PRESETS["gpt2_large"], 1024, 50257, global_batch=64, steps=25, turns=3)
-TINY = Setting("cpu", PRESETS["nano"], 64, 512, global_batch=64, steps=8, turns=1)
+LARGE = Setting("cuda", GPT2Config.presets["gpt2_large"], 1024, 50257, global_batch=64, steps=25, turns=3)
+TINY = Setting("cpu", GPT2Config.presets["nano"], 64, 512, global_batch=64, steps=8, turns=1)
 
 
 def run_tree(setting: Setting, row: Row, corpus: Path) -> dict[str, Any]:

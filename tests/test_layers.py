@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "autoscale_ds"
 LEVEL = {
     "errors": 0, "files": 0, "config": 0, "cli": 0,
     "corpus": 1, "mixture": 1, "laws": 1.1, "search": 1.2,
-    "stream": 2, "models": 2,
+    "stream": 2, "models": 2, "objectives": 2,
     "controllers": 3, "training": 3, "evaluation": 3, "sizing": 3,
     "sweep": 4, "report": 4,
 }  # fmt: skip
@@ -19,6 +19,7 @@ LEVEL = {
 APART = [
     *[(room, "corpus") for room in ("mixture", "laws", "search")],
     *[("models", room) for room in ("stream", "mixture", "laws", "search")],
+    *[("objectives", room) for room in ("corpus", "models", "stream", "mixture", "laws", "search")],
     ("stream", "models"), ("stream", "laws"), ("stream", "search"),
 ]  # fmt: skip
 

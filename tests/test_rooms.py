@@ -8,6 +8,16 @@ NAMES = {
     "mixture": {"DomainWeights", "Objective", "RunTable", "WeightsFile"},
     "laws": {"LossModel"},
     "search": {"DDO", "AutoScale"},
+    "models": {"FAMILIES", "ModelSpec", "family", "initialise"},
+    "objectives": {
+        "OBJECTIVES",
+        "Batch",
+        "Objective",
+        "Prepared",
+        "normalised_weights",
+        "objective",
+        "sample_sums",
+    },
 }
 
 

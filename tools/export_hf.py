@@ -39,15 +39,14 @@ def main() -> None:
     checkpoint = read_checkpoint(find_checkpoint(RunFolder(arguments.run).checkpoints, arguments.step))
     tokenizer = corpus.manifest.tokenizer
 
-    from autoscale_ds.models.hf_gpt2 import save_hf
     from autoscale_ds.training.engine import saved_weights
 
-    shape = run.model.build(run.data.sequence_length, tokenizer.vocabulary_size)
-    weights = saved_weights(checkpoint.folder, checkpoint.state["layout"], shape)
-    save_hf(weights, shape, arguments.output, tokenizer.end_of_document)
+    spec = run.model.build(run.data.sequence_length, tokenizer.vocabulary_size)
+    weights = saved_weights(checkpoint.folder, checkpoint.state["layout"], spec)
+    spec.write_hf(weights, arguments.output, tokenizer.end_of_document)
     if tokenizer.file:
         shutil.copy(corpus.folder / tokenizer.file, arguments.output / "tokenizer.json")
-    print(f"{checkpoint.folder} ({shape.num_parameters:,} parameters) written to {arguments.output}")
+    print(f"{checkpoint.folder} ({spec.num_parameters:,} parameters) written to {arguments.output}")
 
 
 if __name__ == "__main__":

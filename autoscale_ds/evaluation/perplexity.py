@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from autoscale_ds.corpus import Corpus
+from autoscale_ds.evaluation.base import Evaluation, Site
+from autoscale_ds.objectives import Batch, sample_sums
 from autoscale_ds.stream.dataset import WindowDataset, count_windows, open_windows
+from autoscale_ds.training.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -54,61 +57,79 @@ class ValidationSet:
         return len(self._windows)
 
     def batches(self, rank: int, world_size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (tokens (k, T + 1), domains (k,), counted (k,)) of one rank.
+        """Yield (tokens (k, T + 1), domains (k,), real (k,)) of one rank.
 
         Every rank yields equally many batches of equal size, because under ZeRO-3 a forward pass is collective:
-        short ranks repeat window 0 with ``counted`` zero.
+        short ranks repeat window 0 with ``real`` false.
         """
         rounds = -(-len(self) // (world_size * batch_size))
         for index in range(rounds):
             places = (index * world_size + rank) * batch_size + np.arange(batch_size)
-            counted = places < len(self)
-            places = np.where(counted, places, 0)
+            real = places < len(self)
+            places = np.where(real, places, 0)
             tokens = self._dataset.read(self._domains[places], self._windows[places])
-            yield tokens, torch.from_numpy(self._domains[places]), torch.from_numpy(counted)
+            yield tokens, torch.from_numpy(self._domains[places]), torch.from_numpy(real)
 
     def score(self, sums: list[float], counts: list[float]) -> dict[str, DomainScore]:
         """Return figures from losses summed over tokens, and tokens, in the order of ``names``."""
         scores = {}
         for name, total, count in zip(self.names, sums, counts, strict=True):
-            loss = total / count
+            loss = total / count if count else math.nan
             width = self._bytes_per_token[name]
             scores[name] = DomainScore(loss, _exp(loss), loss / math.log(2) / width if width else None)
         return scores
 
 
-@torch.no_grad()
-def evaluate(
-    losses: Callable[[Tensor], Tensor | None],
-    windows: ValidationSet,
-    device: torch.device,
-    rank: int,
-    world_size: int,
-    batch_size: int,
-    interrupted: Callable[[], bool],
-) -> dict[str, DomainScore] | None:
-    """Return the figures of every domain, the same on all ranks; None when interrupted. Collective.
+class ValidationPerplexity(Evaluation):
+    """Loss, perplexity and bits per byte by domain on the validation windows.
 
     Parameters
     ----------
-    losses : callable
-        Per-token losses (batch, time) of tokens (batch, time + 1), or of some of that time; None on a rank that does
-        not speak for its losses because another does.
-    interrupted : callable
-        Asked before every batch, on every rank; must answer the same on all.
+    windows : ValidationSet
+        What is measured.
+    every_steps : int or None
+        How often; None is only at the end.
     """
-    box = torch.zeros(2, len(windows.names), dtype=torch.float64, device=device)
-    for tokens, domains, counted in windows.batches(rank, world_size, batch_size):
-        if interrupted():
+
+    name = "validation"
+    needs = frozenset({"losses"})
+
+    def __init__(self, windows: ValidationSet, every_steps: int | None) -> None:
+        self.windows = windows
+        self.every_steps = every_steps
+
+    @classmethod
+    def of_run(cls, run: RunConfig, corpus: Corpus) -> ValidationPerplexity:
+        """Return the one a configuration asks for."""
+        windows = ValidationSet(corpus, run.data.sequence_length, run.evaluation.windows_per_domain)
+        return cls(windows, run.evaluation.every_steps)
+
+    def is_empty(self) -> bool:
+        """Return whether no domain has validation windows."""
+        return not len(self.windows)
+
+    def run(self, site: Site) -> dict[str, Any] | None:
+        """Return the figures by domain; see ``Evaluation.run``."""
+        scores = evaluate(site, self.windows)
+        return None if scores is None else validation_figures(scores)
+
+
+def evaluate(site: Site, windows: ValidationSet) -> dict[str, DomainScore] | None:
+    """Return the figures of every domain, the same on all ranks; None when interrupted. Collective."""
+    totals = torch.zeros(2, len(windows.names), dtype=torch.float64, device=site.device)
+    for tokens, domains, real in windows.batches(site.rank, site.world_size, site.engine.micro_batch):
+        if site.interrupted():
             return None
-        found = losses(tokens.to(device))
-        if found is not None:
-            domains, counted = domains.to(device), counted.to(device).double()
-            box[0].index_add_(0, domains, found.double().sum(dim=1) * counted)
-            box[1].index_add_(0, domains, counted * found.shape[1])
-    dist.all_reduce(box)
-    sums, counts = box.tolist()
-    return windows.score(sums, counts)
+        batch = Batch(tokens.to(site.device), domains.to(site.device))
+        measured = site.engine.losses(batch)
+        if measured is not None:  # exactly one of the ranks that compute the same losses counts them
+            sums, counts = sample_sums(measured.losses, measured.counted)
+            weight = real.to(site.device).double()
+            totals[0].index_add_(0, batch.domains, sums * weight)
+            totals[1].index_add_(0, batch.domains, counts * weight)
+    dist.all_reduce(totals)
+    losses, counts = totals.tolist()
+    return windows.score(losses, counts)
 
 
 def validation_figures(scores: Mapping[str, DomainScore]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Language models on shared layers, and their weights from and to Hugging Face."""
 
-from autoscale_ds.models.gpt2 import GPT2, PRESETS, GPT2Config, initial_weight, initialise
+from autoscale_ds.models.registry import FAMILIES, family
+from autoscale_ds.models.spec import ModelSpec, initialise
 
-__all__ = ["GPT2", "PRESETS", "GPT2Config", "initial_weight", "initialise"]
+__all__ = ["FAMILIES", "ModelSpec", "family", "initialise"]

@@ -74,6 +74,19 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
+class Positions(nn.Module):
+    """Adds learned position embeddings to embedded tokens: a layer of its own for pipelines."""
+
+    def __init__(self, context: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.positions = nn.Embedding(context, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, time, width) to the same shape."""
+        return self.dropout(x + self.positions(torch.arange(x.shape[1], device=x.device)))
+
+
 class LanguageModelHead(nn.Module):
     """Output projection and cross-entropy, a chunk of tokens at a time.
 
@@ -91,7 +104,7 @@ class LanguageModelHead(nn.Module):
         self.chunk_tokens = chunk_tokens
 
     def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Return logits (batch, time, vocabulary), or with targets the loss of every token (batch, time), fp32 nats.
+        """Return logits (…, vocabulary) of (…, width), or with targets the loss of every token (batch, time), nats.
 
         Rows beyond the vocabulary are padding for speed: they take no part in the softmax.
         """

@@ -10,7 +10,7 @@ from autoscale_ds.errors import ConfigError
 from autoscale_ds.training.parallel_rules import Rule, split_rules
 
 if TYPE_CHECKING:
-    from autoscale_ds.models import GPT2Config
+    from autoscale_ds.models import ModelSpec
 
 LARGEST_MICRO_BATCH = 64
 
@@ -21,7 +21,7 @@ class Training:
 
     Attributes
     ----------
-    model : GPT2Config
+    model : ModelSpec
     sequence_length : int
     global_batch : int
         Sequences a step.
@@ -29,7 +29,7 @@ class Training:
         bf16 weights with fp32 master weights and fp32 accumulation of gradients; False is fp32 throughout.
     """
 
-    model: GPT2Config
+    model: ModelSpec
     sequence_length: int
     global_batch: int
     bf16: bool = True

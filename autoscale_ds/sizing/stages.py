@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from autoscale_ds.sizing.layout import Layout
 
 if TYPE_CHECKING:
-    from autoscale_ds.models import GPT2Config
+    from autoscale_ds.models import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -31,34 +31,21 @@ class Stage:
     has_head: bool
 
 
-def block_parameters(model: GPT2Config, tensor: int) -> int:
-    """Return one block's parameters on one of ``tensor`` ranks.
-
-    The two column-parallel matrices share out their biases, the row-parallel ones keep theirs; norms are whole.
-    """
-    width = model.width
-    shared = 12 * width**2 + 7 * width  # qkv and fc with biases, proj and out without
-    return shared // tensor + 6 * width  # biases of proj and out, two norms
-
-
-def stages(model: GPT2Config, layout: Layout) -> list[Stage]:
+def stages(model: ModelSpec, layout: Layout) -> list[Stage]:
     """Return the stages of a layout.
 
     A pipeline is cut as DeepSpeed does by default: contiguous layers, the largest stage as small as possible. The
-    first and the last stage each hold the tied embedding.
+    first and the last stage each hold the tied embedding; without a pipeline it is counted once.
     """
-    block = block_parameters(model, layout.tensor)
-    vocabulary = model.vocabulary_rows(layout.tensor) * model.width
-    first, norm = vocabulary + model.context * model.width, 2 * model.width
+    sizes = model.stage_parameters(layout.tensor)
     if layout.pipeline == 1:
-        return [Stage(0, model.layers, first + model.layers * block + norm, True)]
-    layers = [vocabulary, model.context * model.width, *[block] * model.layers, norm, vocabulary]
-    found, start = [], 0
-    for index, end in enumerate(_balanced(layers, layout.pipeline)):
-        blocks = sum(2 <= layer < model.layers + 2 for layer in range(start, end))
-        found.append(Stage(index, blocks, sum(layers[start:end]), index == layout.pipeline - 1))
+        return [Stage(0, model.layers, sum(sizes[:-1]), True)]
+    is_block = [layer.make is model.block for layer in model.stages()]
+    held, start = [], 0
+    for index, end in enumerate(_balanced(sizes, layout.pipeline)):
+        held.append(Stage(index, sum(is_block[start:end]), sum(sizes[start:end]), index == layout.pipeline - 1))
         start = end
-    return found
+    return held
 
 
 def _balanced(sizes: Sequence[int], parts: int) -> list[int]:

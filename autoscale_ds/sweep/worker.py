@@ -156,7 +156,7 @@ class Worker:
 
     def _finish(self, planned: PlannedRun, trainer: Trainer) -> None:
         """Write the result and drop what only a restart needs."""
-        shape = trainer.shape
+        shape = trainer.model_spec
         figures = {
             "parameters": shape.num_parameters,
             "flops_per_token": shape.flops_per_token(trainer.run.data.sequence_length),

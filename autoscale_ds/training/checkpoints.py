@@ -131,7 +131,7 @@ class Checkpoints:
         if self._ranks.rank == 0:
             log.info("%s was saved as %s; converting", checkpoint.folder.name, checkpoint.state["layout"])
             try:
-                make_portable(checkpoint.folder, checkpoint.state["layout"], engine.shape)
+                make_portable(checkpoint.folder, checkpoint.state["layout"], engine.spec)
             except _UNREADABLE as error:
                 problem = _short(error)
         problem = broadcast(problem)

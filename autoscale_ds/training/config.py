@@ -7,13 +7,15 @@ steps, budgets are tokens.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from autoscale_ds.config import IDENTITY
 from autoscale_ds.controllers import Budget, MixtureConfig
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.models import PRESETS, GPT2Config
+from autoscale_ds.models import ModelSpec, family
 from autoscale_ds.stream.planner import WhenExhausted
 
 
@@ -23,8 +25,8 @@ class DataConfig:
 
     corpus: str
     """Folder with ``corpus.json``."""
-    sequence_length: int = 1024
-    global_batch: int = 80
+    sequence_length: int = field(default=1024, metadata=IDENTITY)
+    global_batch: int = field(default=80, metadata=IDENTITY)
     """Sequences an optimizer step, over all ranks and micro-batches."""
     max_epochs: float | Mapping[str, float] | None = None
     """Passes allowed over a domain (a number for all, or by name); null is without limit. The optimum of a law that
@@ -40,44 +42,77 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A preset and what differs from it; see ``GPT2Config``."""
+    """A preset and what differs from it; see ``ModelSpec``."""
 
-    preset: str | None = None
-    layers: int | None = None
-    heads: int | None = None
-    width: int | None = None
-    context: int | None = None
+    family: str = field(default="gpt2", metadata=IDENTITY)
+    """Which kind of model, see ``models.registry``."""
+    preset: str | None = field(default=None, metadata=IDENTITY)
+    """A shape of the family by name."""
+    layers: int | None = field(default=None, metadata=IDENTITY)
+    heads: int | None = field(default=None, metadata=IDENTITY)
+    width: int | None = field(default=None, metadata=IDENTITY)
+    context: int | None = field(default=None, metadata=IDENTITY)
     """null: the sequence length."""
-    vocabulary: int | None = None
+    vocabulary: int | None = field(default=None, metadata=IDENTITY)
     """null: the tokenizer's."""
-    dropout: float = 0.0
+    dropout: float = field(default=0.0, metadata=IDENTITY)
     activation_checkpointing: bool = False
     loss_chunk_tokens: int = 4096
-    initial_weights: str | None = None
-    """Hugging Face GPT-2 folder (or hub name) to start from; null draws GPT-2's random initial weights."""
+    initial_weights: str | None = field(default=None, metadata=IDENTITY)
+    """Hugging Face folder (or hub name) of the family to start from; null draws its random initial weights."""
     compile: bool = False
     """torch.compile: slower to start, faster after."""
 
-    def build(self, sequence_length: int, vocabulary: int) -> GPT2Config:
-        """Return the model's shape; raises ConfigError when the corpus does not fit it."""
-        if self.preset is not None and self.preset not in PRESETS:
-            raise ConfigError(f"model.preset is {self.preset!r}, expected one of {', '.join(PRESETS)}")
+    def build(self, sequence_length: int, vocabulary: int) -> ModelSpec:
+        """Return the model's spec; raises ConfigError when the corpus does not fit it."""
+        spec_class = family(self.family)
+        presets = spec_class.presets
+        if self.preset is not None and self.preset not in presets:
+            raise ConfigError(f"model.preset is {self.preset!r}, expected one of {', '.join(presets)}")
         shape: dict[str, Any] = {
             "context": sequence_length,
             "vocabulary": vocabulary,
-            **PRESETS.get(self.preset or "", {}),
+            **presets.get(self.preset or "", {}),
         }
-        fields = [f.name for f in dataclasses.fields(GPT2Config)]
-        shape.update({name: getattr(self, name) for name in fields if getattr(self, name) is not None})
+        names = [f.name for f in dataclasses.fields(spec_class)]
+        shape.update({name: getattr(self, name) for name in names if getattr(self, name, None) is not None})
         missing = [name for name in ("layers", "heads", "width") if name not in shape]
         if missing:
-            raise ConfigError(f"model.{missing[0]} is missing: give it, or a model.preset ({', '.join(PRESETS)})")
-        config = GPT2Config(**shape)
-        if config.context < sequence_length:
-            raise ConfigError(f"model.context {config.context} is shorter than data.sequence_length {sequence_length}")
-        if config.vocabulary < vocabulary:
-            raise ConfigError(f"model.vocabulary {config.vocabulary} is smaller than the tokenizer's {vocabulary}")
-        return config
+            raise ConfigError(f"model.{missing[0]} is missing: give it, or a model.preset ({', '.join(presets)})")
+        spec = spec_class(**shape)
+        if spec.context < sequence_length:
+            raise ConfigError(f"model.context {spec.context} is shorter than data.sequence_length {sequence_length}")
+        if spec.vocabulary < vocabulary:
+            raise ConfigError(f"model.vocabulary {spec.vocabulary} is smaller than the tokenizer's {vocabulary}")
+        return spec
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What the model predicts, and how much each domain counts in the loss."""
+
+    kind: str = field(default="causal", metadata=IDENTITY)
+    """See ``objectives.registry``."""
+    domain_weights: Mapping[str, float] | None = None
+    """Weight of each domain's loss; domains left out have 1, null is 1 for all. The sampling weights decide how often
+    a domain is read, these how much a token of it counts. They are scaled so that their mean over the sampled tokens
+    is 1 (``objectives.normalised_weights``); logged losses are not weighted. May change between starts."""
+
+    def __post_init__(self) -> None:
+        for name, weight in (self.domain_weights or {}).items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ConfigError(
+                    f"objective.domain_weights.{name} is {weight}, expected a finite number of at least 0"
+                )
+
+    def check_domains(self, domains: Sequence[str]) -> None:
+        """Raise ConfigError for a weight of a domain that is not in the corpus, or when none counts."""
+        given = self.domain_weights or {}
+        unknown = sorted(set(given) - set(domains))
+        if unknown:
+            raise ConfigError(f"objective.domain_weights names {unknown[0]!r}; the domains are: {', '.join(domains)}")
+        if all(given.get(name, 1.0) == 0 for name in domains):
+            raise ConfigError("objective.domain_weights is 0 for every domain, so nothing would be learned; raise one")
 
 
 @dataclass(frozen=True)
@@ -174,7 +209,8 @@ class RunConfig:
     data: DataConfig
     model: ModelConfig
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    seed: int = 0
+    seed: int = field(default=0, metadata=IDENTITY)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

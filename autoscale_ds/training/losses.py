@@ -8,6 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from autoscale_ds.objectives import sample_sums
+from autoscale_ds.training.engine import TokenLosses
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -16,7 +19,7 @@ class StepReport:
     Attributes
     ----------
     sums, counts : list of float
-        Loss in nats summed over tokens, and tokens, for each domain.
+        Loss in nats summed over counted tokens, and counted tokens, for each domain.
     stop, proposals : bool
         Whether some rank was told to stop, and whether rank 0 has proposals of weights.
     """
@@ -43,12 +46,11 @@ class LossTally:
         self._box = torch.zeros(2 * num_domains + 2, dtype=torch.float64, device=device)
         self._num_domains = num_domains
 
-    def add(self, losses: Tensor, domains: Tensor) -> None:
-        """Add per-token losses (samples, time) of samples whose domains are (samples,)."""
-        sums = losses.detach().double().sum(dim=1)
+    def add(self, measured: TokenLosses, domains: Tensor) -> None:
+        """Add the counted losses of samples whose domains are (samples,)."""
+        sums, counts = sample_sums(measured.losses, measured.counted)
         self._box.index_add_(0, domains, sums)
-        tokens = torch.full_like(sums, losses.shape[1])
-        self._box.index_add_(0, domains + self._num_domains, tokens)
+        self._box.index_add_(0, domains + self._num_domains, counts)
 
     def reduce(self, stop: bool, proposals: bool) -> StepReport:
         """Return the sums over all ranks and start again from zero. Collective."""

@@ -62,14 +62,14 @@ class Interval:
         self.sums: list[float] = list(state["sums"]) if state else [0.0] * num_domains
         self.counts: list[float] = list(state["counts"]) if state else [0.0] * num_domains
         self.seconds = 0.0
-        self.timed_tokens = 0.0
+        self.steps = 0
 
     def add(self, report: StepReport, seconds: float) -> None:
         """Add one step and the wall time it took."""
         self.sums = [a + b for a, b in zip(self.sums, report.sums, strict=True)]
         self.counts = [a + b for a, b in zip(self.counts, report.counts, strict=True)]
         self.seconds += seconds
-        self.timed_tokens += sum(report.counts)
+        self.steps += 1
 
     def state(self) -> dict[str, list[float]]:
         """Return what the next log line needs of the past."""

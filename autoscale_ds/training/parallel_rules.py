@@ -10,7 +10,7 @@ from autoscale_ds.errors import ConfigError
 from autoscale_ds.training.hardware import precision, zero_stage
 
 if TYPE_CHECKING:  # planning a run needs no torch
-    from autoscale_ds.models import GPT2Config
+    from autoscale_ds.models import ModelSpec
     from autoscale_ds.training.config import RunConfig
 
 
@@ -72,7 +72,7 @@ def _rules(run: RunConfig, stage: int, world_size: int) -> Iterator[Rule]:
     )
 
 
-def split_rules(shape: GPT2Config, stage: int, tensor: int = 1, pipeline: int = 1, sequence: int = 1) -> Iterator[Rule]:
+def split_rules(shape: ModelSpec, stage: int, tensor: int = 1, pipeline: int = 1, sequence: int = 1) -> Iterator[Rule]:
     """Yield what a split of a model asks of its shape and of the ZeRO stage; ``tools/plan_run.py`` asks it too."""
     together = _splits(tensor, pipeline, sequence)
     yield Rule(

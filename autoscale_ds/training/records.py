@@ -28,6 +28,8 @@ class RunRecords:
         Steps done.
     interval : mapping or None
         State of the interval a checkpoint was saved in.
+    evaluations : sequence of str
+        Names of the run's evaluations, which are the kinds of their records.
     on_record : callable
         Given every metrics record, on rank 0.
 
@@ -35,8 +37,8 @@ class RunRecords:
     ----------
     interval : Interval
         Steps since the last log line.
-    evaluated : set of int
-        Steps whose validation is already written.
+    evaluated : set of (str, int)
+        Names of evaluations and steps whose records are already written.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class RunRecords:
         names: Sequence[str],
         step: int,
         interval: Mapping[str, Any] | None,
+        evaluations: Sequence[str],
         on_record: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self._names, self._tokens_per_step, self._on_record = names, run.tokens_per_step, on_record
@@ -56,7 +59,9 @@ class RunRecords:
         self._samples = SampleLog(folder.samples, ranks.data_parallel_rank, names, log_samples)
         board = folder.path / "tensorboard" if run.logging.tensorboard else None
         self._metrics = MetricsWriter(folder.metrics, step, board) if ranks.rank == 0 else None
-        self.evaluated: set[int] = on_rank_zero(lambda: {r["step"] for r in read_metrics(folder.metrics, "validation")})
+        self.evaluated: set[tuple[str, int]] = on_rank_zero(
+            lambda: {(r["kind"], r["step"]) for r in read_metrics(folder.metrics) if r["kind"] in evaluations}
+        )
 
     def add_step(self, plan: StepPlan, report: StepReport, seconds: float) -> None:
         """Add a step that was done to the samples and to the interval."""

@@ -14,12 +14,7 @@ from autoscale_ds import config as configuration
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import write_atomic, write_json
 from autoscale_ds.stream.proposals import Inbox
-from autoscale_ds.training.config import RunConfig
-
-# What must not change between starts of one run: with any of these different, its checkpoints and its data order
-# mean something else. How the model is computed (compiled, in how many chunks) may.
-_SHAPE = ("preset", "layers", "heads", "width", "context", "vocabulary", "dropout", "initial_weights")
-_IDENTITY = ("seed", *(f"model.{name}" for name in _SHAPE), "data.sequence_length", "data.global_batch")
+from autoscale_ds.training.config import DataConfig, ModelConfig, RunConfig
 
 
 class RunFolder:
@@ -109,8 +104,9 @@ class RunFolder:
         path = self.path / "config.yaml"
         if path.exists() and any(self.checkpoints.iterdir()):
             before = yaml.safe_load(path.read_text(encoding="utf-8"))
-            for name in _IDENTITY:
-                old, new = _lookup(before, name), _lookup(configuration.to_dict(run), name)
+            defaults = configuration.identity(RunConfig("", 1e9, DataConfig(""), ModelConfig()))
+            for name, new in configuration.identity(run).items():
+                old = _lookup(before, name, defaults[name])
                 if old != new:
                     raise ConfigError(
                         f"{name} is {_short(new)}, but the run in {self.path} was started with {_short(old)}; "
@@ -128,9 +124,12 @@ def load_run_config(run: str | Path) -> RunConfig:
     return configuration.load(RunConfig, path)
 
 
-def _lookup(tree: Any, dotted: str) -> Any:
+def _lookup(tree: Any, dotted: str, default: Any) -> Any:
+    """Return a value by dotted name; the default where a file of an earlier version does not have it."""
     for key in dotted.split("."):
-        tree = tree.get(key) if isinstance(tree, dict) else None
+        if not isinstance(tree, dict) or key not in tree:
+            return default
+        tree = tree[key]
     return tree
 
 

@@ -13,7 +13,7 @@ from autoscale_ds.controllers import Controller
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import CheckpointError, ConfigError
 from autoscale_ds.mixture import DomainWeights, WeightsFile
-from autoscale_ds.models import GPT2Config
+from autoscale_ds.models import ModelSpec
 from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.planner import MixturePlanner, StreamSpec
@@ -61,7 +61,7 @@ def token_limits(spec: StreamSpec, sequence_length: int) -> dict[str, float]:
     return {name: float(max(count - 1, 0) * sequence_length) for name, count in samples.items()}
 
 
-def controller(run: RunConfig, corpus: Corpus, shape: GPT2Config) -> Controller:
+def controller(run: RunConfig, corpus: Corpus, shape: ModelSpec) -> Controller:
     """Return who decides the weights of a run."""
     constant = (run.schedule.warmup_tokens, run.budget.tokens - run.schedule.cooldown_tokens)
 
@@ -114,7 +114,7 @@ def check_journal_copy(journal: list[Event], copy: list[dict[str, Any]]) -> None
         )
 
 
-def describe(run: RunConfig, ds_config: Mapping[str, Any], shape: GPT2Config, ranks: Ranks) -> list[str]:
+def describe(run: RunConfig, ds_config: Mapping[str, Any], shape: ModelSpec, ranks: Ranks) -> list[str]:
     """Return the arithmetic of a run, printed before step 0."""
     micro, accumulation = ds_config["train_micro_batch_size_per_gpu"], ds_config["gradient_accumulation_steps"]
     tokens = run.total_steps * run.tokens_per_step

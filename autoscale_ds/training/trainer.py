@@ -14,7 +14,9 @@ import torch.distributed as dist
 
 from autoscale_ds.controllers import Adviser
 from autoscale_ds.errors import CheckpointError
-from autoscale_ds.evaluation.perplexity import ValidationSet, evaluate, validation_figures
+from autoscale_ds.evaluation.base import Evaluation, Site
+from autoscale_ds.evaluation.registry import check_needs, evaluations
+from autoscale_ds.objectives import Batch, normalised_weights, objective
 from autoscale_ds.stream.dataset import MixtureStream, StepBatch, open_windows
 from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.planner import MixturePlanner
@@ -22,7 +24,7 @@ from autoscale_ds.training import setup
 from autoscale_ds.training.checkpoints import Checkpoints, checkpoint_name, list_checkpoints
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import Ranks, any_rank, on_rank_zero
-from autoscale_ds.training.engine import build_engine
+from autoscale_ds.training.engine import Job, build_engine
 from autoscale_ds.training.faults import FaultGuard
 from autoscale_ds.training.hot_swap import HotSwap
 from autoscale_ds.training.losses import LossTally, StepReport
@@ -111,15 +113,19 @@ class Trainer:
         """Make everything that has no position in the run: data, model, engine."""
         run, ranks = self.run, self.ranks
         self.corpus = workbench.corpus(run.data.corpus)
-        self.spec = setup.stream_spec(run, self.corpus)
-        self.shape = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
-        for line in setup.describe(run, ds_config, self.shape, ranks):
+        run.objective.check_domains(self.corpus.domains)
+        self.stream_spec = setup.stream_spec(run, self.corpus)
+        self.model_spec = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
+        for line in setup.describe(run, ds_config, self.model_spec, ranks):
             log.info(line)
-        self.controller = setup.controller(run, self.corpus, self.shape)
-        self.engine = build_engine(run, ds_config, ranks, self.shape, workbench)
-        self.validation = ValidationSet(self.corpus, run.data.sequence_length, run.evaluation.windows_per_domain)
+        self.controller = setup.controller(run, self.corpus, self.model_spec)
+        job = Job(run, ds_config, ranks, self.model_spec, objective(run.objective.kind))
+        self.engine = build_engine(job, workbench)
+        self.evaluations = evaluations(run, self.corpus)
+        for evaluation in self.evaluations:
+            check_needs(evaluation, self.engine)
         self.checkpoints = Checkpoints(self.folder.checkpoints, ranks, run.checkpoints.keep)
-        self._flops_per_token = self.shape.flops_per_token(run.data.sequence_length)
+        self._flops_per_token = self.model_spec.flops_per_token(run.data.sequence_length)
         self._peak_flops = peak_flops(self.device, run.logging.peak_flops)
 
     def fit(self) -> int:
@@ -193,10 +199,19 @@ class Trainer:
             verdict.fault = self._faults.judge(step, verdict.report)
             return verdict.fault is None
 
-        engine.train_step(list(zip(tokens, domains, strict=True)), self._tally.add, decide)
+        micro_batches = [Batch(*micro) for micro in zip(tokens, domains, strict=True)]
+        engine.train_step(micro_batches, self._tally.add, decide, self._domain_weights())
         if verdict.fault == "rollback":
             raise RollBack
         return verdict.report
+
+    def _domain_weights(self) -> torch.Tensor | None:
+        """Return the loss weight of every domain in the step at hand, (domains,); None is 1 for all."""
+        weights = self.run.objective.domain_weights
+        if weights is None:
+            return None
+        scaled = normalised_weights(weights, self.stream.weights())
+        return torch.tensor([scaled[name] for name in self.stream.planner.names], device=self.device)
 
     def _learning_rate(self, step: int) -> float:
         run = self.run
@@ -218,7 +233,7 @@ class Trainer:
         """Build everything that has a position in the run, at the newest checkpoint or at step 0."""
         run, ranks = self.run, self.ranks
         events = [Event.from_json(line) for line in on_rank_zero(self._open_journal)]
-        planner = MixturePlanner(self.spec, events)
+        planner = MixturePlanner(self.stream_spec, events)
         checkpoint = self.checkpoints.load(self.engine, self.device)
         state: dict[str, Any] = checkpoint.state if checkpoint else {}
         if checkpoint:
@@ -246,7 +261,14 @@ class Trainer:
         self._watchdog = Watchdog(self.folder.beats, ranks, run.faults.stall_seconds)
         self._tally = LossTally(len(planner.names), self.device)
         self._records = RunRecords(
-            run, self.folder, ranks, planner.names, self.step, state.get("interval"), self._on_record
+            run,
+            self.folder,
+            ranks,
+            planner.names,
+            self.step,
+            state.get("interval"),
+            [evaluation.name for evaluation in self.evaluations],
+            self._on_record,
         )
         self._say_domains()
         if checkpoint is None and run.faults.policy == "rollback":
@@ -306,24 +328,18 @@ class Trainer:
     # -- what is said -------------------------------------------------------------------------------------------
 
     def _evaluate_if_due(self, force: bool = False) -> bool:
-        """Evaluate when the step asks for it and it was not done yet; return False when interrupted."""
-        every = self.run.evaluation.every_steps
-        due = force or (every is not None and self.step % every == 0)
-        if not due or self.step in self._records.evaluated or not len(self.validation):
-            return True
-        scores = evaluate(
-            self.engine.evaluate,
-            self.validation,
-            self.device,
-            self.ranks.data_parallel_rank,
-            self.ranks.data_parallel_size,
-            self.engine.micro_batch,
-            interrupted=self._interrupted,
-        )
-        if scores is None:
+        """Run the evaluations that are due and not yet recorded at this step; return False when interrupted."""
+        due = [each for each in self.evaluations if force or each.due(self.step)]
+        return all(self._evaluate(each) for each in due if (each.name, self.step) not in self._records.evaluated)
+
+    def _evaluate(self, evaluation: Evaluation) -> bool:
+        ranks = self.ranks
+        site = Site(self.engine, self.device, ranks.data_parallel_rank, ranks.data_parallel_size, self._interrupted)
+        figures = evaluation.run(site)
+        if figures is None:
             return False
-        self._records.evaluated.add(self.step)
-        self._record("validation", validation_figures(scores))
+        self._records.evaluated.add((evaluation.name, self.step))
+        self._record(evaluation.name, figures)
         return True
 
     def _interrupted(self) -> bool:
@@ -332,7 +348,7 @@ class Trainer:
 
     def _log_interval(self) -> None:
         interval, run = self._records.take_interval(), self.run
-        rate = interval.timed_tokens / interval.seconds
+        rate = interval.steps * run.tokens_per_step / interval.seconds
         peak = self._peak_flops
         self._record(
             "train",
@@ -343,7 +359,7 @@ class Trainer:
                 "learning_rate": self._learning_rate(self.step - 1),
                 "tokens_per_second": rate,
                 "mfu": self._flops_per_token * rate / (peak * self.ranks.world_size) if peak else None,
-                "step_seconds": interval.seconds * run.tokens_per_step / interval.timed_tokens,
+                "step_seconds": interval.seconds / interval.steps,
                 "memory_gigabytes": memory_gigabytes(self.device),
             },
         )

@@ -7,10 +7,10 @@ shared: every run gets initial weights of its own seed and a new optimizer, so t
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from autoscale_ds.corpus import Corpus
-from autoscale_ds.models import GPT2, GPT2Config, initialise
-from autoscale_ds.models.hf_gpt2 import hf_weights
+from autoscale_ds.models import ModelSpec, initialise
 
 
 class Workbench:
@@ -26,7 +26,7 @@ class Workbench:
     def __init__(self, device: torch.device, reuse_models: bool = True) -> None:
         self._device, self._reuse_models = device, reuse_models
         self._corpora: dict[str, Corpus] = {}
-        self._models: dict[tuple[GPT2Config, bool], GPT2] = {}
+        self._models: dict[tuple[ModelSpec, bool], nn.Module] = {}
 
     def corpus(self, folder: str) -> Corpus:
         """Return the corpus in a folder, opened once."""
@@ -34,21 +34,21 @@ class Workbench:
             self._corpora[folder] = Corpus(folder)
         return self._corpora[folder]
 
-    def model(self, shape: GPT2Config, seed: int, pretrained: str | None, compiled: bool) -> GPT2:
+    def model(self, spec: ModelSpec, seed: int, pretrained: str | None, compiled: bool) -> nn.Module:
         """Return a model in fp32 with the initial weights of a seed, or of a Hugging Face folder.
 
         The model of an earlier run of the same shape is used again; that run must have closed its engine.
         """
-        model = self._models.get((shape, compiled))
+        model = self._models.get((spec, compiled))
         if model is None:
-            model = GPT2(shape)
+            model = spec.build()
             if compiled:
                 model.compile()
             if self._reuse_models:
-                self._models[shape, compiled] = model
+                self._models[spec, compiled] = model
         model.float().train().zero_grad(set_to_none=True)
         if pretrained is None:
             initialise(model, seed)
         else:
-            model.load_state_dict(hf_weights(pretrained, shape))
+            model.load_state_dict(spec.read_hf(pretrained))
         return model.to(self._device)

@@ -2,8 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from autoscale_ds.models import GPT2, PRESETS, GPT2Config, initialise
-from autoscale_ds.models.hf_gpt2 import from_hf_state, hf_config, load_hf, save_hf, to_hf_state
+from autoscale_ds.models import initialise
+from autoscale_ds.models.gpt2 import GPT2, GPT2Config
+from autoscale_ds.models.gpt2.hugging_face import from_hf_state, hf_config, load_hf, save_hf, to_hf_state
 
 TINY = GPT2Config(layers=3, heads=4, width=32, context=48, vocabulary=101)
 
@@ -90,7 +91,7 @@ def test_a_token_never_sees_the_future():
     ("preset", "millions"), [("gpt2", 124.44), ("gpt2_medium", 354.82), ("gpt2_large", 774.03), ("gpt2_xl", 1557.61)]
 )
 def test_presets_have_the_published_number_of_parameters(preset, millions):
-    config = GPT2Config(**PRESETS[preset])
+    config = GPT2Config(**GPT2Config.presets[preset])
     assert config.num_parameters / 1e6 == pytest.approx(millions, abs=0.01)
     with torch.device("meta"):
         model = GPT2(config)
@@ -99,7 +100,7 @@ def test_presets_have_the_published_number_of_parameters(preset, millions):
 
 
 def test_gpt2_large_costs_5_20_gflop_a_token():
-    assert GPT2Config(**PRESETS["gpt2_large"]).flops_per_token(1024) == pytest.approx(5.20e9, rel=0.01)
+    assert GPT2Config(**GPT2Config.presets["gpt2_large"]).flops_per_token(1024) == pytest.approx(5.20e9, rel=0.01)
 
 
 def test_initialisation_is_gpt2s_and_a_function_of_seed_and_name():

@@ -4,14 +4,14 @@ import itertools
 import pytest
 
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.models import PRESETS, GPT2Config
+from autoscale_ds.models.gpt2 import GPT2Config
 from autoscale_ds.sizing.cluster import Cluster, known_gpu
 from autoscale_ds.sizing.layout import Layout, Training, layouts, parse
 from autoscale_ds.sizing.plan import plan, rank, step_flops
 from autoscale_ds.sizing.stages import stages
 from autoscale_ds.sizing.traffic import traffic
 
-LARGE = GPT2Config(**PRESETS["gpt2_large"])
+LARGE = GPT2Config(**GPT2Config.presets["gpt2_large"])
 TRAINING = Training(LARGE, 1024, 64)
 H100 = Cluster(16, 8, **known_gpu("h100"))
 

@@ -1,13 +1,14 @@
 import pytest
 import torch
 
-from autoscale_ds.models import GPT2, PRESETS, GPT2Config, initialise
+from autoscale_ds.models import initialise
+from autoscale_ds.models.gpt2 import GPT2, GPT2Config
 from autoscale_ds.models.layers import LanguageModelHead
 from autoscale_ds.sizing.layout import Layout, Training
 from autoscale_ds.sizing.memory import block_activations, logits, memory, states
 from autoscale_ds.sizing.stages import stages
 
-LARGE = GPT2Config(**PRESETS["gpt2_large"])
+LARGE = GPT2Config(**GPT2Config.presets["gpt2_large"])
 
 
 def model_of(shape, dtype):

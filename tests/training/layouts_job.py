@@ -3,12 +3,15 @@
 The weights are swapped on the way by a proposal, and every run is told to stop after 12 steps and continued by a new
 trainer.
 
-usage: layouts_job.py CORPUS FOLDER KIND SIZE STAGE...      for example: tensor 2 0 1 2 3; 2o offloads the optimizer
+usage: layouts_job.py CORPUS FOLDER KIND SIZE STAGE...      for example: tensor 2 0 1 2 3; 2o offloads the optimizer,
+                                                        1w weighs domains and predicts every third token
 """
 
 import sys
 from pathlib import Path
 
+import every_third  # noqa: F401 - registers itself
+import torch
 from jobs import settings
 
 from autoscale_ds import cli, config
@@ -25,6 +28,9 @@ from autoscale_ds.training.trainer import Trainer
 STEPS, SWAP_STEP, STOP_STEP = 20, 7, 12
 
 
+PROMPTS = torch.randint(97, (3, 32), generator=torch.Generator().manual_seed(0))
+FIRST = {"web": 0.5, "code": 0.3, "books": 0.2}  # of jobs.settings
+LOSS_WEIGHTS = {"books": 3.0, "web": 0.5}
 SWAPPED = DomainWeights({"web": 0.2, "code": 0.2, "books": 0.6})
 
 
@@ -45,8 +51,17 @@ def train(tree, ds, ranks, device):
 
     trainer = Trainer(run, resolve(ds, run, ranks.world_size), ranks, device, show, stop=stop)
     code = trainer.fit()
+    if code == 0:
+        save_logits(trainer)
     trainer.close()
     return code
+
+
+def save_logits(trainer):
+    """Leave the logits that follow 32, 7 and 8 tokens in the run folder: lengths that ranks divide and do not."""
+    logits = {length: trainer.engine.next_token_logits(PROMPTS[:, :length]) for length in (32, 7, 8)}
+    if trainer.ranks.rank == trainer.ranks.world_size - 1:
+        torch.save(logits, trainer.folder.path / "logits.pt")
 
 
 def main(corpus, folder, kind, size, *stages):
@@ -56,6 +71,8 @@ def main(corpus, folder, kind, size, *stages):
         run = Path(folder) / f"zero{stage}"
         parallel = {} if kind == "data" else {f"parallel.{kind}": int(size)}
         tree = settings(run, corpus, budget_tokens=STEPS * 8 * 32, **parallel)
+        if stage.endswith("w"):
+            tree["objective"] = {"kind": "every_third", "domain_weights": LOSS_WEIGHTS}
         zero = {"stage": int(stage[0])}
         if stage.endswith("o"):
             zero["offload_optimizer"] = {"device": "cpu"}

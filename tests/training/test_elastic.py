@@ -11,8 +11,9 @@ from jobs import Job, consumed, losses, settings, tool
 from autoscale_ds import config
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import CheckpointError
-from autoscale_ds.models import GPT2, GPT2Config, initialise
-from autoscale_ds.models.hf_gpt2 import load_hf
+from autoscale_ds.models import initialise
+from autoscale_ds.models.gpt2 import GPT2, GPT2Config
+from autoscale_ds.models.gpt2.hugging_face import load_hf
 from autoscale_ds.stream.dataset import open_windows
 from autoscale_ds.stream.planner import MixturePlanner
 from autoscale_ds.training.checkpoints import read_checkpoint

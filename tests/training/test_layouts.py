@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from jobs import ROOT, consumed, free_port, losses, read_metrics, settings
-from layouts_job import STEPS, STOP_STEP, SWAP_STEP, events
+from layouts_job import FIRST, LOSS_WEIGHTS, STEPS, STOP_STEP, SWAP_STEP, SWAPPED, events
 
 from autoscale_ds import config
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.models import GPT2, initialise
+from autoscale_ds.models import initialise
+from autoscale_ds.models.gpt2 import GPT2
 from autoscale_ds.stream.dataset import open_windows
 from autoscale_ds.stream.journal import Journal, read_events
 from autoscale_ds.stream.planner import MixturePlanner
@@ -27,11 +28,11 @@ from autoscale_ds.training.setup import initial_weights, stream_spec
 
 # Ways ranks share a model, ranks sharing it, all ranks, ZeRO stages (o: with the optimizer offloaded).
 LAYOUTS = [
-    ("data", 1, 2, ["0", "1", "2", "3"]),
+    ("data", 1, 2, ["0", "1", "2", "3", "2w"]),
     ("data", 1, 2, ["2o", "3o"]),
-    ("tensor", 2, 2, ["0", "1", "2", "3"]),
-    ("sequence", 2, 2, ["0", "1", "2", "3"]),
-    ("pipeline", 2, 2, ["0", "1"]),
+    ("tensor", 2, 2, ["0", "1", "2", "3", "1w"]),
+    ("sequence", 2, 2, ["0", "1", "2", "3", "2w", "3w"]),
+    ("pipeline", 2, 2, ["0", "1", "1w"]),
     ("tensor", 2, 4, ["1"]),
     ("sequence", 2, 4, ["3"]),
     ("pipeline", 2, 4, ["1"]),
@@ -40,29 +41,52 @@ LAYOUTS = [
 
 @pytest.fixture(scope="module")
 def plain_pytorch(small_corpus):
-    """The losses of a loop in one process: for each step the mean, and by domain."""
-    run = config.build(RunConfig, settings("unused", small_corpus, budget_tokens=STEPS * 8 * 32))
-    corpus = Corpus(small_corpus)
+    """The losses of a loop in one process: for each step the mean, and by domain; and the gradient norms."""
+    return plain_loop(small_corpus, lambda per_token, domains, names, step: per_token.mean(), slice(None))
+
+
+@pytest.fixture(scope="module")
+def plain_weighted(small_corpus):
+    """The same where every third token counts, and domains by LOSS_WEIGHTS: the formula written out."""
+
+    def loss(per_token, domains, names, step):
+        sampled = SWAPPED if step >= SWAP_STEP else FIRST
+        scale = sum(share * LOSS_WEIGHTS.get(name, 1.0) for name, share in sampled.items())
+        weights = torch.tensor([LOSS_WEIGHTS.get(name, 1.0) / scale for name in names])
+        counted = per_token[:, 2::3]
+        return (weights[domains][:, None] * counted).sum() / counted.numel()
+
+    return plain_loop(small_corpus, loss, slice(2, None, 3))
+
+
+def plain_loop(corpus_folder, loss_of, positions):
+    run = config.build(RunConfig, settings("unused", corpus_folder, budget_tokens=STEPS * 8 * 32))
+    corpus = Corpus(corpus_folder)
     weights = initial_weights(run.mixture.weights, corpus)
     planner = MixturePlanner(stream_spec(run, corpus), events(weights))
     windows = open_windows(corpus, planner.names, 32)
     model = GPT2(run.model.build(32, 97))
     initialise(model, run.seed)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), betas=(0.9, 0.95), eps=1e-8)
-    found, norms = [], []
+    steps, norms = [], []
     for step in range(STEPS):
         plan = planner.plan()
         tokens = windows.read(plan.domains, plan.windows)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate((step + 1) * 256, STEPS * 256, 3e-3, run.schedule)
         per_token = model(tokens[:, :-1], tokens[:, 1:])
-        per_token.mean().backward()
+        loss_of(per_token, plan.domains, planner.names, step).backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)))
         optimizer.step()
         optimizer.zero_grad()
-        by_domain = {name: per_token[plan.domains == i].mean().item() for i, name in enumerate(planner.names)}
-        found.append((per_token.mean().item(), by_domain))
-    return found, norms
+        counted = per_token[:, positions]
+        by_domain = {
+            name: counted[plan.domains == i].mean().item()
+            for i, name in enumerate(planner.names)
+            if (plan.domains == i).any()
+        }
+        steps.append((counted.mean().item(), by_domain))
+    return steps, norms
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +94,11 @@ def layout(request, small_corpus, tmp_path_factory):
     """The runs of one layout, by ZeRO stage."""
     kind, size, ranks, stages = request.param
     folder = tmp_path_factory.mktemp(f"{kind}{size}of{ranks}")
-    env = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "DS_ACCELERATOR": "cpu",
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/examples'}",
+    }
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
     command += [f"--master-port={free_port()}", str(Path(__file__).with_name("layouts_job.py"))]
     command += [str(small_corpus), str(folder), kind, str(size), *stages]
@@ -86,22 +114,24 @@ def layouts(test):
 
 
 @layouts
-def test_a_layout_gives_the_losses_of_one_process_through_a_swap_and_a_resume(layout, plain_pytorch):
-    expected, norms = plain_pytorch
-    for run in layout.values():
-        found = losses(run)
-        assert list(found) == list(range(1, STEPS + 1))
+def test_a_layout_gives_the_losses_of_one_process_through_a_swap_and_a_resume(layout, plain_pytorch, plain_weighted):
+    for stage, run in layout.items():
+        expected, norms = plain_weighted if stage.endswith("w") else plain_pytorch
+        measured = losses(run)
+        assert list(measured) == list(range(1, STEPS + 1))
         assert [event.effective_step for event in read_events(run / "mixture/journal.jsonl")] == [0, SWAP_STEP]
-        for (loss, by_domain), (plain_loss, plain_by_domain) in zip(found.values(), expected, strict=True):
+        for (loss, by_domain), (plain_loss, plain_by_domain) in zip(measured.values(), expected, strict=True):
             assert loss == pytest.approx(plain_loss, abs=1e-5)
             assert by_domain == pytest.approx(plain_by_domain, abs=1e-5)
         np.testing.assert_allclose([r["gradient_norm"] for r in read_metrics(run, "train")], norms, rtol=1e-4)
-    assert expected[-1][0] < expected[0][0] - 0.5  # it did learn something
+        assert expected[-1][0] < expected[0][0] - 0.4  # it did learn something
 
 
 @layouts
 def test_a_layout_validates_and_reads_the_same_as_one_rank(layout, one_process):
-    for run in layout.values():
+    for stage, run in layout.items():
+        if stage.endswith("w"):
+            continue
         scores = [[(r["step"], r["loss"]) for r in read_metrics(folder, "validation")] for folder in (run, one_process)]
         np.testing.assert_allclose(*scores, atol=1e-5)
         assert consumed(run) == consumed(one_process)
@@ -109,10 +139,21 @@ def test_a_layout_validates_and_reads_the_same_as_one_rank(layout, one_process):
         assert (run / "checkpoints" / f"step-{STOP_STEP:08d}").exists()
 
 
+@layouts
+def test_a_layout_predicts_the_next_token_like_one_process(layout, one_process):
+    expected = torch.load(one_process / "logits.pt")
+    for stage, run in layout.items():
+        if stage.endswith("w"):
+            continue
+        logits = torch.load(run / "logits.pt")
+        assert {length: tuple(values.shape) for length, values in logits.items()} == dict.fromkeys((32, 7, 8), (3, 97))
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+
+
 @pytest.fixture(scope="module")
 def one_process(one_rank, small_corpus, tmp_path_factory):
     """The same run on one rank, never stopped."""
-    from layouts_job import DomainWeights, Trainer
+    from layouts_job import DomainWeights, Trainer, save_logits
 
     ranks, device = one_rank
     folder = tmp_path_factory.mktemp("one") / "run"
@@ -124,6 +165,7 @@ def one_process(one_rank, small_corpus, tmp_path_factory):
     ds = {"train_micro_batch_size_per_gpu": 8, "zero_optimization": {"stage": 0}}
     trainer = Trainer(run, resolve(ds, run, 1), ranks, device)
     assert trainer.fit() == 0
+    save_logits(trainer)
     trainer.close()
     return folder
 

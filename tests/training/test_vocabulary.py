@@ -6,7 +6,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from jobs import free_port
 
-from autoscale_ds.models import GPT2, GPT2Config, initialise
+from autoscale_ds.models import initialise
+from autoscale_ds.models.gpt2 import GPT2, GPT2Config
 from autoscale_ds.training.engine.vocabulary import share_vocabulary
 
 RANKS, TOKENS = 4, torch.arange(50).view(2, 25) * 7 % 30

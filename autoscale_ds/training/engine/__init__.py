@@ -1,7 +1,7 @@
 """The only room that imports deepspeed: joining ranks, splitting and training a model, its files."""
 
+from autoscale_ds.training.engine.base import Engine, Job, TokenLosses
 from autoscale_ds.training.engine.build import build_engine
-from autoscale_ds.training.engine.core import Engine
 from autoscale_ds.training.engine.optimizer import parameter_groups
 from autoscale_ds.training.engine.portable import PORTABLE_FILE, make_portable
 from autoscale_ds.training.engine.saved import saved_weights
@@ -10,6 +10,8 @@ from autoscale_ds.training.engine.startup import start_distributed, stop_distrib
 __all__ = [
     "PORTABLE_FILE",
     "Engine",
+    "Job",
+    "TokenLosses",
     "build_engine",
     "make_portable",
     "parameter_groups",

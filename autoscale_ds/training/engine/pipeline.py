@@ -2,89 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from autoscale_ds.models import GPT2Config
-from autoscale_ds.models.gpt2_stages import StageLayer, stage_layers
-from autoscale_ds.training.config import RunConfig
-from autoscale_ds.training.distributed import Ranks
-from autoscale_ds.training.engine.core import Engine, MicroBatch, allow_conversion
+from autoscale_ds.errors import TrainingError
+from autoscale_ds.models.spec import StageLayer
+from autoscale_ds.objectives import Batch
+from autoscale_ds.training.engine.base import CountLosses, DeepSpeedEngine, Job, TokenLosses, allow_conversion
 from autoscale_ds.training.engine.optimizer import ModelParallel, build_optimizer
 from autoscale_ds.training.engine.portable import pipeline_name
 
+Weight = Callable[[str, torch.Size], Tensor]
+Labels = tuple[Tensor, ...]
+"""Targets, domains, and the mask of counted positions where there is one."""
 
-class PipelineEngine(Engine):
-    """A pipeline with the operations of ``Engine``.
 
-    DeepSpeed runs a whole step by its own schedule. Losses are caught where the last stage computes them, and the
-    decision to update is put before the schedule's optimizer step.
+class PipelineEngine(DeepSpeedEngine):
+    """A pipeline of stages; see ``base.Engine`` for what it does.
+
+    DeepSpeed runs a whole step by its own schedule and calls ``_loss`` on the last stage with the hidden states of
+    each micro-batch. What is done there depends on the call: losses are counted and reduced, collected, or the logits
+    of one position are computed. The decision to update is put before the schedule's optimizer step.
+
+    Parameters
+    ----------
+    weight : callable
+        Initial value of a parameter by its name in the whole model and its shape.
+    job : Job
+        What it is built for.
     """
 
-    def __init__(
-        self,
-        shape: GPT2Config,
-        weight: Callable[[str, torch.Size], Tensor],
-        run: RunConfig,
-        ds_config: Mapping[str, Any],
-        ranks: Ranks,
-    ) -> None:
+    def __init__(self, weight: Weight, job: Job) -> None:
         import deepspeed
 
-        self.shape = shape
-        self._describe(run, ds_config, ranks)
-        self._caught: Callable[[Tensor, Tensor], None] = lambda losses, domains: None
+        self._at_last_stage: Callable[[Any, Tensor, Labels], Tensor] = _no_loss
         self._decide: Callable[[], bool] = lambda: True
-        self.module: Any = self._build(shape)
+        module = self._build(job)
         with torch.no_grad():
-            for name, parameter in self.module.named_parameters():
-                parameter.copy_(weight(self.whole_name(name), parameter.shape))
-        self._guard, optimizer = build_optimizer(self.module, run.optimizer, ds_config)
-        self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=self.module, optimizer=optimizer, config=dict(ds_config), dist_init_required=False
+            for name, parameter in module.named_parameters():
+                parameter.copy_(weight(pipeline_name(name, job.spec), parameter.shape))
+        guard, optimizer = build_optimizer(module, job.run.optimizer, job.ds_config)
+        engine, wrapped, _, _ = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=dict(job.ds_config), dist_init_required=False
         )
-        self._guard.model_parallel = self._stages()
+        super().__init__(job, module, (engine, wrapped), guard)
+        guard.model_parallel = self._ranks_of_one_model()
         self._decide_before_the_update()
-        self._guard_files()
-        allow_conversion(self.module, {"pipeline_replicated_parameter_patterns": [r"tied_modules\..*"]})
+        self._shape: tuple[int, ...] | None = None
+        allow_conversion(module, {"pipeline_replicated_parameter_patterns": [r"tied_modules\..*"]})
 
-    def _build(self, shape: GPT2Config) -> Any:
+    def _build(self, job: Job) -> Any:
         from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
 
-        last = shape.layers + 3
+        layers = job.spec.stages()
+        head = layers[-1].tied
 
-        def spec(index: int, layer: StageLayer) -> Any:
+        def spec(layer: StageLayer, is_head: bool) -> Any:
             if layer.tied is None:
                 return LayerSpec(layer.make, *layer.arguments)
             # The head is called with targets, where the loss is computed; as a layer it only ties the weight.
-            forward = (lambda head, x: x) if index == last else None
+            forward = (lambda head, x: x) if is_head else None
             return TiedLayerSpec(layer.tied, layer.make, *layer.arguments, forward_fn=forward)
 
         return PipelineModule(
-            [spec(index, layer) for index, layer in enumerate(stage_layers(shape))],
-            num_stages=self._ranks.parallel.pipeline,
-            loss_fn=self._loss,
-            activation_checkpoint_interval=int(shape.activation_checkpointing),
+            [spec(layer, is_head=layer is layers[-1]) for layer in layers],
+            num_stages=job.ranks.parallel.pipeline,
+            loss_fn=lambda hidden, labels: self._at_last_stage(self.module.tied_modules[head], hidden, labels),
+            activation_checkpoint_interval=int(job.spec.activation_checkpointing),
         )
 
-    def whole_name(self, name: str) -> str:
-        """Return the name that a parameter of this stage has in ``GPT2``."""
-        return pipeline_name(name, self.shape)
+    def _whole_name(self, name: str) -> str:
+        return pipeline_name(name, self.spec)
 
-    def _loss(self, hidden: Tensor, labels: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the loss of a micro-batch and let its parts be counted; DeepSpeed calls it on the last stage."""
-        targets, domains = labels
-        losses = self.module.tied_modules["tokens"](hidden, targets)
-        self._caught(losses, domains)
-        return losses.mean()
-
-    def _stages(self) -> ModelParallel:
+    def _ranks_of_one_model(self) -> ModelParallel:
         """Return the ranks that hold one model; a tied weight is counted on the first of its ranks."""
-        tied = self.module.tied_modules.parameters() if self._ranks.stage else []
+        tied = self.module.tied_modules.parameters() if self._job.ranks.stage else []
         copies = {id(parameter) for parameter in tied}
         return ModelParallel(self._engine.mpu.get_pipe_parallel_group(), lambda p: id(p) not in copies)
 
@@ -102,20 +99,75 @@ class PipelineEngine(Engine):
         self._engine._INSTRUCTION_MAP = {**self._engine._INSTRUCTION_MAP, OptimizerStep: decide_and_update}
 
     def train_step(
-        self, batch: Sequence[MicroBatch], count: Callable[[Tensor, Tensor], None], decide: Callable[[], bool]
+        self,
+        batch: Sequence[Batch],
+        count: CountLosses,
+        decide: Callable[[], bool],
+        domain_weights: Tensor | None = None,
     ) -> None:
         """Do one optimizer step, see ``Engine.train_step``."""
-        self._caught, self._decide = count, decide
-        self._engine.train_batch(iter([_inputs_and_labels(*micro) for micro in batch]))
+        scale = self._counted_scale(batch)
 
-    def evaluate(self, tokens: Tensor) -> Tensor | None:
-        """Return the losses of tokens (samples, time + 1) on the last stage, None on the others."""
-        found: list[Tensor] = []
-        self._caught = lambda losses, domains: found.append(losses)
-        micro = _inputs_and_labels(tokens, tokens.new_zeros(len(tokens)))
+        def loss(head: Any, hidden: Tensor, labels: Labels) -> Tensor:
+            targets, domains, counted = _unpacked(labels)
+            losses = head(hidden, targets)
+            count(TokenLosses(losses, counted), domains)
+            return self._job.objective.reduce(losses, counted, domains, domain_weights) * scale
+
+        self._at_last_stage = loss
+        self._decide = decide
+        self._expect(batch[0].tokens[:, :-1])
+        self._engine.train_batch(iter([self._inputs_and_labels(micro) for micro in batch]))
+
+    def losses(self, batch: Batch) -> TokenLosses | None:
+        """Return the losses of a batch on the last stage, None on the others."""
+        collected: list[TokenLosses] = []
+
+        def collect(head: Any, hidden: Tensor, labels: Labels) -> Tensor:
+            targets, _, counted = _unpacked(labels)
+            collected.append(TokenLosses(head(hidden, targets), counted))
+            return collected[-1].losses.mean()
+
+        self._forward(self._inputs_and_labels(batch), collect)
+        return collected[0] if collected else None
+
+    def next_token_logits(self, tokens: Tensor) -> Tensor:
+        """Return logits of the token that follows, see ``Engine.next_token_logits``; sent on by the last stage."""
+        if not 1 <= tokens.shape[1] <= self.spec.context:
+            raise TrainingError(
+                f"the next token after {tokens.shape[1]} tokens was asked for; expected 1 to {self.spec.context}, "
+                "the model's context"
+            )
+        logits = torch.empty(len(tokens), self.spec.vocabulary, device=tokens.device)
+
+        def keep(head: Any, hidden: Tensor, labels: Labels) -> Tensor:
+            logits.copy_(head(hidden[:, -1]))
+            return hidden.new_zeros(())
+
+        self._forward((tokens, (tokens, tokens.new_zeros(len(tokens)))), keep)
+        group = self._engine.mpu.get_pipe_parallel_group()
+        dist.broadcast(logits, dist.get_global_rank(group, self._job.ranks.parallel.pipeline - 1), group=group)
+        return logits
+
+    def _forward(self, micro: tuple[Tensor, Labels], at_last_stage: Callable[[Any, Tensor, Labels], Tensor]) -> None:
+        self._at_last_stage = at_last_stage
+        self._expect(micro[0])
         self._engine.eval_batch(iter([micro]), bcast_loss=False, reduce_output=None, num_micro_batches=1)
-        return found[0] if found else None
+
+    def _expect(self, inputs: Tensor) -> None:
+        """Let stages agree anew on the shape of what they exchange, where it differs from the call before."""
+        if self._shape is not None and self._shape != inputs.shape:
+            self._engine.reset_activation_shape()
+        self._shape = inputs.shape
+
+    def _inputs_and_labels(self, batch: Batch) -> tuple[Tensor, Labels]:
+        inputs, targets, counted = self._job.objective.prepare(batch)
+        return inputs, (targets, batch.domains) if counted is None else (targets, batch.domains, counted)
 
 
-def _inputs_and_labels(tokens: Tensor, domains: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    return tokens[:, :-1], (tokens[:, 1:], domains)
+def _unpacked(labels: Labels) -> tuple[Tensor, Tensor, Tensor | None]:
+    return labels[0], labels[1], labels[2] if len(labels) > 2 else None
+
+
+def _no_loss(head: Any, hidden: Tensor, labels: Labels) -> Tensor:
+    raise AssertionError("DeepSpeed asked for a loss outside of a step")

@@ -1,7 +1,7 @@
 """A checkpoint that any layout of ranks can continue: whole fp32 weights and AdamW moments by parameter name.
 
 DeepSpeed's files hold what each rank had. Its universal converter puts ZeRO's, tensor-parallel and pipeline parts
-together; the result is renamed to the names of ``GPT2`` and kept beside them as one ``portable.safetensors``, from
+together; the result has the names of the whole model and is kept beside them as one ``portable.safetensors``, from
 which every rank takes its part. One file, no pickle, read without loading what a rank does not need.
 """
 
@@ -21,8 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autoscale_ds.errors import CheckpointError
-from autoscale_ds.models import GPT2, GPT2Config
-from autoscale_ds.models.gpt2_stages import whole_name
+from autoscale_ds.models import ModelSpec
 from autoscale_ds.training.engine.optimizer import parameter_groups
 from autoscale_ds.training.engine.reading import check_files, read_file
 
@@ -41,7 +40,7 @@ class PortableState:
         return self._file.get_tensor(f"{name}/{kind}")
 
 
-def make_portable(checkpoint: Path, layout: Mapping[str, Any], shape: GPT2Config) -> Path:
+def make_portable(checkpoint: Path, layout: Mapping[str, Any], spec: ModelSpec) -> Path:
     """Return a checkpoint's portable file, written now unless it is there; one process.
 
     Raises
@@ -53,22 +52,16 @@ def make_portable(checkpoint: Path, layout: Mapping[str, Any], shape: GPT2Config
     if path.exists():
         return path
     _check_possible(checkpoint, layout)
-    sizes = whole_shapes(shape)
+    sizes = spec.whole_shapes()
     if layout["zero_stage"] == 0:
-        found = dict(_from_whole_weights(checkpoint, shape))
+        found = dict(_from_whole_weights(checkpoint, spec))
     else:
-        found = _from_shards(checkpoint, layout, shape)
+        found = _from_shards(checkpoint, layout, spec)
     tensors = {key: tensor.reshape(sizes[key.split("/")[0]]).contiguous() for key, tensor in found.items()}
     partial = checkpoint / f".{PORTABLE_FILE}.partial"
     save_file(tensors, str(partial))
     os.replace(partial, path)
     return path
-
-
-def whole_shapes(shape: GPT2Config) -> dict[str, torch.Size]:
-    """Return the shape of every parameter of a model by name."""
-    with torch.device("meta"):
-        return {name: parameter.shape for name, parameter in GPT2(shape).named_parameters()}
 
 
 def _check_possible(checkpoint: Path, layout: Mapping[str, Any]) -> None:
@@ -80,11 +73,11 @@ def _check_possible(checkpoint: Path, layout: Mapping[str, Any]) -> None:
         )
 
 
-def _from_whole_weights(checkpoint: Path, shape: GPT2Config) -> Iterator[tuple[str, Tensor]]:
+def _from_whole_weights(checkpoint: Path, spec: ModelSpec) -> Iterator[tuple[str, Tensor]]:
     """Yield what a data-parallel run without ZeRO saved: whole weights, moments by torch's numbers."""
     saved = read_file(checkpoint / "mp_rank_00_model_states.pt")
     with torch.device("meta"):
-        model = GPT2(shape)
+        model = spec.build()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     numbered = [names[id(p)] for group in parameter_groups(model, 0.0) for p in group["params"]]
     for number, name in enumerate(numbered):
@@ -93,8 +86,8 @@ def _from_whole_weights(checkpoint: Path, shape: GPT2Config) -> Iterator[tuple[s
             yield f"{name}/{kind}", saved["optimizer"]["state"][number][kind]
 
 
-def _from_shards(checkpoint: Path, layout: Mapping[str, Any], shape: GPT2Config) -> dict[str, Tensor]:
-    """Return what DeepSpeed's converter puts together, under the names of ``GPT2``."""
+def _from_shards(checkpoint: Path, layout: Mapping[str, Any], spec: ModelSpec) -> dict[str, Tensor]:
+    """Return what DeepSpeed's converter puts together, under the names of the whole model."""
     folder = checkpoint / ".universal"
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -103,11 +96,11 @@ def _from_shards(checkpoint: Path, layout: Mapping[str, Any], shape: GPT2Config)
         found: dict[str, Tensor] = {}
         for path in parameters:
             name = path.relative_to(folder / "whole" / "zero").as_posix()
-            ours = pipeline_name(name, shape) if layout["pipeline"] > 1 else name
+            ours = pipeline_name(name, spec) if layout["pipeline"] > 1 else name
             found |= {f"{ours}/{kind}": _read(path / f"{kind}.pt") for kind in KINDS}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    missing = {f"{name}/fp32" for name in whole_shapes(shape)} - set(found)
+    missing = {f"{name}/fp32" for name in spec.whole_shapes()} - set(found)
     if missing:
         raise CheckpointError(f"{checkpoint} holds no {min(missing)}; was it saved by a model of another shape?")
     return found
@@ -131,7 +124,7 @@ def _read(path: Path) -> Tensor:
     return tensor.float()
 
 
-def pipeline_name(name: str, shape: GPT2Config) -> str:
-    """Return the name that a parameter of a pipeline has in ``GPT2``."""
+def pipeline_name(name: str, spec: ModelSpec) -> str:
+    """Return the name that a parameter of a pipeline has in the whole model."""
     layer, _, rest = name.partition(".")
-    return rest if layer == "tied_modules" else whole_name(int(layer), rest, shape)
+    return rest if layer == "tied_modules" else spec.whole_name(int(layer), rest)

@@ -22,7 +22,7 @@ def restore(engine: Any, optimizer: Any, parameters: dict[str, nn.Parameter], pa
     optimizer : torch.optim.Optimizer
         The one inside ZeRO's.
     parameters : dict of Parameter
-        Those of this rank's model, by their name in ``GPT2``.
+        Those of this rank's model, by their name in the whole model.
     part : callable
     updates : int
         Updates done: AdamW corrects its moments by them.

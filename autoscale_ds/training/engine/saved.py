@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from autoscale_ds.models import GPT2Config
-from autoscale_ds.training.engine.portable import PORTABLE_FILE, PortableState, make_portable, whole_shapes
+from autoscale_ds.models import ModelSpec
+from autoscale_ds.training.engine.portable import PORTABLE_FILE, PortableState, make_portable
 from autoscale_ds.training.engine.reading import check_files, read_file
 
 
-def saved_weights(checkpoint: Path, layout: Mapping[str, Any], shape: GPT2Config) -> dict[str, torch.Tensor]:
-    """Return the fp32 weights of a checkpoint folder by the names of ``GPT2``, put together from every rank's files.
+def saved_weights(checkpoint: Path, layout: Mapping[str, Any], spec: ModelSpec) -> dict[str, torch.Tensor]:
+    """Return the fp32 weights of a checkpoint folder by name, put together from every rank's files.
 
     On one process and in CPU memory; the optimizer's master weights where ZeRO keeps them. Parts of a model leave
     the converted checkpoint beside them, see ``portable``.
@@ -25,8 +25,8 @@ def saved_weights(checkpoint: Path, layout: Mapping[str, Any], shape: GPT2Config
         When its files cannot be put together.
     """
     if layout["tensor"] > 1 or layout["pipeline"] > 1 or (checkpoint / PORTABLE_FILE).exists():
-        state = PortableState(make_portable(checkpoint, layout, shape))
-        return {name: state(name, "fp32") for name in whole_shapes(shape)}
+        state = PortableState(make_portable(checkpoint, layout, spec))
+        return {name: state(name, "fp32") for name in spec.whole_shapes()}
     if layout["zero_stage"] == 0:
         whole = read_file(checkpoint / "mp_rank_00_model_states.pt")["module"]
     else:

@@ -1,32 +1,27 @@
-"""How a model is split over ranks: AutoTP's rules for our layers, and Ulysses around attention."""
+"""How a model is split over ranks: AutoTP's rules for its layers, and Ulysses around attention."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from autoscale_ds.models import GPT2Config
+from autoscale_ds.models import ModelSpec
 from autoscale_ds.models.layers import SelfAttention
+from autoscale_ds.models.spec import LayerSplit
 from autoscale_ds.training.distributed import Ranks
 from autoscale_ds.training.engine.optimizer import ModelParallel
 from autoscale_ds.training.hardware import zero_stage
 
-# Column-parallel layers give each rank some heads or inner units, row-parallel ones add the parts up again. qkv holds
-# three matrices one over the other: each is split on its own. The tied embedding is split in ``vocabulary``; positions
-# and norms stay whole on every rank.
-_LAYER_SPECS = [
-    {
-        "patterns": [r".*attn\.qkv\.weight$"],
-        "partition_type": "column",
-        "shape": [3, -1],
-        "partition_dim": 0,
-    },
-    {"patterns": [r".*mlp\.fc\.weight$"], "partition_type": "column"},
-    {"patterns": [r".*attn\.proj\.weight$", r".*mlp\.out\.weight$"], "partition_type": "row"},
-]
+
+def _autotp_rule(rule: LayerSplit) -> dict[str, Any]:
+    """Return a rule of the model's spec as AutoTP spells it."""
+    pattern: dict[str, Any] = {"patterns": [rf".*{re.escape(rule.layer)}\.weight$"], "partition_type": rule.kind}
+    if rule.matrices > 1:
+        pattern |= {"shape": [rule.matrices, -1], "partition_dim": 0}
+    return pattern
 
 
 def make_groups(ranks: Ranks) -> Any:
@@ -48,11 +43,12 @@ def make_groups(ranks: Ranks) -> Any:
     return None
 
 
-def split_config(ds_config: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
+def split_config(ds_config: Mapping[str, Any], ranks: Ranks, spec: ModelSpec) -> dict[str, Any]:
     """Return the DeepSpeed configuration with the rules of tensor parallelism, where there is any."""
     if ranks.parallel.tensor == 1:
         return dict(ds_config)
-    specs = {"use_default_specs": False, "layer_specs": _LAYER_SPECS}
+    # The tied embedding is split in ``vocabulary``; what no rule names stays whole on every rank.
+    specs = {"use_default_specs": False, "layer_specs": [_autotp_rule(rule) for rule in spec.layer_splits]}
     return {**ds_config, "tensor_parallel": {"autotp_size": ranks.parallel.tensor, "partition_config": specs}}
 
 
@@ -82,19 +78,6 @@ def model_parallel(ranks: Ranks, mpu: Any) -> ModelParallel | None:
         return ranks.tensor_rank == 0 or getattr(parameter, "tensor_model_parallel", False)
 
     return ModelParallel(mpu.get_tensor_model_parallel_group(), is_counted)
-
-
-def tensor_part(name: str, whole: Tensor, rank: int, size: int, shape: GPT2Config) -> Tensor:
-    """Return what a tensor-parallel rank holds of a parameter, by the rules above."""
-    if ".attn.qkv." in name:
-        return torch.cat([matrix.chunk(size)[rank] for matrix in whole.chunk(3)])
-    if ".mlp.fc." in name:
-        return whole.chunk(size)[rank]
-    if name.endswith(("attn.proj.weight", "mlp.out.weight")):
-        return whole.chunk(size, dim=1)[rank]
-    if name == "tokens.weight":
-        return whole if shape.vocabulary_rows(size) == len(whole) else whole.chunk(size)[rank]
-    return whole
 
 
 class _Ulysses(nn.Module):

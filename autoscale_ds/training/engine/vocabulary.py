@@ -9,6 +9,7 @@ columns.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import torch
@@ -16,33 +17,36 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoscale_ds.models import GPT2
+from autoscale_ds.models import ModelSpec
 from autoscale_ds.models.layers import LanguageModelHead
 
 
-def share_vocabulary(model: GPT2, group: Any) -> bool:
+def share_vocabulary(model: nn.Module, spec: ModelSpec, group: Any) -> bool:
     """Leave this rank its rows of the tied embedding; return False, and do nothing, where they do not divide.
 
     Parameters
     ----------
-    model : GPT2
+    model : nn.Module
         Whole; changed in place.
+    spec : ModelSpec
+        Its spec, which names embedding and head.
     group : ProcessGroup
         The tensor-parallel ranks.
     """
-    if model.config.vocabulary_rows(dist.get_world_size(group)) == model.config.padded_vocabulary:
+    if spec.vocabulary_rows(dist.get_world_size(group)) == spec.padded_vocabulary:
         return False
-    head = _Head(model.head, group)
-    model.head, model.tokens = head, _Embedding(head, group)  # type: ignore[assignment]
+    head = _Head(getattr(model, spec.head), group)
+    setattr(model, spec.head, head)
+    setattr(model, spec.embedding, _Embedding(head, group))
     return True
 
 
-def describe_vocabulary(module: nn.Module) -> None:
+def describe_vocabulary(module: nn.Module, spec: ModelSpec) -> None:
     """Correct what checkpoints tell DeepSpeed's converter: AutoTP takes what it did not split itself for copies."""
     from deepspeed.checkpoint import constants
 
     info = getattr(module, constants.UNIVERSAL_CHECKPOINT_INFO)
-    pattern = r"^tokens\.weight$"
+    pattern = rf"^{re.escape(spec.vocabulary_parameter)}$"
     info[constants.TP_REPLICATED_PARAMETER_PATTERNS].remove(pattern)  # what it knows nothing of is joined row by row
     info[constants.AFFINE_MAP][constants.AFFINE_MAP_PARAMS].pop(pattern)
 
@@ -74,8 +78,12 @@ class _Head(LanguageModelHead):
         self.first, self._group = rank * len(part), group
 
     def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Return the loss of every token (batch, time), the same on all ranks."""
-        assert targets is not None, "logits of the whole vocabulary are on no rank"
+        """Return the loss of every token (batch, time), or logits (…, vocabulary), the same on all ranks."""
+        if targets is None:
+            logits = F.linear(hidden, self.weight)
+            parts = [torch.empty_like(logits) for _ in range(dist.get_world_size(self._group))]
+            dist.all_gather(parts, logits.contiguous(), group=self._group)
+            return torch.cat(parts, dim=-1)[..., : self.vocabulary]
         return super().forward(_SumOfGradients.apply(hidden, self._group), targets)
 
     def _losses(self, rows: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
@@ -84,8 +92,8 @@ class _Head(LanguageModelHead):
         if used < len(weight):  # padding, perhaps all of this rank's rows
             padding = torch.arange(len(weight), device=logits.device) >= used
             logits = logits.masked_fill(padding, -math.inf)
-        found: Tensor = _CrossEntropy.apply(logits, labels, self.first, self._group)
-        return found
+        losses: Tensor = _CrossEntropy.apply(logits, labels, self.first, self._group)
+        return losses
 
 
 def _own(token_ids: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:

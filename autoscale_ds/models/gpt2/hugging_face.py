@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from autoscale_ds.errors import CheckpointError
-from autoscale_ds.models.gpt2 import GPT2, GPT2Config
+from autoscale_ds.models.gpt2.model import GPT2
+from autoscale_ds.models.gpt2.spec import GPT2Config
 
 _BLOCK = {
     "norm1": "ln_1",
@@ -74,9 +75,7 @@ def hf_weights(folder: str | Path, config: GPT2Config) -> dict[str, Tensor]:
         When the folder cannot be read or its model has another shape.
     """
     state = from_hf_state(_read(folder).state_dict(), config)
-    with torch.device("meta"):
-        expected = {name: parameter.shape for name, parameter in GPT2(config).named_parameters()}
-    for name, shape in expected.items():
+    for name, shape in config.whole_shapes().items():
         if state[name].shape != shape:
             raise CheckpointError(
                 f"{folder}: {name} has shape {tuple(state[name].shape)}, the model of this run {tuple(shape)}"

@@ -1,0 +1,67 @@
+"""GPT-2 for pretraining, on modules that DeepSpeed can shard and split.
+
+Equal to ``transformers.GPT2LMHeadModel`` with the same weights.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from autoscale_ds.models.gpt2.spec import GPT2Config
+from autoscale_ds.models.layers import Block, LanguageModelHead
+
+
+class GPT2(nn.Module):
+    """The model; calling it with targets gives the loss of every token.
+
+    Parameters
+    ----------
+    config : GPT2Config
+        Its shape.
+    """
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.padded_vocabulary, config.width)
+        self.positions = nn.Embedding(config.context, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.dropout, causal=True) for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.head = LanguageModelHead(
+            config.width, config.padded_vocabulary, config.vocabulary, config.loss_chunk_tokens
+        )
+        self.tokens.weight = self.head.weight
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        targets: Tensor | None = None,
+        first_position: int = 0,
+        logits_at: int | None = None,
+    ) -> Tensor:
+        """Return logits (batch, time, vocabulary), or with targets per-token losses (batch, time) in nats.
+
+        Parameters
+        ----------
+        token_ids, targets : LongTensor, shape (batch, time)
+            Tokens, and the token that follows each.
+        first_position : int
+            Where in the sequence these tokens begin; other than 0 when ranks share a sequence.
+        logits_at : int, optional
+            Return the logits (batch, vocabulary) of this position of ``token_ids`` only.
+        """
+        positions = first_position + torch.arange(token_ids.shape[1], device=token_ids.device)
+        x = self.dropout(self.tokens(token_ids) + self.positions(positions))
+        for block in self.blocks:
+            if self.config.activation_checkpointing and self.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        if logits_at is not None:
+            return self.head(self.norm(x[:, logits_at]))
+        return self.head(self.norm(x), targets)
