@@ -29,6 +29,7 @@ from autoscale_ds.errors import AutoScaleError
 from autoscale_ds.training import launchers
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.ds_config import read_ds_config, resolve
+from autoscale_ds.training.record_kinds import kind_of
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -66,17 +67,16 @@ class Terminal:
 
     def show(self, record: Mapping[str, Any]) -> None:
         """Show one metrics record: on the bar, or as a line where there is no terminal."""
-        text = ""
-        if record["kind"] == "train":
-            text = f"loss {record['loss']:.4f}  {record['tokens_per_second']:,.0f} tokens/s"
+        kind = kind_of(record)
+        if kind.in_one_line is None:
+            return
+        text = kind.in_one_line(record)
+        if kind.counts_steps:
             self._bar.update(self._task, completed=record["step"], description=text)
-        elif record["kind"] == "validation":
-            by_domain = "  ".join(f"{name} {loss:.4f}" for name, loss in record["domain_loss"].items())
-            text = f"validation {record['loss']:.4f}   {by_domain}"
-            if not self._says_lines:
-                logging.getLogger("autoscale_ds").info("step %s  %s", f"{record['step']:,}", text)
-        if self._says_lines and text:
+        if self._says_lines:
             logging.getLogger("autoscale_ds").info("step %s/%s  %s", f"{record['step']:,}", f"{self._total:,}", text)
+        elif not kind.counts_steps:
+            logging.getLogger("autoscale_ds").info("step %s  %s", f"{record['step']:,}", text)
 
     def __enter__(self) -> Terminal:
         self._bar.start()

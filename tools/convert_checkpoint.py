@@ -38,7 +38,7 @@ def main() -> None:
     from autoscale_ds.training.engine import make_portable
 
     shape = run.model.build(run.data.sequence_length, vocabulary)
-    path = make_portable(checkpoint.folder, checkpoint.state["layout"], shape)
+    path = make_portable(checkpoint.folder, checkpoint.layout, shape)
     print(f"{path}: {path.stat().st_size / 1e9:.2f} GB; start the run with any number of ranks")
 
 

@@ -42,7 +42,7 @@ def main() -> None:
     from autoscale_ds.training.engine import saved_weights
 
     spec = run.model.build(run.data.sequence_length, tokenizer.vocabulary_size)
-    weights = saved_weights(checkpoint.folder, checkpoint.state["layout"], spec)
+    weights = saved_weights(checkpoint.folder, checkpoint.layout, spec)
     spec.write_hf(weights, arguments.output, tokenizer.end_of_document)
     if tokenizer.file:
         shutil.copy(corpus.folder / tokenizer.file, arguments.output / "tokenizer.json")

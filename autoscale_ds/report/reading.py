@@ -18,12 +18,11 @@ from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.stream.journal import Event, read_events
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import read_metrics
+from autoscale_ds.training.record_kinds import kind_of
 from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
 Array = npt.NDArray[np.float64]
 Record = Mapping[str, Any]
-# What a page cannot do without, by kind of record.
-_NEEDED = {"train": ("tokens", "loss", "realised"), "validation": ("tokens", "loss", "domain_loss")}
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Run:
     ----------
     path : Path
     config : RunConfig
-    train, validation : list of mapping
-        Records of ``metrics.jsonl``, in order of steps; either may be empty.
+    records : mapping of str to list of mapping
+        Records of ``metrics.jsonl`` by kind, in order of steps; kinds without records are absent.
     events : list of Event
         The journal: the weights at the start, then every swap.
     windows : mapping of str to int, or None
@@ -50,8 +49,7 @@ class Run:
 
     path: Path
     config: RunConfig
-    train: list[Record]
-    validation: list[Record]
+    records: Mapping[str, list[Record]]
     events: list[Event]
     windows: Mapping[str, int] | None
     parameters: int | None
@@ -86,6 +84,16 @@ class Run:
         return self.step >= self.config.total_steps
 
     @property
+    def train(self) -> list[Record]:
+        """Records of training steps; may be empty."""
+        return self.records.get("train", [])
+
+    @property
+    def validation(self) -> list[Record]:
+        """Records of validation losses; may be empty."""
+        return self.records.get("validation", [])
+
+    @property
     def swaps(self) -> list[Event]:
         """Every change of weights after the start, those still ahead included."""
         return self.events[1:]
@@ -96,11 +104,11 @@ class Run:
         Parameters
         ----------
         kind : str
-            ``train`` or ``validation``.
+            As in ``metrics.jsonl``.
         figure : str
             ``loss``, ``mean_perplexity``, or with a domain ``domain_loss``, ``perplexity``, ``realised``, ``weights``.
         """
-        records = self.train if kind == "train" else self.validation
+        records = self.records.get(kind, [])
         values = [record.get(figure) for record in records]
         if domain is not None:
             values = [(value or {}).get(domain) for value in values]
@@ -125,7 +133,7 @@ class Run:
 
     def last(self, kind: str) -> Record:
         """Return the newest record of a kind, an empty one if there is none."""
-        records = self.train if kind == "train" else self.validation
+        records = self.records.get(kind, [])
         return records[-1] if records else {}
 
 
@@ -140,12 +148,14 @@ def read_run(path: str | Path) -> Run:
     folder = RunFolder(path)
     config = load_run_config(folder.path)
     records = _records(folder.metrics)
+    by_kind: dict[str, list[Record]] = {}
+    for record in records:
+        by_kind.setdefault(record["kind"], []).append(record)
     windows, parameters, reason = _corpus(config)
     return Run(
         path=folder.path,
         config=config,
-        train=[record for record in records if record.get("kind") == "train"],
-        validation=[record for record in records if record.get("kind") == "validation"],
+        records=by_kind,
         events=read_events(folder.journal) if folder.journal.exists() else [],
         windows=windows,
         parameters=parameters,
@@ -168,7 +178,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
     try:
         records = read_metrics(path)
         for record in records:
-            for name in ("step", *_NEEDED.get(record["kind"], ())):
+            for name in ("step", *kind_of(record).needed):
                 record[name]
     except (ValueError, KeyError, TypeError) as error:
         raise ReportError(

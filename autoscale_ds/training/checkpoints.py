@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -25,6 +26,7 @@ from autoscale_ds.errors import CheckpointError
 from autoscale_ds.files import write_atomic, write_json
 from autoscale_ds.training.distributed import Ranks, any_rank, broadcast
 from autoscale_ds.training.engine import PORTABLE_FILE, Engine, make_portable
+from autoscale_ds.training.run_state import RunState
 
 log = logging.getLogger(__name__)
 STATE_FILE = "run.json"
@@ -36,12 +38,19 @@ class Checkpoint:
     """A complete checkpoint: its folder and the content of ``run.json``."""
 
     folder: Path
-    state: dict[str, Any]
+    state: RunState
 
     @property
     def step(self) -> int:
         """Optimizer steps done."""
-        return int(self.state["stream"]["step"])
+        return self.state.step
+
+    @property
+    def layout(self) -> Mapping[str, Any]:
+        """What its files depend on besides the model, see ``parallel_rules.record``."""
+        if self.state.layout is None:
+            raise CheckpointError(f"{self.folder / STATE_FILE} does not say in which layout of ranks it was saved")
+        return self.state.layout
 
 
 class Checkpoints:
@@ -58,21 +67,21 @@ class Checkpoints:
     def __init__(self, folder: Path, ranks: Ranks, keep: int) -> None:
         self.folder, self._ranks, self._keep = folder, ranks, keep
 
-    def save(self, engine: Engine, state: dict[str, Any]) -> str | None:
-        """Save model, optimizer and ``state``, whose ``stream.step`` names the checkpoint. Collective.
+    def save(self, engine: Engine, state: RunState) -> str | None:
+        """Save model, optimizer and ``state``, whose step names the checkpoint. Collective.
 
         Returns
         -------
         str or None
             Why it could not be saved, the same on all ranks; nothing is left of it then.
         """
-        name = checkpoint_name(state["stream"]["step"])
+        name = checkpoint_name(state.step)
         working = f".{name}.partial"
         self._discard(working)
         problem = _first(engine.save(self.folder, working))
         if problem is None and self._ranks.rank == 0:
             try:
-                self._publish(working, name, {**state, "layout": engine.layout, "updates": engine.updates})
+                self._publish(working, name, replace(state, layout=engine.layout, updates=engine.updates))
             except OSError as error:
                 problem = str(error)
         problem = broadcast(problem)
@@ -99,7 +108,7 @@ class Checkpoints:
         for name in candidates:
             try:
                 checkpoint = read_checkpoint(self.folder / name)
-                if same_layout(checkpoint, engine.layout):
+                if checkpoint.layout == engine.layout:
                     engine.load(self.folder, name)
                 else:
                     self._load_converted(engine, checkpoint)
@@ -114,10 +123,10 @@ class Checkpoints:
             raise CheckpointError(f"no checkpoint in {self.folder} can be used; the newest: {problems[0]}")
         return None
 
-    def _publish(self, working: str, name: str, state: dict[str, Any]) -> None:
+    def _publish(self, working: str, name: str, state: RunState) -> None:
         folder = self.folder / working
         sizes = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
-        write_json(folder / STATE_FILE, {**state, "files": sizes})
+        write_json(folder / STATE_FILE, replace(state, files=sizes).to_json())
         if (self.folder / name).exists():  # a rerun of steps after a fallback: the newer one counts
             shutil.rmtree(self.folder / name)
         os.replace(folder, self.folder / name)
@@ -129,22 +138,15 @@ class Checkpoints:
         """Load a checkpoint of another layout; the first to do so leaves the converted file beside it."""
         problem = None
         if self._ranks.rank == 0:
-            log.info("%s was saved as %s; converting", checkpoint.folder.name, checkpoint.state["layout"])
+            log.info("%s was saved as %s; converting", checkpoint.folder.name, checkpoint.layout)
             try:
-                make_portable(checkpoint.folder, checkpoint.state["layout"], engine.spec)
+                make_portable(checkpoint.folder, checkpoint.layout, engine.spec)
             except _UNREADABLE as error:
                 problem = _short(error)
         problem = broadcast(problem)
         if problem is not None:
             raise CheckpointError(problem)
-        engine.load_portable(checkpoint.folder / PORTABLE_FILE, checkpoint.state["updates"])
-
-
-def same_layout(checkpoint: Checkpoint, layout: dict[str, Any]) -> bool:
-    """Return whether ranks in this layout can read a checkpoint's files as they are."""
-    if "layout" not in checkpoint.state:
-        raise CheckpointError(f"{STATE_FILE} does not say in which layout of ranks it was saved")
-    return bool(checkpoint.state["layout"] == layout)
+        engine.load_portable(checkpoint.folder / PORTABLE_FILE, checkpoint.state.updates)
 
 
 def _first(problem: str | None) -> str | None:
@@ -172,10 +174,10 @@ def find_checkpoint(folder: Path, step: int | None) -> Path:
     """Return the checkpoint after a step, or the newest; raises CheckpointError when there is none."""
     if step is not None:
         return folder / checkpoint_name(step)
-    found = list_checkpoints(folder)
-    if not found:
+    published = list_checkpoints(folder)
+    if not published:
         raise CheckpointError(f"{folder} holds no checkpoint yet")
-    return found[0]
+    return published[0]
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -187,15 +189,15 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         Naming the file that is missing or truncated.
     """
     try:
-        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        files = state["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        raw = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / STATE_FILE} cannot be read: {error}") from None
-    for name, size in files.items():
+    state = RunState.from_json(raw, folder / STATE_FILE)
+    for name, size in state.files.items():
         path = folder / name
-        found = path.stat().st_size if path.exists() else None
-        if found != size:
+        present = path.stat().st_size if path.exists() else None
+        if present != size:
             raise CheckpointError(
-                f"{path} is {'missing' if found is None else f'{found} bytes'}, expected {size} bytes"
+                f"{path} is {'missing' if present is None else f'{present} bytes'}, expected {size} bytes"
             )
     return Checkpoint(folder, state)

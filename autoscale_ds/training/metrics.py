@@ -11,10 +11,15 @@ from typing import Any
 
 import torch
 
+from autoscale_ds.errors import ReportError
 from autoscale_ds.files import PatientFile, write_atomic
 from autoscale_ds.training.losses import StepReport
+from autoscale_ds.training.record_kinds import kind_of
 
 log = logging.getLogger(__name__)
+VERSION = 1
+FORMAT = {"kind": "format", "step": 0, "version": VERSION}
+"""First line of every new ``metrics.jsonl``."""
 
 # Dense bf16 peak, FLOP/s, by a part of the device's name (vendor data sheets).
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
@@ -35,7 +40,10 @@ class MetricsWriter:
 
     def __init__(self, path: Path, resume_step: int, tensorboard: Path | None) -> None:
         _drop_after(path, resume_step)
+        is_new = not path.exists() or not path.stat().st_size
         self._file = PatientFile(path)
+        if is_new:
+            self._file.write(json.dumps(FORMAT) + "\n")
         self._board = _open_board(tensorboard, resume_step) if tensorboard else None
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -87,11 +95,20 @@ class Interval:
 
 
 def read_metrics(path: str | Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """Return the records of a ``metrics.jsonl``, of one kind if given; a torn last line is left out."""
+    """Return the records of a ``metrics.jsonl``, of one kind if given; a torn last line is left out.
+
+    Raises
+    ------
+    ReportError
+        When the file says that it is of another version. Files from before versions were counted say nothing.
+    """
     # A line torn inside a character is no text; it is the last one and left out.
     text = Path(path).read_text(encoding="utf-8", errors="replace")
     records = [json.loads(line) for line in text.split("\n")[:-1]]
-    return [record for record in records if kind is None or record["kind"] == kind]
+    for record in records:
+        if record["kind"] == FORMAT["kind"] and record["version"] != VERSION:
+            raise ReportError(f"{path} has version {record['version']!r}, this program reads version {VERSION}")
+    return [r for r in records if r["kind"] != FORMAT["kind"] and (kind is None or r["kind"] == kind)]
 
 
 def peak_flops(device: torch.device, given: float | None) -> float | None:
@@ -122,7 +139,7 @@ def _drop_after(path: Path, step: int) -> None:
 
 
 def _is_kept(record: Mapping[str, Any], step: int) -> bool:
-    return bool(record["step"] <= step or record["kind"] == "swap")
+    return bool(record["step"] <= step or kind_of(record).survives_rewind)
 
 
 def _open_board(folder: Path, resume_step: int) -> Any:

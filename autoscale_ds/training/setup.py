@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autoscale_ds import controllers
@@ -105,9 +105,9 @@ def _first_event(run: RunConfig, corpus: Corpus, controller: Controller) -> Even
     return first_event(first.weights, first.reason, source)
 
 
-def check_journal_copy(journal: list[Event], copy: list[dict[str, Any]]) -> None:
+def check_journal_copy(journal: list[Event], copy: Sequence[Mapping[str, Any]]) -> None:
     """Raise CheckpointError unless the run's journal continues the copy a checkpoint carries."""
-    if journal[: len(copy)] != [Event.from_json(event) for event in copy]:
+    if journal[: len(copy)] != [Event.from_json(dict(event)) for event in copy]:
         raise CheckpointError(
             "the run's mixture/journal.jsonl does not continue the checkpoint's copy of it (run.json); the data order "
             "cannot be continued: put the copy's events back into the file"

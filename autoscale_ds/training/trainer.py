@@ -31,6 +31,7 @@ from autoscale_ds.training.losses import LossTally, StepReport
 from autoscale_ds.training.metrics import memory_gigabytes, peak_flops, read_metrics
 from autoscale_ds.training.records import RunRecords
 from autoscale_ds.training.run_folder import RunFolder
+from autoscale_ds.training.run_state import RunState
 from autoscale_ds.training.schedule import learning_rate
 from autoscale_ds.training.signals import REQUEUE_EXIT_CODE, StopRequest
 from autoscale_ds.training.watchdog import Watchdog
@@ -235,10 +236,10 @@ class Trainer:
         events = [Event.from_json(line) for line in on_rank_zero(self._open_journal)]
         planner = MixturePlanner(self.stream_spec, events)
         checkpoint = self.checkpoints.load(self.engine, self.device)
-        state: dict[str, Any] = checkpoint.state if checkpoint else {}
+        state = checkpoint.state if checkpoint else None
         if checkpoint:
-            setup.check_journal_copy(events, state["journal"])
-            planner.restore(state["stream"])
+            setup.check_journal_copy(events, checkpoint.state.journal)
+            planner.restore(checkpoint.state.stream)
             log.info("resuming from %s", checkpoint.folder)
         self.step = planner.next_step
         self._events = events
@@ -253,7 +254,7 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
         journal = self._journal if ranks.rank == 0 else None
-        adviser = self._adviser(journal, planner, state.get("asked", 0)) if journal is not None else None
+        adviser = self._adviser(journal, planner, state.decided_step if state else 0) if journal is not None else None
         self._swap = HotSwap(
             self.folder.inbox, journal, planner, run.tokens_per_step, run.mixture.poll_seconds, adviser
         )
@@ -266,7 +267,7 @@ class Trainer:
             ranks,
             planner.names,
             self.step,
-            state.get("interval"),
+            state.interval if state else None,
             [evaluation.name for evaluation in self.evaluations],
             self._on_record,
         )
@@ -295,13 +296,13 @@ class Trainer:
         self._watchdog.beat(self.step, "saving")
         problem = self.checkpoints.save(
             self.engine,
-            {
-                "stream": self.stream.state(),
-                "journal": [json.loads(event.to_json()) for event in self._events],
-                "interval": self._records.interval.state(),
-                "asked": self._swap.adviser.asked if self._swap.adviser else 0,
-                "tokens": self.step * self.run.tokens_per_step,
-            },
+            RunState(
+                stream=self.stream.state(),
+                journal=[json.loads(event.to_json()) for event in self._events],
+                tokens=self.step * self.run.tokens_per_step,
+                interval=self._records.interval.state(),
+                decided_step=self._swap.adviser.asked if self._swap.adviser else 0,
+            ),
         )
         if problem is not None and needed:
             raise CheckpointError(f"step {self.step:,} could not be saved: {problem}; {_AFTER_A_FAILED_SAVE}")

@@ -111,7 +111,7 @@ def test_the_weights_saved_in_any_layout_equal_those_of_one_process(wanderer, pl
     shape = run.model.build(32, 97)
     for until, *_ in LAYOUTS:
         checkpoint = read_checkpoint(wanderer[0] / "checkpoints" / f"step-{until:08d}")
-        saved = saved_weights(checkpoint.folder, checkpoint.state["layout"], shape)
+        saved = saved_weights(checkpoint.folder, checkpoint.layout, shape)
         for name, weight in plain_pytorch[1][until].items():
             torch.testing.assert_close(saved[name], weight, atol=1e-4, rtol=0)
 

@@ -71,7 +71,7 @@ def test_a_checkpoint_that_holds_more_than_data_is_not_opened(make_trainer, capl
     state["files"][file.name] = file.stat().st_size
     (newest / "run.json").write_text(json.dumps(state))
     with pytest.raises((CheckpointError, UnpicklingError)):
-        saved_weights(newest, state["layout"], trainer.shape)
+        saved_weights(newest, state["layout"], trainer.model_spec)
     assert make_trainer(ds, budget_tokens=34 * 256).fit() == 0
     assert "step-00000030 cannot be used" in caplog.text
     assert not mark.exists()

@@ -1,0 +1,82 @@
+"""What a checkpoint holds besides the model: ``run.json``, versioned and typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoscale_ds.errors import CheckpointError
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunState:
+    """State of a run at a checkpoint.
+
+    Attributes
+    ----------
+    stream : mapping
+        ``MixturePlanner.state()`` of the last consumed batch; its ``step`` names the checkpoint.
+    journal : sequence of mapping
+        Copy of the events accepted so far.
+    tokens : int
+        Tokens consumed.
+    interval : mapping or None
+        Sums since the last log line.
+    decided_step : int
+        Last step at which the controller was asked.
+    controller : mapping
+        The controller's own state.
+    layout : mapping or None
+        What the files depend on besides the model, see ``parallel_rules.record``.
+    updates : int
+        Optimizer updates done; left-out ones do not count.
+    files : mapping of str to int
+        Bytes of every file of the checkpoint.
+    """
+
+    stream: Mapping[str, Any]
+    journal: Sequence[Mapping[str, Any]]
+    tokens: int
+    interval: Mapping[str, Any] | None = None
+    decided_step: int = 0
+    controller: Mapping[str, Any] = field(default_factory=dict)
+    layout: Mapping[str, Any] | None = None
+    updates: int = 0
+    files: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return int(self.stream["step"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for ``run.json``."""
+        return {"version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, raw: Any, path: Path) -> RunState:
+        """Return the state in a ``run.json``; files written before versions were counted are version 1.
+
+        Raises
+        ------
+        CheckpointError
+            For another version, or a value that is missing.
+        """
+        if not isinstance(raw, dict):
+            raise CheckpointError(f"{path} holds {type(raw).__name__}, expected the state of a run")
+        version = raw.get("version", 1)
+        if version != VERSION:
+            raise CheckpointError(
+                f"{path} has version {version!r}, this program reads version {VERSION}; continue the run with the "
+                "program that wrote it"
+            )
+        values = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
+        values.setdefault("decided_step", raw.get("asked", 0))  # its name before versions were counted
+        missing = [name for name in ("stream", "journal", "tokens", "files") if name not in values]
+        if missing:
+            raise CheckpointError(f"{path} has no {missing[0]!r}, so the run cannot be continued from it")
+        return cls(**values)

@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import pytest
+
+from autoscale_ds.errors import CheckpointError
+from autoscale_ds.training.run_state import RunState
+
+STATE = RunState(stream={"step": 7}, journal=[{"version": 0}], tokens=70, decided_step=5, files={"a.pt": 3})
+
+
+def test_a_state_is_written_and_read_back():
+    raw = STATE.to_json()
+    assert raw["version"] == 1
+    assert RunState.from_json(raw, Path("run.json")) == STATE
+    assert STATE.step == 7
+
+
+def test_a_file_from_before_versions_were_counted_is_read():
+    raw = {name: value for name, value in STATE.to_json().items() if name not in ("version", "decided_step")}
+    assert RunState.from_json({**raw, "asked": 5}, Path("run.json")) == STATE
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"version": 2}, "has version 2, this program reads version 1; continue the run with"), (None, "has no 'stream'")],
+)
+def test_another_version_or_a_missing_value_is_one_clear_line(change, message):
+    raw = {**STATE.to_json(), **change} if change else {"journal": [], "tokens": 0, "files": {}}
+    with pytest.raises(CheckpointError, match=message):
+        RunState.from_json(raw, Path("run.json"))
