@@ -33,11 +33,8 @@ def room(path):
 
 def imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        assert not isinstance(node, ast.ImportFrom) or node.level == 0, f"{path}: relative import"
+        yield from named_in(node)
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -53,6 +50,35 @@ def test_a_module_imports_only_from_its_level_downwards(path):
 def test_deepspeed_is_imported_by_the_engine_alone():
     users = [path for path in modules() if any(name.split(".")[0] == "deepspeed" for name in imports(path))]
     assert {user.parent for user in users} == {PACKAGE / "training/engine"}
+
+
+def test_no_two_modules_import_each_other_in_a_circle():
+    """Imports inside functions count too: one put there to avoid a circle only hides it."""
+    files = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in modules()}
+    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    waiting = {name: imported_modules(path, files) - {name} for name, path in files.items()}
+    while free := {name for name, needed in waiting.items() if not needed}:
+        waiting = {name: needed - free for name, needed in waiting.items() if name not in free}
+    assert waiting == {}, "these modules are in a circle, or import one that is"
+
+
+def imported_modules(path, files):
+    """Return the modules of the package that a file imports, anywhere but under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            node.body = []
+    names = {name for node in ast.walk(tree) for name in named_in(node)}
+    return {name if name in files else name.rpartition(".")[0] for name in names} & set(files)
+
+
+def named_in(node):
+    """Return what an import statement names; nothing for any other node."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
 
 
 @pytest.mark.parametrize(

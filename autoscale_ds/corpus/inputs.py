@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from autoscale_ds.corpus.hub import open_dataset
 from autoscale_ds.errors import CorpusError
 
 Format = Literal["auto", "jsonl", "parquet", "text", "huggingface"]
@@ -197,8 +198,6 @@ def _unit(kind: str, field: str, spans: list[Span], size: int, piece_bytes: int)
 
 
 def _dataset_units(name: str, source: DomainInput, piece_bytes: int) -> Iterator[Unit]:
-    from autoscale_ds.corpus.tables import open_dataset
-
     dataset = open_dataset(name, source.split, source.subset)
     size = int(dataset.data.nbytes)
     rows = max(1, piece_bytes * len(dataset) // max(1, size))
