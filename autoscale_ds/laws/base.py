@@ -14,7 +14,8 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from autoscale_ds.mixture.arrays import Array
+
 Natural = Mapping[str, Array]
 
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from autoscale_ds.laws.base import Inputs, Law, Parameter, Setting
 from autoscale_ds.laws.least_squares import Problem, Solution, solve
+from autoscale_ds.mixture.arrays import Array
 
-Array = npt.NDArray[np.float64]
 # Rounds of (fit, noise, outlier weights): the noise changes by under a per cent after four.
 ROUNDS = 4
 # Runs beyond this many noise standard deviations count as much as one at that distance, not more.

@@ -15,9 +15,9 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import fitting, registry, trees
 from autoscale_ds.laws.base import Inputs
 from autoscale_ds.laws.scales import Scales
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
-Array = npt.NDArray[np.float64]
 # 48 draws, scaled as a whole, give the spread of one prediction within about ten per cent; trees cost more: fewer.
 DRAWS, TREE_DRAWS = 48, 8
 # 5 % and 95 % points of a Gaussian: intervals are 90 % throughout.

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.base import Inputs, Setting
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
-Array = npt.NDArray[np.float64]
 # Token counts within five per cent are one scale: budgets are rounded to whole steps.
 SAME = 1.05
 

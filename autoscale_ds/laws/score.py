@@ -11,9 +11,9 @@ from scipy.stats import rankdata
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.model import LossModel
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
-Array = npt.NDArray[np.float64]
 METRICS = ("spearman", "spearman_within", "mae", "mre")
 
 

@@ -22,9 +22,9 @@ from autoscale_ds.laws.baselines import BASELINES
 from autoscale_ds.laws.model import DRAWS, FEWEST, Average, LossModel, fit_law, fit_target, unsupported, usable_rows
 from autoscale_ds.laws.scales import SAME, Scales
 from autoscale_ds.laws.score import measures
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
-Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 # Bounds on the work of the comparison, not of the final fit: more rows or targets change no ranking of laws.
 MAX_ROWS, MAX_TARGETS = 800, 8

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from autoscale_ds import config as configuration
 from autoscale_ds.errors import ReportError
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.report.compare import Interval, SpeedUp, interval, mean_curve, speed_up, tokens_to_reach
 from autoscale_ds.report.reading import Run
 
-Array = npt.NDArray[np.float64]
 # A name made of more differences than this says less than the folder's.
 MOST_DIFFERENCES = 2
 

@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import AutoScaleError, ReportError
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.stream.journal import Event, read_events
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import read_metrics
 from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
-Array = npt.NDArray[np.float64]
 Record = Mapping[str, Any]
 # What a page cannot do without, by kind of record.
 _NEEDED = {"train": ("tokens", "loss", "realised"), "validation": ("tokens", "loss", "domain_loss")}

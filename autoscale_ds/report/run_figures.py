@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.report import style
 from autoscale_ds.report.reading import Run, shown
 from autoscale_ds.report.style import Image, Look
 
-Array = npt.NDArray[np.float64]
 # More points a line than this only make it thicker.
 MOST_POINTS = 150
 # Swaps spelled out under the figure; the table has them all.

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from autoscale_ds.errors import ReportError
 from autoscale_ds.laws import LossModel, lawfile
 from autoscale_ds.mixture import RunTable, WeightsFile
-from autoscale_ds.mixture.repeats import averaged, design_of
+from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.repeats import averaged
 from autoscale_ds.report.style import compact
 from autoscale_ds.search.ddo import perturbations
 from autoscale_ds.search.design import FLOPS_PER_PARAMETER
 
-Array = npt.NDArray[np.float64]
 PLAN, TABLE, LAW, AUTOSCALE = "plan.json", "runs.parquet", "law.json", "autoscale.json"
 TABLES = (".csv", ".parquet", ".pq")
 
@@ -129,6 +128,8 @@ class Sweep:
             tokens=np.concatenate([part.tokens for part in parts]),
             parameters=np.concatenate([part.parameters for part in parts]),
             losses=np.concatenate([part.losses for part in parts]),
+            designs=tuple(design for part in parts for design in part.designs),
+            seeds=tuple(seed for part in parts for seed in part.seeds),
         )
 
 
@@ -211,8 +212,8 @@ def _designs(table: RunTable, extra: Sequence[Mapping[str, Any]]) -> list[Design
     """Return designs from rows: rows of one design and token count are its seeds."""
     scales = _scales(table, extra)
     rows: dict[tuple[str, Scale, float], list[int]] = {}
-    for i, run in enumerate(table.runs):
-        rows.setdefault((design_of(run), scales[i], float(table.tokens[i])), []).append(i)
+    for i, design in enumerate(table.designs):
+        rows.setdefault((design, scales[i], float(table.tokens[i])), []).append(i)
     order = sorted(rows, key=lambda key: key[1])
     return [_design(table, extra, key[0], key[1], rows[key]) for key in order]
 
@@ -227,16 +228,16 @@ def _design(
 def _scales(table: RunTable, extra: Sequence[Mapping[str, Any]]) -> list[Scale]:
     """Return the scale of each row: as recorded, else its tokens, those of the base for a perturbation of one."""
     sizes = np.nan_to_num(table.parameters)
-    found = [
+    scales = [
         Scale(float(row.get("scale") or tokens), float(size))
         for row, tokens, size in zip(extra, table.tokens, sizes, strict=True)
     ]
     if any(row.get("scale") for row in extra):
-        return found
+        return scales
     means = averaged(table)
     for base in [run for run in means.runs if run.rpartition("/")[2] == "base"]:
         if means.runs.count(base) == 1:
             changed = {means.runs[row] for row, _, _ in perturbations(means, base)}
-            own = found[[design_of(run) for run in table.runs].index(base)]
-            found = [own if design_of(run) in changed else scale for run, scale in zip(table.runs, found, strict=True)]
-    return found
+            own = scales[table.designs.index(base)]
+            scales = [own if name in changed else scale for name, scale in zip(table.designs, scales, strict=True)]
+    return scales

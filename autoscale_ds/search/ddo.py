@@ -16,12 +16,12 @@ import numpy.typing as npt
 from scipy.optimize import least_squares
 
 from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.objective import Objective
 from autoscale_ds.mixture.table import RunTable
 from autoscale_ds.mixture.weights import DomainWeights
 from autoscale_ds.search.allocation import allocate
 
-Array = npt.NDArray[np.float64]
 # Where the search starts and may go: with three points a and b trade off against each other without end.
 STARTS = ((3.0, 1.5), (1.0, 0.5), (0.3, 0.3), (10.0, 4.0), (0.05, 1.0))
 LARGEST = 1e3

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.model import GAUSSIAN_90, LossModel
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.objective import Objective
 from autoscale_ds.mixture.simplex import Bounds, dirichlet
 from autoscale_ds.mixture.weights import DomainWeights
+from autoscale_ds.search.uncertainty import ends_of_90
 
-Array = npt.NDArray[np.float64]
 # Samples that give the solver its starts, and RegMix (arXiv 2407.01492) its answer: mean of the best 128 of 100,000.
 START_SAMPLES, NUM_STARTS = 1024, 3
 TREE_SAMPLES, TREE_BEST = 100_000, 128
@@ -121,8 +121,7 @@ def optimize(goal: Goal, bounds: Bounds, *, seed: int = 0) -> Optimum:
     best = np.array(list(weights.values()))
     alternatives = [replace(goal, model=member) for member in goal.model.members()]
     drawn = np.array([_minimum(each, bounds, best[None], seed, TREE_SAMPLES // 5) for each in alternatives])
-    # Weibull's plotting positions: with a few dozen members the plain quantiles lie too far inside.
-    ends = np.quantile(np.vstack([*drawn, best]), [0.05, 0.95], axis=0, method="weibull")
+    ends = ends_of_90(np.vstack([*drawn, best]))
     noise = goal.noise(best)
     names = goal.model.domains
     x = goal.model.inputs(best[None], goal.tokens, goal.parameters)

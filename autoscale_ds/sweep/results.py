@@ -13,6 +13,7 @@ from typing import Any
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import write_json
 from autoscale_ds.mixture.table import LOSS, WEIGHT
+from autoscale_ds.search.design import FLOPS_PER_PARAMETER
 from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, run_folder
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import read_metrics
@@ -81,12 +82,12 @@ def search_cost(plan: SweepPlan, rows: Sequence[Mapping[str, Any]]) -> dict[str,
     """Return tokens and FLOPs spent on the finished runs, and their share of the target run."""
     final = [row for row in rows if row["phase"] == "final"]
     tokens, flops = math.fsum(row["tokens"] for row in final), math.fsum(row["flops"] for row in final)
-    found: dict[str, Any] = {"runs": len(final), "tokens": tokens, "flops": flops}
+    cost: dict[str, Any] = {"runs": len(final), "tokens": tokens, "flops": flops}
     if plan.target.tokens:
-        found["share_of_target_tokens"] = tokens / plan.target.tokens
+        cost["share_of_target_tokens"] = tokens / plan.target.tokens
         if plan.target.parameters:
-            found["share_of_target_flops"] = flops / (6 * plan.target.parameters * plan.target.tokens)
-    return found
+            cost["share_of_target_flops"] = flops / (FLOPS_PER_PARAMETER * plan.target.parameters * plan.target.tokens)
+    return cost
 
 
 def _rows(planned: PlannedRun, result: Mapping[str, Any] | None) -> list[dict[str, Any]]:
