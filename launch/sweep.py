@@ -43,7 +43,7 @@ from autoscale_ds.sweep.local_workers import run_workers
 from autoscale_ds.sweep.plan import SweepPlan, tokens_label
 from autoscale_ds.sweep.planning import PlanRequest, make_plan
 from autoscale_ds.sweep.progress import forget_failures, in_one_line, seconds_left, survey
-from autoscale_ds.sweep.results import collect, search_cost
+from autoscale_ds.sweep.results import TABLE_FILE, collect, search_cost
 from autoscale_ds.training import launchers
 
 console = Console(stderr=True)
@@ -194,7 +194,7 @@ def collect_(a: argparse.Namespace) -> int:
     rows = collect(a.sweep, whole)
     cost = search_cost(whole, rows)
     share = f", {cost['share_of_target_tokens']:.3g} times the target run's" if "share_of_target_tokens" in cost else ""
-    print(f"{a.sweep / 'runs.parquet'}: {len(rows)} points of {cost['runs']} finished runs of {len(whole.runs)}")
+    print(f"{a.sweep / TABLE_FILE}: {len(rows)} points of {cost['runs']} finished runs of {len(whole.runs)}")
     print(f"search cost so far: {tokens_label(cost['tokens'])} tokens{share}, {cost['flops']:.3g} FLOPs")
     return 0
 

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "autoscale_ds"
 LEVEL = {
-    "errors": 0, "files": 0, "config": 0, "cli": 0,
+    "errors": 0, "files": 0, "config": 0, "cli": 0, "run_paths": 0,
     "corpus": 1, "mixture": 1, "laws": 1.1, "search": 1.2,
     "stream": 2, "models": 2,
     "controllers": 3, "training": 3, "evaluation": 3, "sizing": 3,
@@ -87,6 +87,14 @@ def named_in(node):
 def test_importing_the_package_its_corpus_its_mathematics_or_its_planning_pulls_in_no_torch(name):
     code = f"import sys, {name}; sys.exit(any(m in sys.modules for m in ('torch', 'deepspeed', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_job_and_other_programs_find_the_same_files_in_a_run_folder(tmp_path):
+    from autoscale_ds.run_paths import RunPaths
+    from autoscale_ds.training.run_folder import RunFolder
+
+    job, others = RunFolder(tmp_path), RunPaths(tmp_path)
+    assert (job.journal, job.metrics) == (others.journal, others.metrics)
 
 
 def test_nothing_in_the_package_prints():

@@ -41,7 +41,7 @@ from autoscale_ds.mixture import DomainWeights, RunTable, WeightsFile, repeats
 from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.report import mixture_figures as figures
 from autoscale_ds.report import mixture_options as options
-from autoscale_ds.report import mixture_plots, mixture_text
+from autoscale_ds.report import mixture_text, style
 from autoscale_ds.report.mixture_text import Report
 from autoscale_ds.search import AutoScale, design, solver, uncertainty
 from autoscale_ds.search.ddo_sweep import DDOSweep
@@ -52,7 +52,7 @@ def main() -> None:
     """Run one command."""
     arguments = options.parser(__doc__ or "", COMMANDS).parse_args()
     if arguments.plot:
-        mixture_plots.require()
+        style.require("--plot")
     refuse_unwritable(getattr(arguments, "out", None), getattr(arguments, "save_path", None), arguments.plot)
     result, text = arguments.command(arguments)
     print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else text)

@@ -15,11 +15,12 @@ import numpy.typing as npt
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import AutoScaleError, ReportError
 from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.stream.journal import Event, read_events
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import read_metrics
-from autoscale_ds.training.run_folder import RunFolder, load_run_config
+from autoscale_ds.training.run_folder import load_run_config
 
 Record = Mapping[str, Any]
 # What a page cannot do without, by kind of record.
@@ -137,7 +138,7 @@ def read_run(path: str | Path) -> Run:
     AutoScaleError
         When it has no config.yaml, or a file in it is damaged (a torn last line is not damage).
     """
-    folder = RunFolder(path)
+    folder = RunPaths(Path(path))
     config = load_run_config(folder.path)
     records = _records(folder.metrics)
     windows, parameters, reason = _corpus(config)

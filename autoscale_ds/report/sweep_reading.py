@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from autoscale_ds.errors import ReportError
+from autoscale_ds.errors import ConfigError, ReportError
 from autoscale_ds.laws import LossModel, lawfile
 from autoscale_ds.mixture import RunTable, WeightsFile
 from autoscale_ds.mixture.arrays import Array
@@ -19,8 +18,11 @@ from autoscale_ds.mixture.repeats import averaged
 from autoscale_ds.report.style import compact
 from autoscale_ds.search.ddo import perturbations
 from autoscale_ds.search.design import FLOPS_PER_PARAMETER
+from autoscale_ds.sweep.plan import SweepPlan, Target
+from autoscale_ds.sweep.results import TABLE_FILE
 
-PLAN, TABLE, LAW, AUTOSCALE = "plan.json", "runs.parquet", "law.json", "autoscale.json"
+# Fits that a user may write into a sweep folder, to be drawn beside those of the page.
+LAW, AUTOSCALE = "law.json", "autoscale.json"
 TABLES = (".csv", ".parquet", ".pq")
 
 
@@ -148,10 +150,12 @@ def read_sweep(path: str | Path) -> Sweep:
         For a sweep nobody has collected yet, or a table or fit that cannot be used.
     """
     path = Path(path)
-    plan = _plan(path) or {}
-    file = path / TABLE if path.is_dir() else path
+    plan = _plan(path)
+    file = path / TABLE_FILE if path.is_dir() else path
     if not file.exists():
-        raise ReportError(f"{path} has no {TABLE} yet; collect what is finished with: launch/sweep.py collect {path}")
+        raise ReportError(
+            f"{path} has no {TABLE_FILE} yet; collect what is finished with: launch/sweep.py collect {path}"
+        )
     table = RunTable.read(file, drop_bad=True)
     extra, notes = _extra(file, table)
     table, left_out = _complete(table)
@@ -161,26 +165,24 @@ def read_sweep(path: str | Path) -> Sweep:
         domains=table.domains,
         targets=table.targets,
         designs=tuple(_designs(table, extra)),
-        planned=len(plan["runs"]) if plan else None,
-        target=_target(plan.get("target") or {}),
+        planned=len(plan.runs) if plan else None,
+        target=_target(plan.target) if plan else None,
         law=lawfile.load(law) if path.is_dir() and law.exists() else None,
         autoscale=WeightsFile.read(autoscale) if path.is_dir() and autoscale.exists() else None,
         notes=(*table.dropped, *notes, *left_out),
     )
 
 
-def _plan(path: Path) -> dict[str, Any] | None:
+def _plan(path: Path) -> SweepPlan | None:
     """Return the plan of a sweep folder; None for any other folder."""
     try:
-        raw = json.loads((path / PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return SweepPlan.read(path)
+    except (ConfigError, OSError):
         return None
-    return raw if isinstance(raw, dict) and raw.get("kind") == "sweep" and isinstance(raw.get("runs"), list) else None
 
 
-def _target(raw: Mapping[str, Any]) -> Scale | None:
-    tokens = raw.get("tokens")
-    return Scale(float(tokens), float(raw.get("parameters") or 0.0)) if tokens else None
+def _target(target: Target) -> Scale | None:
+    return Scale(float(target.tokens), float(target.parameters or 0.0)) if target.tokens else None
 
 
 def _extra(file: Path, table: RunTable) -> tuple[list[dict[str, Any]], list[str]]:

@@ -13,6 +13,7 @@ from typing import Any
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import write_json
 from autoscale_ds.mixture.table import LOSS, WEIGHT
+from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.search.design import FLOPS_PER_PARAMETER
 from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, run_folder
 from autoscale_ds.training.config import RunConfig
@@ -30,15 +31,16 @@ def write_result(sweep: Path, planned: PlannedRun, run: RunConfig, shape: Mappin
         ``parameters`` and ``flops_per_token`` of the model.
     """
     folder = run_folder(sweep, planned)
+    metrics = RunPaths(folder).metrics
     final = run.total_steps * run.tokens_per_step
     points = []
-    for record in read_metrics(folder / "metrics.jsonl", "validation"):
+    for record in read_metrics(metrics, "validation"):
         phase = phase_of(run, record["tokens"], final)
         if phase is not None:
             points.append({"tokens": record["tokens"], "phase": phase, "loss": record["domain_loss"]})
     if not points or points[-1]["phase"] != "final":
         raise ConfigError(f"{folder} ended before its budget of {final:,} tokens; raise data.max_epochs or plan less")
-    timed = read_metrics(folder / "metrics.jsonl", "train")
+    timed = read_metrics(metrics, "train")
     seconds = sum(record["step_seconds"] for record in timed) / max(len(timed), 1) * run.total_steps
     write_json(folder / RESULT_FILE, {"run": planned.run, **shape, "seconds": seconds, "points": points})
 
