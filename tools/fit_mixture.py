@@ -99,13 +99,13 @@ def optimize(a: argparse.Namespace) -> Report:
     objective, prior = options.read_objective(a, tuple(fitted.targets)), options.read_prior(a, names)
     goal = solver.Goal(fitted, objective, a.tokens, fitted.size(a.parameters), prior, a.kl)
     caps = options.read_caps(a, names, a.tokens)
-    found = solver.optimize(goal, Bounds.of(names, a.floor, caps), seed=a.seed)
+    best = solver.optimize(goal, Bounds.of(names, a.floor, caps), seed=a.seed)
     source = f"fit_mixture.py optimize, law {fitted.law}, {goal.objective.name}"
-    file = WeightsFile(found.weights, a.tokens, source, found.intervals)
+    file = WeightsFile(best.weights, a.tokens, source, best.intervals)
     file.write(a.out)
     if a.plot:
-        figures.plot_weights(a.plot, {"uniform": DomainWeights.uniform(names), "best": found.weights}, found.intervals)
-    return mixture_text.of_optimum(found, goal, file, caps, fitted.warnings(found.weights, a.tokens, a.parameters))
+        figures.plot_weights(a.plot, {"uniform": DomainWeights.uniform(names), "best": best.weights}, best.intervals)
+    return mixture_text.of_optimum(best, goal, file, caps, fitted.warnings(best.weights, a.tokens, a.parameters))
 
 
 def ddo(a: argparse.Namespace) -> Report:

@@ -108,10 +108,10 @@ def _expand(patterns: tuple[str, ...]) -> list[str]:
     """Return the files matched, sorted within a pattern, each once."""
     files: dict[str, None] = {}
     for pattern in patterns:
-        found = sorted(_matches(os.path.expanduser(pattern)))
-        if not found:
+        matched = sorted(_matches(os.path.expanduser(pattern)))
+        if not matched:
             raise CorpusError(f"no file matches {pattern}; paths are relative to the current folder, {os.getcwd()}")
-        files.update(dict.fromkeys(found))
+        files.update(dict.fromkeys(matched))
     return list(files)
 
 

@@ -112,7 +112,7 @@ def damages(corpus: Corpus) -> Iterator[tuple[str, str | None]]:
 
 def _tokenizer_damage(path: Path, expected: str) -> str | None:
     try:
-        found = file_sha256(path)
+        actual = file_sha256(path)
     except OSError as error:
         return f"cannot read {path}: {error.strerror}"
-    return None if found == expected else f"{path}: SHA-256 is {found}, the manifest says {expected}"
+    return None if actual == expected else f"{path}: SHA-256 is {actual}, the manifest says {expected}"

@@ -246,16 +246,17 @@ def _existing(
     manifest = Manifest.load(folder)
     try:
         old = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
-        found = list(differences(old, report))
+        changes = list(differences(old, report))
     except (OSError, ValueError, KeyError):
-        found = [f"it has no readable {REPORT_NAME}"]
+        changes = [f"it has no readable {REPORT_NAME}"]
     with contextlib.suppress(CorpusError):  # a hub that cannot be asked is no reason to doubt
         if settings.train_tokenizer is None:
             loaded = load_tokenizer(settings.tokenizer, settings.end_of_document)
-            found += ["the tokenizer changed"] if loaded.info.sha256 != manifest.tokenizer.sha256 else []
-    if found:
+            changes += ["the tokenizer changed"] if loaded.info.sha256 != manifest.tokenizer.sha256 else []
+    if changes:
         raise CorpusError(
-            f"{folder} holds a finished corpus made otherwise ({found[0]}); choose another --output, or --overwrite it"
+            f"{folder} holds a finished corpus made otherwise ({changes[0]}); "
+            "choose another --output, or --overwrite it"
         )
     shutil.rmtree(folder / WORK_NAME, ignore_errors=True)  # where the kill came between the last two steps
     counts = {domain: DomainCounts(**count) for domain, count in old["counts"].items()}

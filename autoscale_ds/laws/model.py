@@ -155,12 +155,12 @@ class LossModel:
         """Return what a user of these weights at this scale should know, one line each."""
         seen = self.source.get("largest_weights", {})
         far = [name for name, weight in weights.items() if weight > FAR * seen.get(name, 1.0) + 0.01]
-        found = [
+        texts = [
             f"no run gave {name} more than {seen[name]:.3g}, the optimum gives it {weights[name]:.3g}: a guess; "
             f"add runs, or give --cap {name}={seen[name]:.3g}"
             for name in far
         ]
-        return [*found, *(text for text in [self._beyond(tokens, parameters)] if text)]
+        return [*texts, *(text for text in [self._beyond(tokens, parameters)] if text)]
 
     def _beyond(self, tokens: float | None, parameters: float | None) -> str | None:
         """Return a warning when a scale outside what was trained is asked for and the law cannot know it."""

@@ -69,10 +69,10 @@ def epoch_caps(max_epochs: Mapping[str, float], available: Mapping[str, float], 
 
 def tightest(*caps: Mapping[str, float]) -> dict[str, float]:
     """Return the smallest cap of each domain."""
-    found: dict[str, float] = {}
+    smallest: dict[str, float] = {}
     for each in caps:
-        found.update({name: min(cap, found.get(name, cap)) for name, cap in each.items()})
-    return found
+        smallest.update({name: min(cap, smallest.get(name, cap)) for name, cap in each.items()})
+    return smallest
 
 
 def dirichlet(concentration: Array, count: int, seed: int) -> Array:

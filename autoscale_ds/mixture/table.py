@@ -222,13 +222,13 @@ def _check_header(path: Path, header: list[str], domains: tuple[str, ...], targe
 def _numbers(path: Path, name: str, runs: Sequence[str], cells: Sequence[Any], blank: float) -> Array:
     """Return one column. Infinite stands for "broken" until the row is judged, NaN for "not known"."""
     nan = math.nan if name == "parameters" else math.inf
-    found = []
+    values = []
     for run, cell in zip(runs, cells, strict=True):
         try:
-            found.append(number(cell, blank=blank, nan=nan))
+            values.append(number(cell, blank=blank, nan=nan))
         except (TypeError, ValueError):
             raise MixtureError(f"{path}, run {run!r}: {name} is {cell!r}, expected a number") from None
-    return np.array(found)
+    return np.array(values)
 
 
 def _checked(path: Path, table: RunTable, drop_bad: bool) -> RunTable:
@@ -268,8 +268,8 @@ def _problem(table: RunTable, row: int) -> str | None:
         return f"weights sum to {total:.6g}, expected 1 within {SUM_TOLERANCE:g}"
     for name, value in (("tokens", table.tokens[row]), ("parameters", table.parameters[row])):
         if math.isinf(value) or value <= 0:
-            found = "empty, nan or infinite" if math.isinf(value) else f"{value:g}"
-            return f"{name} is {found}, expected a positive number"
+            written = "empty, nan or infinite" if math.isinf(value) else f"{value:g}"
+            return f"{name} is {written}, expected a positive number"
     for name, value in zip(table.targets, table.losses[row], strict=True):
         if math.isinf(value):
             return f"{LOSS}{name} is nan or infinite; leave the cell empty if it was not measured"

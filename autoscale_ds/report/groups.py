@@ -115,8 +115,8 @@ def _refuse_seed_twice(group: Group) -> None:
 
 def _settings(run: Run) -> dict[str, Any]:
     """Return the configuration as dotted names, without folder and seed."""
-    found = dict(_flat(configuration.to_dict(run.config)))
-    return {name: value for name, value in found.items() if name not in ("run", "seed")}
+    values = dict(_flat(configuration.to_dict(run.config)))
+    return {name: value for name, value in values.items() if name not in ("run", "seed")}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

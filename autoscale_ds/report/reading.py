@@ -67,9 +67,9 @@ class Run:
     @cached_property
     def domains(self) -> list[str]:
         """Every domain met, sorted."""
-        found = {name for event in self.events for name in event.weights}
-        found |= {name for record in self.train for name in record.get("realised", {})}
-        return sorted(found | {name for record in self.validation for name in record.get("domain_loss", {})})
+        names = {name for event in self.events for name in event.weights}
+        names |= {name for record in self.train for name in record.get("realised", {})}
+        return sorted(names | {name for record in self.validation for name in record.get("domain_loss", {})})
 
     @property
     def step(self) -> int:

@@ -22,12 +22,12 @@ _REST = Look("0.5", "-.", "")
 
 def figures(run: Run) -> list[Image]:
     """Return every figure the run's records allow, in the order of the page."""
-    found: list[Image] = []
+    images: list[Image] = []
     if run.validation:
-        found += [_validation(run, "domain_loss"), _validation(run, "perplexity")]
+        images += [_validation(run, "domain_loss"), _validation(run, "perplexity")]
     if run.train:
-        found += [_training_loss(run), weights(run), *_consumption(run)]
-    return found
+        images += [_training_loss(run), weights(run), *_consumption(run)]
+    return images
 
 
 def drawn(run: Run) -> tuple[dict[str, Look], list[str]]:

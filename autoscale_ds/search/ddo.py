@@ -203,12 +203,12 @@ def perturbations(table: RunTable, base_run: str) -> list[tuple[int, str, float]
     row = _base_row(table, base_run)
     tokens = table.weights * table.tokens[:, None]
     same_size = np.nan_to_num(table.parameters) == np.nan_to_num(table.parameters[row])
-    found = []
+    changes = []
     for i in np.flatnonzero(same_size):
         change = perturbed(tokens[row], tokens[i]) if i != row else None
         if change is not None:
-            found.append((int(i), table.domains[change[0]], change[1]))
-    return found
+            changes.append((int(i), table.domains[change[0]], change[1]))
+    return changes
 
 
 def perturbed(base: Array, tokens: Array) -> tuple[int, float] | None:

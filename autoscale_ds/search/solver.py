@@ -198,9 +198,9 @@ def _minimum(goal: Goal, bounds: Bounds, starts: Array, seed: int, num_samples: 
     def value(w: Array) -> float:
         return float(goal.value(np.maximum(w, 0)[None])[0])
 
-    found = [_slsqp(value, lambda w: goal.slope(np.maximum(w, 0)), start, bounds) for start in starts]
-    found += list(starts)  # a search that went astray must not lose what it was given
-    return min(found, key=value)
+    candidates = [_slsqp(value, lambda w: goal.slope(np.maximum(w, 0)), start, bounds) for start in starts]
+    candidates += list(starts)  # a search that went astray must not lose what it was given
+    return min(candidates, key=value)
 
 
 def _slsqp(

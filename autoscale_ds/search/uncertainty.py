@@ -54,11 +54,11 @@ def path_draws(
     if not all(file.intervals for _, file in optima):
         return []
     rng = np.random.default_rng([seed, 6])
-    found = []
+    paths = []
     for _ in range(draws):
         drawn = sorted(((scale, _draw(file, floor, rng)) for scale, file in optima), key=lambda pair: pair[0])
-        found.append(_prediction(drawn, floor))
-    return found
+        paths.append(_prediction(drawn, floor))
+    return paths
 
 
 def path_intervals(

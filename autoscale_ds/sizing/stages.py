@@ -53,12 +53,12 @@ def stages(model: GPT2Config, layout: Layout) -> list[Stage]:
     if layout.pipeline == 1:
         return [Stage(0, model.layers, first + model.layers * block + norm, True)]
     layers = [vocabulary, model.context * model.width, *[block] * model.layers, norm, vocabulary]
-    found, start = [], 0
+    parts, start = [], 0
     for index, end in enumerate(_balanced(layers, layout.pipeline)):
         blocks = sum(2 <= layer < model.layers + 2 for layer in range(start, end))
-        found.append(Stage(index, blocks, sum(layers[start:end]), index == layout.pipeline - 1))
+        parts.append(Stage(index, blocks, sum(layers[start:end]), index == layout.pipeline - 1))
         start = end
-    return found
+    return parts
 
 
 def _balanced(sizes: Sequence[int], parts: int) -> list[int]:

@@ -105,8 +105,8 @@ class Claims:
         return self.folder / f"{run}.{attempt:03d}"
 
     def _last_attempt(self, run: str) -> int | None:
-        found = [path.name[-3:] for path in self.folder.glob(f"{glob_escape(run)}.[0-9][0-9][0-9]")]
-        return max(map(int, found)) if found else None
+        attempts = [path.name[-3:] for path in self.folder.glob(f"{glob_escape(run)}.[0-9][0-9][0-9]")]
+        return max(map(int, attempts)) if attempts else None
 
     def _place(self, path: Path) -> int | None:
         """Put a locked file in place; None where one is already. It is locked before anybody can see it."""
