@@ -121,7 +121,8 @@ class SweepBar:
     """One bar over all tokens of the sweep, whoever trains them, with the time left."""
 
     def __init__(self, sweep: Path, quiet: bool) -> None:
-        self._sweep, self._last = sweep, 0.0
+        self._sweep = sweep
+        self._last = 0.0
         self._bar = Progress(
             BarColumn(),
             TextColumn("{task.percentage:>5.1f} %"),

@@ -87,6 +87,7 @@ def domain_units(source: DomainInput, piece_bytes: int) -> list[Unit]:
     Parameters
     ----------
     source : DomainInput
+        Where the documents come from, and their format.
     piece_bytes : int
         Size on disk above which an input is divided, and up to which small files share a unit.
 

@@ -66,7 +66,9 @@ class Summary:
     Attributes
     ----------
     manifest : Manifest
+        What ``corpus.json`` holds.
     counts : mapping of str to DomainCounts
+        Documents read, too short, duplicate and unreadable, by domain.
     input_bytes : int
         Size of the input on disk.
     backend : str
@@ -99,7 +101,9 @@ def preprocess(
     Parameters
     ----------
     settings : PreprocessSettings
+        What to read, how, and where to write.
     listener : Listener or None
+        Receives progress; None is silent.
     team : Team or None
         The ranks that share the work; every rank calls this function. Rank 0 returns the summary, others None.
     overwrite : bool
@@ -125,7 +129,10 @@ class _Run:
     """One rank's part of the work."""
 
     def __init__(self, settings: PreprocessSettings, plan: _Plan, listener: Listener, team: Team) -> None:
-        self.settings, self.plan, self.listener, self.team = settings, plan, listener, team
+        self.settings = settings
+        self.plan = plan
+        self.listener = listener
+        self.team = team
         self.folder = Path(settings.output)
         work = self.folder / WORK_NAME
         self.tokenizer = plan.tokenizer

@@ -67,7 +67,9 @@ class Corpus:
     Attributes
     ----------
     folder : Path
+        Corpus folder.
     manifest : Manifest
+        What its ``corpus.json`` says.
     """
 
     def __init__(self, folder: str | Path) -> None:

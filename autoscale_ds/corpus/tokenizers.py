@@ -55,6 +55,7 @@ class TextTokenizer:
     Attributes
     ----------
     info : TokenizerInfo
+        Name, vocabulary size, end-of-document id and checksum, as in ``corpus.json``.
     json_text : str
         Contents of ``tokenizer.json``; their SHA-256 is ``info.sha256``.
     backend : Backend

@@ -26,6 +26,7 @@ class Setting:
     Attributes
     ----------
     domains : tuple of str
+        Names of the m domains, in the order of the weights.
     own : int or None
         Column of the domain that stands for the target in laws that know only one domain.
     reference_tokens, reference_parameters : float

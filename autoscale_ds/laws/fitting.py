@@ -33,8 +33,11 @@ class Fit:
     Attributes
     ----------
     law : Law
+        The formula.
     setting : Setting
+        Domains and what varies in the table it was fitted to.
     layout : list of Parameter
+        The law's parameters, in the order of the fitted numbers.
     theta : array (p,)
         Internal parameters (see Parameter).
     noise : float

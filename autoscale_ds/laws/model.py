@@ -78,8 +78,11 @@ class LossModel:
     law : str
         A law's name, or ``average`` of several.
     domains : tuple of str
+        Names of the m domains, in the order of the weights.
     scales : Scales
+        Reference tokens and size, and the range seen in the fit.
     targets : mapping of str to TargetModel
+        The fitted law of each target.
     selection : sequence of mappings
         The comparison that chose the law, one row a law; empty when it was named.
     source : mapping

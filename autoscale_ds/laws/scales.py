@@ -26,6 +26,7 @@ class Scales:
     tokens, parameters : float
         References, geometric means of the smallest and the largest; parameters is 0 when the table has none.
     tokens_vary, parameters_vary : bool
+        Whether the table holds more than one token count, or model size.
     largest_tokens, largest_parameters : float
         The end of what was seen.
     """

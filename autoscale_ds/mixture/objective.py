@@ -28,6 +28,7 @@ class Objective:
     perplexity : bool
         Mean of ``exp(loss)`` instead of losses. High-perplexity targets then dominate.
     name : str
+        How the objective is called in messages and files.
     """
 
     weights: Mapping[str, float]

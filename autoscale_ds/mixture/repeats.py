@@ -66,11 +66,13 @@ class Effect:
     Attributes
     ----------
     design : str
+        Name of the design.
     difference : float
         Objective of the design minus that of the base.
     standard_error : float
         From the pooled spread of paired differences; NaN when no design has two seeds in common with the base.
     seeds : int
+        Number of seeds that both the design and the base were trained with.
     """
 
     design: str

@@ -56,6 +56,7 @@ def tokens_to_reach(tokens: Sequence[float], values: Sequence[float | None], tar
     values : sequence of float or None
         Positive figures (perplexity or loss) at these points; None and NaN are left out.
     target : float
+        Value to reach, from above.
 
     Notes
     -----

@@ -34,7 +34,9 @@ class Run:
     Attributes
     ----------
     path : Path
+        Run folder.
     config : RunConfig
+        Configuration it was last started with.
     train, validation : list of mapping
         Records of ``metrics.jsonl``, in order of steps; either may be empty.
     events : list of Event

@@ -32,6 +32,7 @@ class Image:
     name : str
         File name without suffix.
     png : bytes
+        The picture, encoded.
     caption : str
         What one sees, units included.
     """

@@ -33,6 +33,7 @@ class Effect:
     Attributes
     ----------
     domain : str
+        Domain whose tokens were changed.
     factor : float
         Multiple of the base run's tokens of the domain.
     change : float
@@ -61,7 +62,9 @@ class ScaleFit:
     Attributes
     ----------
     scale : Scale
+        Budget and size of the base.
     base : Design
+        The unperturbed mixture, with all its seeds.
     noise : float or None
         Standard deviation of the mean loss over seeds of the base, nats per token.
     effects : sequence of Effect
@@ -71,6 +74,7 @@ class ScaleFit:
     bands : mapping of str to list of Curve
         Refits with noise drawn anew.
     optimum : DomainWeights or None
+        Best weights at this scale; None where no curve could be fitted.
     intervals : mapping of str to (low, high)
         90 % interval of each optimal weight; empty without repeats.
     note : str
@@ -124,6 +128,7 @@ class PathFit:
     Attributes
     ----------
     path : AutoScale or None
+        The fitted path; None where it could not be fitted.
     draws : sequence of callables
         Paths through optima drawn from their intervals; empty where these are not known.
     note : str

@@ -46,7 +46,9 @@ class Design:
     Attributes
     ----------
     name : str
+        The run's name without its seed.
     scale : Scale
+        Scale of its base run.
     rows : RunTable
         Its runs, one a seed.
     flops : float
@@ -86,7 +88,9 @@ class Sweep:
     Attributes
     ----------
     path : Path
+        Sweep folder, or file of the run table.
     domains, targets : tuple of str
+        Names of the columns of weights and of losses.
     designs : tuple of Design
         By scale, in the order of the table within it.
     planned : int or None

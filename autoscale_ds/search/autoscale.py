@@ -32,6 +32,7 @@ class AutoScale:
     Attributes
     ----------
     domains : tuple of str
+        Names of the m domains, in the order of the arrays below.
     intercept, slope : array (m,)
         ``log N_i(t) = intercept_i + slope_i t``; t is 0 at the first scale and 1 at the last.
     path : array (scales,)

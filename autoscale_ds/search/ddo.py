@@ -97,6 +97,7 @@ def fit_curves(
     points : mapping of str to sequence of (factor, objective)
         As for ``DDO.fit``.
     base_value : float
+        Objective of the base run, the unit of the curves.
     """
     curves, failed = {}, {}
     for name, runs in points.items():
@@ -121,9 +122,11 @@ class DDO:
     Attributes
     ----------
     base : DomainWeights
+        Weights of the base run.
     tokens : float
         Tokens of the base run.
     curves : mapping of str to Curve
+        By domain: the objective against the domain's tokens, in multiples of the base's.
     """
 
     base: DomainWeights

@@ -37,6 +37,7 @@ class DDOSweep:
     base : str
         Name of the base run, without its seed.
     objective : Objective
+        What is minimised.
     changed : mapping of str to (domain, factor)
         The perturbations by name: whose tokens, in multiples of the base run's.
     effects : sequence of Effect

@@ -30,10 +30,13 @@ class Goal:
     Attributes
     ----------
     model : LossModel
+        Predicts the losses.
     objective : Objective
+        Makes one number of them.
     tokens, parameters : float
         Scale of the target run; parameters may be NaN where the law knows no size.
     prior : array (m,) or None
+        Weights from which the divergence is measured; None without ``kl``.
     kl : float
         Nats of objective that one nat of divergence from the prior costs.
     """
@@ -83,6 +86,7 @@ class Optimum:
     Attributes
     ----------
     weights : DomainWeights
+        The best mixture.
     value : float
         Goal there.
     losses : mapping of str to (loss, low, high)

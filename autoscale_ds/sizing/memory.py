@@ -73,6 +73,7 @@ def memory(training: Training, layout: Layout, reserve: float = 2e9, bucket: int
     Parameters
     ----------
     training : Training
+        Model, batch and precision.
     layout : Layout
         Must be possible, see ``Layout.check``.
     reserve : float

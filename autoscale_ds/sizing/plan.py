@@ -22,6 +22,7 @@ class Plan:
     Attributes
     ----------
     layout : Layout
+        How the ranks share the model.
     memory : Memory
         Bytes by part, of the rank with the most to hold.
     traffic : Traffic

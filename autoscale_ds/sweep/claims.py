@@ -30,7 +30,9 @@ class Claim:
     Attributes
     ----------
     run : str
+        Folder name of the run that is claimed.
     path : Path
+        The claim's file.
     """
 
     run: str
@@ -58,6 +60,7 @@ class Claims:
     Parameters
     ----------
     sweep : Path
+        Sweep folder.
     lease_seconds : float
         A claim on another machine that was not renewed for this long is dead.
     """

@@ -27,6 +27,7 @@ class RunState:
     Attributes
     ----------
     run : PlannedRun
+        The run this is the state of.
     state : str
         ``stopped`` was begun and has no living owner; ``failed`` will not be tried again by itself.
     tokens : float
