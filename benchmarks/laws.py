@@ -91,7 +91,7 @@ def mean(results: list[dict[str, float]]) -> dict[str, float]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Return the table of the README."""
+    """Return the table of benchmarks/README.md."""
     header = ["law", *(f"Spearman, {size} runs" for size in SIZES), "MAE (nats), 512", "s a fit, 512"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for row in rows:

@@ -265,7 +265,7 @@ def noise_table(found: dict[str, Any]) -> str:
 
 
 def markdown(found: dict[str, Any], label: str) -> str:
-    """Return the table of one scale for the README."""
+    """Return the table of one scale for benchmarks/README.md."""
     lines = [
         f"| {label} tokens | mean loss | against uniform | mean perplexity | speed-up to uniform's perplexity |",
         "|---|---|---|---|---|",

@@ -31,6 +31,7 @@ from rich.table import Table
 from autoscale_ds import cli
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError, TrainingError
+from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.journal import Event, read_events
 from autoscale_ds.sweep.plan import tokens_label
 from autoscale_ds.training.metrics import read_metrics
@@ -95,7 +96,7 @@ class Quickstart:
         os.killpg(job.pid, signal.SIGKILL)
         job.wait()
         console.print("killed every process of the job with SIGKILL; the same command goes on:", style="bold")
-        return read_events(self.run / "mixture" / "journal.jsonl")[-1]
+        return read_events(RunPaths(self.run).journal)[-1]
 
     def resume(self) -> int:
         """Start the same command again, wait for its end, and return the step it went on from."""
@@ -128,7 +129,7 @@ class Quickstart:
 
     def _follow(self, job: subprocess.Popen, step: int) -> None:
         """Show the job's progress until it has logged ``step``."""
-        metrics, done = self.run / "metrics.jsonl", 0
+        metrics, done = RunPaths(self.run).metrics, 0
         while done < step:
             if job.poll() not in (None, 0):
                 raise TrainingError(f"the training job ended with code {job.returncode}; see {self._log}")
@@ -157,9 +158,9 @@ class Quickstart:
 def show(folder: Path, event: Event, resumed_from: int) -> None:
     """Print what was learned of each domain, the swap, and where everything lies."""
     run, corpus = folder / "run", Corpus(folder / "corpus")
-    validation = read_metrics(run / "metrics.jsonl", "validation")
+    validation = read_metrics(RunPaths(run).metrics, "validation")
     first, last = validation[0], validation[-1]
-    before = read_events(run / "mixture" / "journal.jsonl")[0]
+    before = read_events(RunPaths(run).journal)[0]
     table = Table(title="\nvalidation loss by domain, nats per token")
     for name in ("domain", "tokens", "weight", "after swap", f"step {first['step']}", f"step {last['step']}"):
         table.add_column(name, justify="left" if name == "domain" else "right")

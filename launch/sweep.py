@@ -29,7 +29,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +37,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from autoscale_ds import cli, config
-from autoscale_ds.corpus import Corpus
-from autoscale_ds.errors import ConfigError
-from autoscale_ds.mixture import DomainWeights
+from autoscale_ds import cli
 from autoscale_ds.search import design
-from autoscale_ds.search.design import ProbeRun
-from autoscale_ds.sweep.designs import named_mixture, read_designs
 from autoscale_ds.sweep.local_workers import run_workers
-from autoscale_ds.sweep.plan import PLAN_FILE, PlannedRun, SweepPlan, Target, tokens_label, with_seeds
+from autoscale_ds.sweep.plan import SweepPlan, tokens_label
+from autoscale_ds.sweep.planning import PlanRequest, make_plan
 from autoscale_ds.sweep.progress import forget_failures, in_one_line, seconds_left, survey
-from autoscale_ds.sweep.results import collect, search_cost
+from autoscale_ds.sweep.results import TABLE_FILE, collect, search_cost
 from autoscale_ds.training import launchers
-from autoscale_ds.training.config import RunConfig
-from autoscale_ds.training.ds_config import read_ds_config
 
 console = Console(stderr=True)
 
@@ -60,55 +54,11 @@ console = Console(stderr=True)
 
 def plan(a: argparse.Namespace) -> int:
     """Make a sweep, or add runs to one."""
-    known = SweepPlan.read(a.sweep) if (a.sweep / PLAN_FILE).exists() else None
-    base = shared_settings(a, known)
-    corpus = Corpus(base.config["data"]["corpus"])
-    made = replace(base, runs=tuple(planned_runs(a, corpus)))
-    whole = made if known is None else known.extended(made)
-    whole.check(a.sweep, corpus)
+    request = PlanRequest(**{field.name: getattr(a, field.name) for field in fields(PlanRequest)})
+    whole, added = make_plan(request)
     whole.write(a.sweep)
-    say_plan(whole, len(whole.runs) - (len(known.runs) if known else 0), a.sweep)
+    say_plan(whole, added, a.sweep)
     return 0
-
-
-def shared_settings(a: argparse.Namespace, known: SweepPlan | None) -> SweepPlan:
-    """Return configuration, DeepSpeed file and target, from the command line or the sweep there is."""
-    if known is not None and a.config is None:
-        if a.overrides:
-            raise ConfigError(
-                f"{a.sweep} is planned already, {a.overrides[0]} would change its runs; plan another sweep"
-            )
-        target = Target(a.target_tokens or known.target.tokens, a.target_parameters or known.target.parameters)
-        return SweepPlan(known.config, known.deepspeed, (), known.evaluations, target)
-    if a.config is None or a.deepspeed_config is None:
-        raise ConfigError(f"{a.sweep} is not planned yet: give --config and --deepspeed_config")
-    # The folder is each run's own; here it only has to be something.
-    run = config.load(RunConfig, a.config, [*a.overrides, "run=SWEEP"])
-    target = Target(a.target_tokens, a.target_parameters)
-    return SweepPlan(config.to_dict(run), read_ds_config(a.deepspeed_config), (), a.evaluations or 4, target)
-
-
-def planned_runs(a: argparse.Namespace, corpus: Corpus) -> list[PlannedRun]:
-    """Return the runs the command line asks for."""
-    seeds, base_seeds = (range(a.first_seed, a.first_seed + count) for count in (a.seeds, a.base_seeds))
-    if a.designs:
-        plans = [read_designs(path) for path in a.designs]
-        return [run for designs in plans for run in with_seeds(designs, designs[0].tokens, seeds, base_seeds)]
-    if not a.tokens:
-        raise ConfigError("which budgets? give --tokens, for example --tokens 1e6,2e6, or --designs FILE")
-    runs = []
-    for tokens in a.tokens:
-        runs += with_seeds(designs_at(a, tokens, corpus), tokens, seeds, () if a.mixture else base_seeds)
-    return runs
-
-
-def designs_at(a: argparse.Namespace, tokens: float, corpus: Corpus) -> list[ProbeRun]:
-    """Return the mixtures of one scale, the base or prior first."""
-    if a.mixture:
-        return [ProbeRun(name, weights, tokens) for name, weights in (named_mixture(m, corpus) for m in a.mixture)]
-    prior = named_mixture(a.prior, corpus)[1] if a.prior else DomainWeights.uniform(corpus.domains)
-    factors = {"low": a.low, "high": a.high}
-    return design.plan(a.kind, prior, tokens, runs=a.runs, **factors, floor=a.floor, seed=a.design_seed)
 
 
 def say_plan(whole: SweepPlan, added: int, sweep: Path) -> None:
@@ -171,7 +121,8 @@ class SweepBar:
     """One bar over all tokens of the sweep, whoever trains them, with the time left."""
 
     def __init__(self, sweep: Path, quiet: bool) -> None:
-        self._sweep, self._last = sweep, 0.0
+        self._sweep = sweep
+        self._last = 0.0
         self._bar = Progress(
             BarColumn(),
             TextColumn("{task.percentage:>5.1f} %"),
@@ -244,7 +195,7 @@ def collect_(a: argparse.Namespace) -> int:
     rows = collect(a.sweep, whole)
     cost = search_cost(whole, rows)
     share = f", {cost['share_of_target_tokens']:.3g} times the target run's" if "share_of_target_tokens" in cost else ""
-    print(f"{a.sweep / 'runs.parquet'}: {len(rows)} points of {cost['runs']} finished runs of {len(whole.runs)}")
+    print(f"{a.sweep / TABLE_FILE}: {len(rows)} points of {cost['runs']} finished runs of {len(whole.runs)}")
     print(f"search cost so far: {tokens_label(cost['tokens'])} tokens{share}, {cost['flops']:.3g} FLOPs")
     return 0
 
@@ -270,12 +221,18 @@ def _plan_options(s: argparse.ArgumentParser) -> None:
         "--config", help="what is learned: a YAML file, see launch/configs/; its warm-up scales with budgets"
     )
     s.add_argument("--deepspeed_config", help="how the hardware does it: a JSON file, see ds_configs/")
-    s.add_argument("--tokens", type=_budgets, metavar="T[,T…]", help="budgets, tokens: one scale each")
+    s.add_argument("--tokens", type=_budgets, default=(), metavar="T[,T…]", help="budgets, tokens: one scale each")
     s.add_argument("--kind", choices=design.KINDS, default="ddo", help="which mixtures (default: ddo)")
     s.add_argument("--runs", type=int, metavar="K", help="number of mixtures, for dirichlet and axis")
-    s.add_argument("--mixture", action="append", default=[], metavar="NAME[=WEIGHTS]", help=MIXTURE_HELP)
     s.add_argument(
-        "--designs", action="append", metavar="FILE", help="a plan of fit_mixture.py design; may be repeated"
+        "--mixture", action="append", dest="mixtures", default=[], metavar="NAME[=WEIGHTS]", help=MIXTURE_HELP
+    )
+    s.add_argument(
+        "--designs",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a plan of fit_mixture.py design; may be repeated",
     )
     s.add_argument("--prior", metavar="WEIGHTS", help="base mixture: uniform (default), proportional, or weights.json")
     s.add_argument("--low", type=float, default=1 / 3, help="ddo: factor of the low runs (default: 1/3)")

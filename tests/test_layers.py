@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "autoscale_ds"
 LEVEL = {
-    "errors": 0, "files": 0, "config": 0, "cli": 0,
+    "errors": 0, "files": 0, "config": 0, "cli": 0, "run_paths": 0,
     "corpus": 1, "mixture": 1, "laws": 1.1, "search": 1.2,
     "stream": 2, "models": 2, "objectives": 2,
     "controllers": 3, "training": 3, "evaluation": 3, "sizing": 3,
@@ -34,11 +34,8 @@ def room(path):
 
 def imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        assert not isinstance(node, ast.ImportFrom) or node.level == 0, f"{path}: relative import"
+        yield from named_in(node)
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -56,12 +53,49 @@ def test_deepspeed_is_imported_by_the_engine_alone():
     assert {user.parent for user in users} == {PACKAGE / "training/engine"}
 
 
+def test_no_two_modules_import_each_other_in_a_circle():
+    """Imports inside functions count too: one put there to avoid a circle only hides it."""
+    files = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in modules()}
+    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    waiting = {name: imported_modules(path, files) - {name} for name, path in files.items()}
+    while free := {name for name, needed in waiting.items() if not needed}:
+        waiting = {name: needed - free for name, needed in waiting.items() if name not in free}
+    assert waiting == {}, "these modules are in a circle, or import one that is"
+
+
+def imported_modules(path, files):
+    """Return the modules of the package that a file imports, anywhere but under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            node.body = []
+    names = {name for node in ast.walk(tree) for name in named_in(node)}
+    return {name if name in files else name.rpartition(".")[0] for name in names} & set(files)
+
+
+def named_in(node):
+    """Return what an import statement names; nothing for any other node."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
 @pytest.mark.parametrize(
     "name", ["autoscale_ds", "autoscale_ds.corpus", "autoscale_ds.mixture", "autoscale_ds.sizing.plan"]
 )
 def test_importing_the_package_its_corpus_its_mathematics_or_its_planning_pulls_in_no_torch(name):
     code = f"import sys, {name}; sys.exit(any(m in sys.modules for m in ('torch', 'deepspeed', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_job_and_other_programs_find_the_same_files_in_a_run_folder(tmp_path):
+    from autoscale_ds.run_paths import RunPaths
+    from autoscale_ds.training.run_folder import RunFolder
+
+    job, others = RunFolder(tmp_path), RunPaths(tmp_path)
+    assert (job.journal, job.metrics) == (others.journal, others.metrics)
 
 
 def test_nothing_in_the_package_prints():

@@ -9,12 +9,18 @@ import pytest
 from autoscale_ds.stream.journal import read_events
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / folder / "README.md" for folder in ("launch", "ds_configs", "benchmarks")),
+]
+FOLDERS = "autoscale_ds|benchmarks|docs|ds_configs|examples|launch|scripts|tests|tools"
 
 
 def run_block(name, folder):
     """Run the commands below a marker as they stand, in another folder than runs/tour; return what they print."""
-    (block,) = re.findall(rf"<!-- {name} -->\n```bash\n(.*?)```", README, re.DOTALL)
+    marked = rf"<!-- {name} -->\n```bash\n(.*?)```"
+    (block,) = [block for page in PAGES for block in re.findall(marked, page.read_text(), re.DOTALL)]
     script = "set -euo pipefail\n" + block.replace("runs/tour", str(folder))
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DS_ACCELERATOR": "cpu"}
     done = subprocess.run(
@@ -53,8 +59,28 @@ def test_the_loop_from_plan_to_report_runs_as_it_stands(folder):
     assert "towards the optimum for" in page
 
 
-def test_every_file_and_folder_the_readme_names_is_there():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    paths = re.findall(r"`((?:autoscale_ds|tools|launch|ds_configs|benchmarks|examples)/[\w./]*)`", README)
-    assert links
-    assert [path for path in links + paths if not (ROOT / path).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        file = page.parent / target if target else page
+        assert file.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name} links to {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_path_in_the_text_exists(page):
+    text = page.read_text()
+    quoted = re.findall(rf"`((?:{FOLDERS})/[\w./-]*)`", text)
+    in_commands = re.findall(rf"(?<![\w./-])((?:{FOLDERS})/[\w./-]+\.(?:py|json|yaml|sbatch|sh|md))\b", text)
+    assert [path for path in quoted + in_commands if not (ROOT / path).exists()] == []
+
+
+def test_the_readme_links_to_every_page_of_docs():
+    linked = re.findall(r"\]\((docs/\w+\.md)\)", (ROOT / "README.md").read_text())
+    assert set(linked) == {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+
+
+def anchors(page):
+    """Return the anchors GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}

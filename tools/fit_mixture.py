@@ -41,7 +41,7 @@ from autoscale_ds.mixture import DomainWeights, RunTable, WeightsFile, repeats
 from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.report import mixture_figures as figures
 from autoscale_ds.report import mixture_options as options
-from autoscale_ds.report import mixture_plots, mixture_text
+from autoscale_ds.report import mixture_text, style
 from autoscale_ds.report.mixture_text import Report
 from autoscale_ds.search import AutoScale, design, solver, uncertainty
 from autoscale_ds.search.ddo_sweep import DDOSweep
@@ -52,7 +52,7 @@ def main() -> None:
     """Run one command."""
     arguments = options.parser(__doc__ or "", COMMANDS).parse_args()
     if arguments.plot:
-        mixture_plots.require()
+        style.require("--plot")
     refuse_unwritable(getattr(arguments, "out", None), getattr(arguments, "save_path", None), arguments.plot)
     result, text = arguments.command(arguments)
     print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else text)
@@ -99,13 +99,13 @@ def optimize(a: argparse.Namespace) -> Report:
     objective, prior = options.read_objective(a, tuple(fitted.targets)), options.read_prior(a, names)
     goal = solver.Goal(fitted, objective, a.tokens, fitted.size(a.parameters), prior, a.kl)
     caps = options.read_caps(a, names, a.tokens)
-    found = solver.optimize(goal, Bounds.of(names, a.floor, caps), seed=a.seed)
+    best = solver.optimize(goal, Bounds.of(names, a.floor, caps), seed=a.seed)
     source = f"fit_mixture.py optimize, law {fitted.law}, {goal.objective.name}"
-    file = WeightsFile(found.weights, a.tokens, source, found.intervals)
+    file = WeightsFile(best.weights, a.tokens, source, best.intervals)
     file.write(a.out)
     if a.plot:
-        figures.plot_weights(a.plot, {"uniform": DomainWeights.uniform(names), "best": found.weights}, found.intervals)
-    return mixture_text.of_optimum(found, goal, file, caps, fitted.warnings(found.weights, a.tokens, a.parameters))
+        figures.plot_weights(a.plot, {"uniform": DomainWeights.uniform(names), "best": best.weights}, best.intervals)
+    return mixture_text.of_optimum(best, goal, file, caps, fitted.warnings(best.weights, a.tokens, a.parameters))
 
 
 def ddo(a: argparse.Namespace) -> Report:

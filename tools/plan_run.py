@@ -63,7 +63,7 @@ def main() -> None:
     console.print(_by_part(plans[0]) if a.layout else _ranked(plans, a.top))
     _say_settings(console, plans[0], training, a.bucket)
     if a.json:
-        write_json(a.json, [_as_dict(found) for found in plans])
+        write_json(a.json, [_as_dict(candidate) for candidate in plans])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,36 +126,36 @@ def _describe(console: Console, training: Training, cluster: Cluster) -> None:
 def _ranked(plans: list[Plan], top: int) -> Table:
     columns = ["tensor", "pipe", "data", "ZeRO", "micro", "ckpt", "GB", "sent GB", "step s", "tokens/s", "MFU", ""]
     table = _table(columns)
-    for found in plans[:top]:
-        layout = found.layout
+    for candidate in plans[:top]:
+        layout = candidate.layout
         ways = [layout.tensor, layout.pipeline, layout.data, layout.zero, layout.micro]
         table.add_row(
             *map(str, ways),
             "yes" if layout.checkpointing else "",
-            f"{found.memory.total / 1e9:.1f}",
-            f"{found.traffic.total / 1e9:.1f}",
-            f"{found.step:.3f}",
-            f"{found.tokens_per_second:,.0f}",
-            f"{found.mfu:.1%}",
-            "" if found.fits else f"{found.over / 1e9:.1f} GB too much",
-            style=None if found.fits else "dim",
+            f"{candidate.memory.total / 1e9:.1f}",
+            f"{candidate.traffic.total / 1e9:.1f}",
+            f"{candidate.step:.3f}",
+            f"{candidate.tokens_per_second:,.0f}",
+            f"{candidate.mfu:.1%}",
+            "" if candidate.fits else f"{candidate.over / 1e9:.1f} GB too much",
+            style=None if candidate.fits else "dim",
         )
     return table
 
 
-def _by_part(found: Plan) -> Table:
-    table = _table([found.layout.name, "", ""])
-    for name, size in found.memory.parts().items():
+def _by_part(candidate: Plan) -> Table:
+    table = _table([candidate.layout.name, "", ""])
+    for name, size in candidate.memory.parts().items():
         note = {"update": "instead of activations, logits, buffers", "reserve": "assumed"}.get(name, "")
         table.add_row(name, f"{size / 1e9:.2f} GB", note)
-    verdict = "fits" if found.fits else f"{found.over / 1e9:.2f} GB too much"
-    table.add_row("at its peak", f"{found.memory.total / 1e9:.2f} GB", verdict, style="bold", end_section=True)
-    for name, size in dataclasses.asdict(found.traffic).items():
+    verdict = "fits" if candidate.fits else f"{candidate.over / 1e9:.2f} GB too much"
+    table.add_row("at its peak", f"{candidate.memory.total / 1e9:.2f} GB", verdict, style="bold", end_section=True)
+    for name, size in dataclasses.asdict(candidate.traffic).items():
         table.add_row(f"sent: {name}", f"{size / 1e9:.2f} GB", "a step and rank")
     for name in ("compute", "communication", "idle"):
-        table.add_row(name, f"{getattr(found, name):.4f} s", {"communication": "not hidden"}.get(name, ""))
-    rate = f"{found.tokens_per_second:,.0f} tokens/s, MFU {found.mfu:.1%}"
-    table.add_row("step", f"{found.step:.4f} s", rate, style="bold")
+        table.add_row(name, f"{getattr(candidate, name):.4f} s", {"communication": "not hidden"}.get(name, ""))
+    rate = f"{candidate.tokens_per_second:,.0f} tokens/s, MFU {candidate.mfu:.1%}"
+    table.add_row("step", f"{candidate.step:.4f} s", rate, style="bold")
     return table
 
 
@@ -179,13 +179,13 @@ def _overrides(tree: dict[str, Any]) -> list[str]:
     return [f"{name}={json.dumps(value)}" for name, value in lines]
 
 
-def _as_dict(found: Plan) -> dict[str, Any]:
+def _as_dict(candidate: Plan) -> dict[str, Any]:
     return {
-        **dataclasses.asdict(found),
-        "name": found.layout.name,
-        "memory_total": found.memory.total,
-        "step": found.step,
-        "fits": found.fits,
+        **dataclasses.asdict(candidate),
+        "name": candidate.layout.name,
+        "memory_total": candidate.memory.total,
+        "step": candidate.step,
+        "fits": candidate.fits,
     }
 
 

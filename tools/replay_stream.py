@@ -15,6 +15,7 @@ from pathlib import Path
 from autoscale_ds import cli
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError
+from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.journal import read_events
 from autoscale_ds.stream.planner import MixturePlanner, StreamEnd
 from autoscale_ds.stream.samples import sample_lines
@@ -37,7 +38,7 @@ def main() -> None:
     first, last = _parse_steps(arguments.steps)
     run = load_run_config(arguments.run)
     spec = stream_spec(run, Corpus(arguments.corpus or run.data.corpus))
-    planner = MixturePlanner(spec, read_events(arguments.run / "mixture" / "journal.jsonl"))
+    planner = MixturePlanner(spec, read_events(RunPaths(arguments.run).journal))
     try:
         for _ in range(first):
             planner.skip()

@@ -53,16 +53,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _named(labels: list[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for text in labels:
         name, separator, members = text.partition("=")
         runs = [run for run in members.split(",") if run]
         if not (name and separator and runs):
             raise ReportError(f"--label {text!r} is not of the form NAME=RUN,RUN, for example uniform=runs/u0,runs/u1")
-        if name in found:
+        if name in groups:
             raise ReportError(f"--label names the group {name!r} twice; give all its runs at once")
-        found[name] = runs
-    return found
+        groups[name] = runs
+    return groups
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from autoscale_ds import cli
 from autoscale_ds.errors import MixtureError, ProposalError
 from autoscale_ds.mixture import DomainWeights, WeightsFile
+from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.journal import Event, read_events
 from autoscale_ds.stream.proposals import Inbox
 
@@ -57,7 +58,7 @@ def main() -> int:
 
 
 def _read_journal(run: Path) -> list[Event]:
-    path = run / "mixture" / "journal.jsonl"
+    path = RunPaths(run).journal
     if not path.exists():
         raise ProposalError(f"{run} is no run folder that has started: {path} does not exist")
     return read_events(path)

@@ -187,7 +187,8 @@ class IndexedWriter:
         final_bin, final_idx = shard_files(self.prefix)
         os.replace(partial_bin, final_bin)
         os.replace(partial_idx, final_idx)
-        self.sha256_bin, self.sha256_idx = self._digest.hexdigest(), hashlib.sha256(index).hexdigest()
+        self.sha256_bin = self._digest.hexdigest()
+        self.sha256_idx = hashlib.sha256(index).hexdigest()
 
     def abort(self) -> None:
         """Remove what was begun."""

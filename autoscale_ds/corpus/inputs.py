@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from autoscale_ds.corpus.hub import open_dataset
 from autoscale_ds.errors import CorpusError
 
 Format = Literal["auto", "jsonl", "parquet", "text", "huggingface"]
@@ -86,6 +87,7 @@ def domain_units(source: DomainInput, piece_bytes: int) -> list[Unit]:
     Parameters
     ----------
     source : DomainInput
+        Where the documents come from, and their format.
     piece_bytes : int
         Size on disk above which an input is divided, and up to which small files share a unit.
 
@@ -107,10 +109,10 @@ def _expand(patterns: tuple[str, ...]) -> list[str]:
     """Return the files matched, sorted within a pattern, each once."""
     files: dict[str, None] = {}
     for pattern in patterns:
-        found = sorted(_matches(os.path.expanduser(pattern)))
-        if not found:
+        matched = sorted(_matches(os.path.expanduser(pattern)))
+        if not matched:
             raise CorpusError(f"no file matches {pattern}; paths are relative to the current folder, {os.getcwd()}")
-        files.update(dict.fromkeys(found))
+        files.update(dict.fromkeys(matched))
     return list(files)
 
 
@@ -197,8 +199,6 @@ def _unit(kind: str, field: str, spans: list[Span], size: int, piece_bytes: int)
 
 
 def _dataset_units(name: str, source: DomainInput, piece_bytes: int) -> Iterator[Unit]:
-    from autoscale_ds.corpus.tables import open_dataset
-
     dataset = open_dataset(name, source.split, source.subset)
     size = int(dataset.data.nbytes)
     rows = max(1, piece_bytes * len(dataset) // max(1, size))

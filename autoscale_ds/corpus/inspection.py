@@ -18,9 +18,11 @@ class DomainSize:
     Attributes
     ----------
     domain : str
+        Name of the domain.
     documents, train_tokens, validation_tokens : int
         Documents of both splits.
     shards : int
+        Number of its shards, over all splits.
     bytes_per_token : float or None
         UTF-8 bytes of the training text a token; None when unknown (adopted shards).
     weight, epochs : float or None
@@ -45,6 +47,7 @@ def domain_sizes(
     Parameters
     ----------
     corpus : Corpus
+        The corpus to describe.
     budget_tokens : float or None
         Training tokens in all.
     weights : mapping of str to float, or None
@@ -112,7 +115,7 @@ def damages(corpus: Corpus) -> Iterator[tuple[str, str | None]]:
 
 def _tokenizer_damage(path: Path, expected: str) -> str | None:
     try:
-        found = file_sha256(path)
+        actual = file_sha256(path)
     except OSError as error:
         return f"cannot read {path}: {error.strerror}"
-    return None if found == expected else f"{path}: SHA-256 is {found}, the manifest says {expected}"
+    return None if actual == expected else f"{path}: SHA-256 is {actual}, the manifest says {expected}"

@@ -80,8 +80,8 @@ class Manifest:
         except (OSError, ValueError) as error:
             raise CorpusError(f"cannot read {path}: {error}") from None
         if not isinstance(raw, dict) or raw.get("version") != VERSION:
-            found = raw.get("version") if isinstance(raw, dict) else type(raw).__name__
-            raise CorpusError(f"{path}: version {found!r}, this program reads version {VERSION}")
+            version = raw.get("version") if isinstance(raw, dict) else type(raw).__name__
+            raise CorpusError(f"{path}: version {version!r}, this program reads version {VERSION}")
         try:
             return cls(tokenizer=TokenizerInfo(**raw["tokenizer"]), domains=_read_domains(raw["domains"]))
         except (KeyError, TypeError, AttributeError) as error:

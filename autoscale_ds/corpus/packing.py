@@ -53,7 +53,10 @@ class ShardMaker:
     """Copy documents from ``pieces`` into shards below ``folder``; finished ones have a record in ``records``."""
 
     def __init__(self, folder: Path, pieces: Path, records: Path, dtype: np.dtype) -> None:
-        self._folder, self._pieces, self._records, self._dtype = folder, pieces, records, dtype
+        self._folder = folder
+        self._pieces = pieces
+        self._records = records
+        self._dtype = dtype
 
     def make(self, task: ShardTask) -> ShardInfo:
         """Write a shard, unless this very one is there already; return what the manifest says of it."""
@@ -107,6 +110,7 @@ def plan_shards(
     pieces : Path
         Their folder.
     settings : PreprocessSettings
+        Shard size, deduplication and validation share.
 
     Returns
     -------

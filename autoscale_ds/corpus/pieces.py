@@ -58,7 +58,9 @@ class PieceMaker:
     Parameters
     ----------
     folder : Path
+        Where pieces are written.
     tokenizer : TextTokenizer
+        Makes the tokens.
     min_characters, seed, piece_bytes : int
         See PreprocessSettings.
     stop_on_error : bool

@@ -66,7 +66,9 @@ class Summary:
     Attributes
     ----------
     manifest : Manifest
+        What ``corpus.json`` holds.
     counts : mapping of str to DomainCounts
+        Documents read, too short, duplicate and unreadable, by domain.
     input_bytes : int
         Size of the input on disk.
     backend : str
@@ -99,7 +101,9 @@ def preprocess(
     Parameters
     ----------
     settings : PreprocessSettings
+        What to read, how, and where to write.
     listener : Listener or None
+        Receives progress; None is silent.
     team : Team or None
         The ranks that share the work; every rank calls this function. Rank 0 returns the summary, others None.
     overwrite : bool
@@ -125,7 +129,10 @@ class _Run:
     """One rank's part of the work."""
 
     def __init__(self, settings: PreprocessSettings, plan: _Plan, listener: Listener, team: Team) -> None:
-        self.settings, self.plan, self.listener, self.team = settings, plan, listener, team
+        self.settings = settings
+        self.plan = plan
+        self.listener = listener
+        self.team = team
         self.folder = Path(settings.output)
         work = self.folder / WORK_NAME
         self.tokenizer = plan.tokenizer
@@ -246,16 +253,17 @@ def _existing(
     manifest = Manifest.load(folder)
     try:
         old = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
-        found = list(differences(old, report))
+        changes = list(differences(old, report))
     except (OSError, ValueError, KeyError):
-        found = [f"it has no readable {REPORT_NAME}"]
+        changes = [f"it has no readable {REPORT_NAME}"]
     with contextlib.suppress(CorpusError):  # a hub that cannot be asked is no reason to doubt
         if settings.train_tokenizer is None:
             loaded = load_tokenizer(settings.tokenizer, settings.end_of_document)
-            found += ["the tokenizer changed"] if loaded.info.sha256 != manifest.tokenizer.sha256 else []
-    if found:
+            changes += ["the tokenizer changed"] if loaded.info.sha256 != manifest.tokenizer.sha256 else []
+    if changes:
         raise CorpusError(
-            f"{folder} holds a finished corpus made otherwise ({found[0]}); choose another --output, or --overwrite it"
+            f"{folder} holds a finished corpus made otherwise ({changes[0]}); "
+            "choose another --output, or --overwrite it"
         )
     shutil.rmtree(folder / WORK_NAME, ignore_errors=True)  # where the kill came between the last two steps
     counts = {domain: DomainCounts(**count) for domain, count in old["counts"].items()}

@@ -67,7 +67,9 @@ class Corpus:
     Attributes
     ----------
     folder : Path
+        Corpus folder.
     manifest : Manifest
+        What its ``corpus.json`` says.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -108,10 +110,10 @@ class Corpus:
         for path, expected in zip(
             shard_files(self.folder / info.prefix), (info.sha256_bin, info.sha256_idx), strict=True
         ):
-            found = file_sha256(path)
-            if found != expected:
+            actual = file_sha256(path)
+            if actual != expected:
                 return (
-                    f"{path}: SHA-256 is {found}, the manifest says {expected}; its bytes changed since it was written"
+                    f"{path}: SHA-256 is {actual}, the manifest says {expected}; its bytes changed since it was written"
                 )
         return None
 

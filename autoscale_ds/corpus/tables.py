@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from autoscale_ds.corpus.documents import (
@@ -14,39 +11,14 @@ from autoscale_ds.corpus.documents import (
     Problem,
     RefusedRecord,
     encoded_text,
-    first_line_of,
     reason_of,
     unreadable_reason,
 )
-from autoscale_ds.corpus.hub import hub_obstacle
+from autoscale_ds.corpus.hub import open_dataset
 from autoscale_ds.corpus.inputs import Span, Unit
-from autoscale_ds.errors import CorpusError
 
 # Rows converted at once: a row can be a book.
 _ROWS = 256
-
-
-@functools.lru_cache(maxsize=4)
-def open_dataset(name: str, split: str, subset: str | None) -> Any:
-    """Open a dataset saved with ``save_to_disk``, or one of the Hugging Face hub (or of its local cache)."""
-    obstacle = None if Path(name).is_dir() else hub_obstacle()
-    if obstacle is not None:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read when `datasets` is imported: it goes by its cache, without retries
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        if not Path(name).is_dir():
-            return datasets.load_dataset(name, subset, split=split)
-        saved = datasets.load_from_disk(name)
-        return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
-    except KeyError:
-        raise CorpusError(f"dataset {name} has no split {split!r}; it holds: {', '.join(saved)}") from None
-    except Exception as error:  # the hub's client raises many kinds, none of them documented
-        raise CorpusError(
-            f"cannot open dataset {name}: {obstacle or first_line_of(error)}; "
-            "without the hub, give a folder written by save_to_disk"
-        ) from None
 
 
 def read_parquet(span: Span, unit: Unit) -> Iterator[Batch]:

@@ -55,6 +55,7 @@ class TextTokenizer:
     Attributes
     ----------
     info : TokenizerInfo
+        Name, vocabulary size, end-of-document id and checksum, as in ``corpus.json``.
     json_text : str
         Contents of ``tokenizer.json``; their SHA-256 is ``info.sha256``.
     backend : Backend
@@ -92,7 +93,7 @@ class TextTokenizer:
         documents = [*(text.encode() for text in _HARD_TEXTS), *sample]
         try:
             fast = _GigatokenBackend(self.json_text)
-            found, lengths = fast.encode(documents)
+            tokens, lengths = fast.encode(documents)
         except ImportError:
             return "gigatoken is not installed (pip install 'autoscale_ds[fast]')"
         except (KeyboardInterrupt, SystemExit):
@@ -100,8 +101,8 @@ class TextTokenizer:
         except BaseException as error:  # a tokenizer it does not know; panics of the Rust side are no Exception
             return f"gigatoken cannot use this tokenizer: {error}"
         expected, expected_lengths = self.backend.encode(documents)
-        if not (np.array_equal(lengths, expected_lengths) and np.array_equal(found, expected)):
-            different = _first_difference(found, lengths, expected, expected_lengths)
+        if not (np.array_equal(lengths, expected_lengths) and np.array_equal(tokens, expected)):
+            different = _first_difference(tokens, lengths, expected, expected_lengths)
             return f"gigatoken gives other ids than tokenizers for {documents[different][:60]!r}"
         self.backend = fast
         return None
@@ -266,11 +267,11 @@ def _from_hub(name: str) -> Path:
 
 
 def _first_difference(
-    found: npt.NDArray[Any],
+    tokens: npt.NDArray[Any],
     lengths: npt.NDArray[np.int64],
     expected: npt.NDArray[Any],
     expected_lengths: npt.NDArray[np.int64],
 ) -> int:
     """Return the first document whose ids differ."""
-    mine, theirs = np.split(found, np.cumsum(lengths)[:-1]), np.split(expected, np.cumsum(expected_lengths)[:-1])
+    mine, theirs = np.split(tokens, np.cumsum(lengths)[:-1]), np.split(expected, np.cumsum(expected_lengths)[:-1])
     return next(i for i, pair in enumerate(zip(mine, theirs, strict=True)) if not np.array_equal(*pair))

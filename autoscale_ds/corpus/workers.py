@@ -179,7 +179,8 @@ class MPITeam(Team):
 
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a rank is one core's worth of work
         self._comm = MPI.COMM_WORLD
-        self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
+        self.rank = self._comm.Get_rank()
+        self.size = self._comm.Get_size()
 
     def first(self, function: Callable[[], T]) -> T:
         """See Team."""

@@ -14,7 +14,8 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from autoscale_ds.mixture.arrays import Array
+
 Natural = Mapping[str, Array]
 
 
@@ -25,6 +26,7 @@ class Setting:
     Attributes
     ----------
     domains : tuple of str
+        Names of the m domains, in the order of the weights.
     own : int or None
         Column of the domain that stands for the target in laws that know only one domain.
     reference_tokens, reference_parameters : float
@@ -142,12 +144,12 @@ def exponent(name: str, start: float = 0.5, lower: float = 0.05, upper: float = 
 
 def scale_parameters(setting: Setting, y: Array) -> list[Parameter]:
     """Return the parameters of ``A / N^alpha + B_D / D^beta``, only for what varies."""
-    found = []
+    parameters = []
     if setting.parameters_vary:
-        found += [amplitude("A", y, 1.0), exponent("alpha", 0.3, 0.02)]
+        parameters += [amplitude("A", y, 1.0), exponent("alpha", 0.3, 0.02)]
     if setting.tokens_vary:
-        found += [amplitude("B_D", y, 1.0), exponent("beta", 0.3, 0.02)]
-    return found
+        parameters += [amplitude("B_D", y, 1.0), exponent("beta", 0.3, 0.02)]
+    return parameters
 
 
 def scale_terms(p: Natural, x: Inputs) -> tuple[Array, dict[str, Array]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from autoscale_ds.laws.base import (
     Inputs,
@@ -23,8 +22,7 @@ from autoscale_ds.laws.base import (
     scale_parameters,
     scale_terms,
 )
-
-Array = npt.NDArray[np.float64]
+from autoscale_ds.mixture.arrays import Array
 
 
 def exposure_parameters(shared: bool = False) -> list[Parameter]:

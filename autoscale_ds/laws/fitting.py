@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from autoscale_ds.laws.base import Inputs, Law, Parameter, Setting
 from autoscale_ds.laws.least_squares import Problem, Solution, solve
+from autoscale_ds.mixture.arrays import Array
 
-Array = npt.NDArray[np.float64]
 # Rounds of (fit, noise, outlier weights): the noise changes by under a per cent after four.
 ROUNDS = 4
 # Runs beyond this many noise standard deviations count as much as one at that distance, not more.
@@ -34,8 +33,11 @@ class Fit:
     Attributes
     ----------
     law : Law
+        The formula.
     setting : Setting
+        Domains and what varies in the table it was fitted to.
     layout : list of Parameter
+        The law's parameters, in the order of the fitted numbers.
     theta : array (p,)
         Internal parameters (see Parameter).
     noise : float
@@ -93,14 +95,14 @@ def fit(law: Law, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, start
 
 def natural(layout: list[Parameter], theta: Array, setting: Setting) -> dict[str, Array]:
     """Return parameters in natural units: scalars (), and (m,) for those of each domain."""
-    found, start, m = {}, 0, len(setting.domains)
+    values, start, m = {}, 0, len(setting.domains)
     for q in layout:
         piece = theta[start : start + m] if q.per_domain else theta[start]
-        found[q.name] = (
+        values[q.name] = (
             np.exp(piece) if q.form == "log" else 1 / (1 + np.exp(-piece)) if q.form == "logit" else np.asarray(piece)
         )
         start += m if q.per_domain else 1
-    return found
+    return values
 
 
 def internal(layout: list[Parameter], values: Mapping[str, Any]) -> Array:
@@ -146,7 +148,7 @@ def _best_start(
 ) -> Solution:
     jitter = _spread(layout, setting, [q.jitter for q in layout])
     guesses = [problem.centre] + [problem.centre + jitter * rng.standard_normal(len(jitter)) for _ in range(starts - 1)]
-    return min((solve(problem, guess, max_steps=30) for guess in guesses), key=lambda found: found.cost)
+    return min((solve(problem, guess, max_steps=30) for guess in guesses), key=lambda solution: solution.cost)
 
 
 def _updated(problem: Problem, solution: Solution) -> Problem:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from autoscale_ds.mixture.arrays import Array
+
 Model = Callable[[Array], tuple[Array, Array]]
 # Relative decrease of the cost under which a fit counts as finished, and how often a step may fail in a row.
 TOLERANCE, PATIENCE = 1e-7, 8

@@ -15,9 +15,9 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import fitting, registry, trees
 from autoscale_ds.laws.base import Inputs
 from autoscale_ds.laws.scales import Scales
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
-Array = npt.NDArray[np.float64]
 # 48 draws, scaled as a whole, give the spread of one prediction within about ten per cent; trees cost more: fewer.
 DRAWS, TREE_DRAWS = 48, 8
 # 5 % and 95 % points of a Gaussian: intervals are 90 % throughout.
@@ -78,8 +78,11 @@ class LossModel:
     law : str
         A law's name, or ``average`` of several.
     domains : tuple of str
+        Names of the m domains, in the order of the weights.
     scales : Scales
+        Reference tokens and size, and the range seen in the fit.
     targets : mapping of str to TargetModel
+        The fitted law of each target.
     selection : sequence of mappings
         The comparison that chose the law, one row a law; empty when it was named.
     source : mapping
@@ -155,12 +158,12 @@ class LossModel:
         """Return what a user of these weights at this scale should know, one line each."""
         seen = self.source.get("largest_weights", {})
         far = [name for name, weight in weights.items() if weight > FAR * seen.get(name, 1.0) + 0.01]
-        found = [
+        texts = [
             f"no run gave {name} more than {seen[name]:.3g}, the optimum gives it {weights[name]:.3g}: a guess; "
             f"add runs, or give --cap {name}={seen[name]:.3g}"
             for name in far
         ]
-        return [*found, *(text for text in [self._beyond(tokens, parameters)] if text)]
+        return [*texts, *(text for text in [self._beyond(tokens, parameters)] if text)]
 
     def _beyond(self, tokens: float | None, parameters: float | None) -> str | None:
         """Return a warning when a scale outside what was trained is asked for and the law cannot know it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from autoscale_ds.laws.base import (
     Inputs,
@@ -19,8 +18,7 @@ from autoscale_ds.laws.base import (
     scale_parameters,
     scale_terms,
 )
-
-Array = npt.NDArray[np.float64]
+from autoscale_ds.mixture.arrays import Array
 
 
 def _offset(start: float = 1e-3) -> Parameter:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.base import Inputs, Setting
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
-Array = npt.NDArray[np.float64]
 # Token counts within five per cent are one scale: budgets are rounded to whole steps.
 SAME = 1.05
 
@@ -26,6 +26,7 @@ class Scales:
     tokens, parameters : float
         References, geometric means of the smallest and the largest; parameters is 0 when the table has none.
     tokens_vary, parameters_vary : bool
+        Whether the table holds more than one token count, or model size.
     largest_tokens, largest_parameters : float
         The end of what was seen.
     """

@@ -11,9 +11,9 @@ from scipy.stats import rankdata
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.model import LossModel
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
-Array = npt.NDArray[np.float64]
 METRICS = ("spearman", "spearman_within", "mae", "mre")
 
 
@@ -40,7 +40,7 @@ def score(model: LossModel, table: RunTable) -> dict[str, Any]:
     by_target: dict[str, dict[str, float | None]] = {
         name: measures(model.targets[name].predict(x), table.losses[:, i], groups) for i, name in enumerate(shared)
     }
-    mean = {metric: _mean([found[metric] for found in by_target.values()]) for metric in METRICS}
+    mean = {metric: _mean([measured[metric] for measured in by_target.values()]) for metric in METRICS}
     return {"targets": by_target, "mean": mean}
 
 

@@ -22,9 +22,9 @@ from autoscale_ds.laws.baselines import BASELINES
 from autoscale_ds.laws.model import DRAWS, FEWEST, Average, LossModel, fit_law, fit_target, unsupported, usable_rows
 from autoscale_ds.laws.scales import SAME, Scales
 from autoscale_ds.laws.score import measures
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
-Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 # Bounds on the work of the comparison, not of the final fit: more rows or targets change no ranking of laws.
 MAX_ROWS, MAX_TARGETS = 800, 8
@@ -80,15 +80,15 @@ def compare(table: RunTable, *, seed: int = 0) -> tuple[list[HeldOut], dict[str,
     parts = splits(table, seed)
     names = [name for name in registry.NAMES if name != trees.NAME or trees.available()]
     skipped = {} if trees.available() else {trees.NAME: "LightGBM is not installed (extra 'laws')"}
-    found = []
+    held_out = []
     for name in names:
         reason = unsupported(table, name) or _unlearnable(table, parts, name)
         if reason:
             skipped[name] = reason
         else:
-            found.append(HeldOut(name, _predictions(table, parts, name, seed)))
-    found += [HeldOut(name, _predictions(table, parts, name, seed)) for name in BASELINES]
-    return found, skipped
+            held_out.append(HeldOut(name, _predictions(table, parts, name, seed)))
+    held_out += [HeldOut(name, _predictions(table, parts, name, seed)) for name in BASELINES]
+    return held_out, skipped
 
 
 def _unlearnable(table: RunTable, parts: Sequence[Split], name: str) -> str | None:
@@ -109,12 +109,12 @@ def splits(table: RunTable, seed: int = 0) -> list[Split]:
     count = min(5 if len(table) <= 300 else 3, len(mixtures))
     fold_of = dict(zip(mixtures, rng.permutation(len(mixtures)) % count, strict=True)) if count > 1 else {}
     fold = np.array([fold_of.get(key, 0) for key in keys])
-    found = [Split("mixtures", np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(count) if count > 1]
+    parts = [Split("mixtures", np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(count) if count > 1]
     for values in (table.tokens, np.nan_to_num(table.parameters)):
         largest = _largest(values)
         if largest.any():
-            found.append(Split("larger", np.flatnonzero(~largest), np.flatnonzero(largest)))
-    return found
+            parts.append(Split("larger", np.flatnonzero(~largest), np.flatnonzero(largest)))
+    return parts
 
 
 def _largest(values: Array) -> npt.NDArray[np.bool_]:
@@ -135,9 +135,9 @@ def summarise(table: RunTable, held_out: Sequence[HeldOut]) -> list[dict[str, An
         row: dict[str, Any] = {"law": candidate.name, "error": error(table, candidate.predicted)}
         for kind, predicted in candidate.predicted.items():
             groups = [index for _, index in table.groups()]
-            found = [measures(predicted[:, j], table.losses[:, j], groups) for j in range(len(table.targets))]
+            by_target = [measures(predicted[:, j], table.losses[:, j], groups) for j in range(len(table.targets))]
             for metric in ("mae", "spearman_within"):
-                known = [f[metric] for f in found if f[metric] is not None]
+                known = [f[metric] for f in by_target if f[metric] is not None]
                 row[f"{kind}_{metric}"] = float(np.mean(known)) if known else None  # type: ignore[arg-type]
         rows.append(row)
     return sorted(rows, key=lambda row: row["error"])
@@ -156,7 +156,7 @@ def error(table: RunTable, predicted: dict[str, Array]) -> float:
 
 
 def _predictions(table: RunTable, parts: Sequence[Split], name: str, seed: int) -> dict[str, Array]:
-    found = {part.kind: np.full(table.losses.shape, np.nan) for part in parts}
+    predictions = {part.kind: np.full(table.losses.shape, np.nan) for part in parts}
     for part in parts:
         train, test = table.take(part.train), table.take(part.test)
         scales = Scales.of(train)
@@ -165,8 +165,8 @@ def _predictions(table: RunTable, parts: Sequence[Split], name: str, seed: int) 
             if train.measured(target).sum() >= FEWEST:
                 predicted = _predict(train, scales, name, target, x, seed)
                 # A law that breaks down somewhere must not be judged by the rest only.
-                found[part.kind][part.test, j] = np.where(np.isfinite(predicted), predicted, BROKEN)
-    return found
+                predictions[part.kind][part.test, j] = np.where(np.isfinite(predicted), predicted, BROKEN)
+    return predictions
 
 
 def _predict(train: RunTable, scales: Scales, name: str, target: str, x: Inputs, seed: int) -> Array:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from autoscale_ds.laws.base import (
     Inputs,
@@ -18,8 +17,7 @@ from autoscale_ds.laws.base import (
     scale_parameters,
     scale_terms,
 )
-
-Array = npt.NDArray[np.float64]
+from autoscale_ds.mixture.arrays import Array
 
 
 class Additive(Law):

@@ -47,10 +47,10 @@ def stability(table: RunTable) -> dict[str, Any]:
 
 def _by_mixture(table: RunTable) -> dict[tuple[float, ...], np.ndarray]:
     """Return the losses (k,) of each mixture, averaged over repeats."""
-    found: dict[tuple[float, ...], list[np.ndarray]] = {}
+    losses_of: dict[tuple[float, ...], list[np.ndarray]] = {}
     for weights, losses in zip(np.round(table.weights, 5), table.losses, strict=True):
-        found.setdefault(tuple(weights.tolist()), []).append(losses)
-    return {key: np.mean(rows, axis=0) for key, rows in found.items()}
+        losses_of.setdefault(tuple(weights.tolist()), []).append(losses)
+    return {key: np.mean(rows, axis=0) for key, rows in losses_of.items()}
 
 
 def _pair(table: RunTable, a: tuple, b: tuple, groups: dict) -> dict[str, Any] | None:

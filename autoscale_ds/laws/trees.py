@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.base import Inputs, Setting
+from autoscale_ds.mixture.arrays import Array
 
-Array = npt.NDArray[np.float64]
 NAME = "regmix"
 FORMULA = "1,000 boosted trees on weights [, log tokens, log size]"
 # The paper's rate and number of trees. Its leaves (31, of 20 runs) cannot split a table of 64; eight leaves of three

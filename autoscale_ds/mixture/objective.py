@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 from autoscale_ds.mixture.weightsfile import read_json
 
-Array = npt.NDArray[np.float64]
 KINDS = ("mean-perplexity", "mean-loss", "weighted-loss", "bits-per-byte")
 
 
@@ -29,6 +28,7 @@ class Objective:
     perplexity : bool
         Mean of ``exp(loss)`` instead of losses. High-perplexity targets then dominate.
     name : str
+        How the objective is called in messages and files.
     """
 
     weights: Mapping[str, float]

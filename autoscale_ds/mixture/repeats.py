@@ -1,7 +1,7 @@
 """Runs repeated with several seeds: their average, the noise between them, and which effects stand out of it.
 
-Runs of a sweep are named ``<design>@<seed>``. Seeds share initial weights and the order of every domain across designs,
-so that a difference between two designs is taken seed by seed (paired), which cancels most of the noise.
+Runs of one design differ in their seed only. Runs of one seed share initial weights and the order of every domain, so a
+difference between two designs is taken seed by seed (paired), which cancels most of the noise.
 """
 
 from __future__ import annotations
@@ -10,28 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.objective import Objective
 from autoscale_ds.mixture.table import RunTable
 
-Array = npt.NDArray[np.float64]
 # An effect of two standard errors is told from none with 95 % confidence.
 CLEAR = 2.0
-
-
-def design_of(run: str) -> str:
-    """Return a run's name without its seed.
-
-    >>> design_of("1M/low/web@3")
-    '1M/low/web'
-    """
-    return run.rpartition("@")[0] or run
-
-
-def _seed(run: str) -> str:
-    return run.rpartition("@")[2] if "@" in run else ""
 
 
 def averaged(table: RunTable) -> RunTable:
@@ -39,7 +25,7 @@ def averaged(table: RunTable) -> RunTable:
     groups = _groups(table)
     means = table.take([rows[0] for rows in groups.values()])
     losses = np.array([_mean(table.losses[rows]) for rows in groups.values()])
-    return replace(means, runs=tuple(design_of(run) for run in means.runs), losses=losses)
+    return replace(means, runs=means.designs, seeds=("",) * len(means), losses=losses)
 
 
 def paired(table: RunTable, base: str, designs: Sequence[str]) -> RunTable:
@@ -50,7 +36,7 @@ def paired(table: RunTable, base: str, designs: Sequence[str]) -> RunTable:
     """
     means = averaged(table)
     centre = means.losses[means.runs.index(base)]
-    rows = {(design_of(run), _seed(run)): i for i, run in enumerate(table.runs)}
+    rows = {key: i for i, key in enumerate(zip(table.designs, table.seeds, strict=True))}
     losses = means.losses.copy()
     for i, design in enumerate(means.runs):
         if design in designs:
@@ -80,11 +66,13 @@ class Effect:
     Attributes
     ----------
     design : str
+        Name of the design.
     difference : float
         Objective of the design minus that of the base.
     standard_error : float
         From the pooled spread of paired differences; NaN when no design has two seeds in common with the base.
     seeds : int
+        Number of seeds that both the design and the base were trained with.
     """
 
     design: str
@@ -106,10 +94,9 @@ def effects(table: RunTable, base: str, objective: Objective, designs: Sequence[
     MixtureError
         When the base is not in the table, or shares no seed with a design.
     """
-    values = dict(zip(table.runs, objective.of_table(table), strict=True))
     by_design: dict[str, dict[str, float]] = {}
-    for run, value in values.items():
-        by_design.setdefault(design_of(run), {})[_seed(run)] = float(value)
+    for design, seed, value in zip(table.designs, table.seeds, objective.of_table(table), strict=True):
+        by_design.setdefault(design, {})[seed] = float(value)
     if base not in by_design:
         raise MixtureError(f"base {base!r} is not in the table; its designs: {', '.join(list(by_design)[:8])}")
     wanted = [name for name in (designs or by_design) if name != base]
@@ -120,18 +107,18 @@ def effects(table: RunTable, base: str, objective: Objective, designs: Sequence[
     ]
 
 
-def is_clear(found: Sequence[Effect]) -> bool | None:
+def is_clear(effects: Sequence[Effect]) -> bool | None:
     """Return whether the median effect is at least two standard errors; None when the noise is not known."""
-    if not found or not np.isfinite(found[0].standard_error):
+    if not effects or not np.isfinite(effects[0].standard_error):
         return None
-    return bool(np.median([effect.ratio for effect in found]) >= CLEAR)
+    return bool(np.median([effect.ratio for effect in effects]) >= CLEAR)
 
 
 def _groups(table: RunTable) -> dict[tuple, list[int]]:
     """Return the rows of each (design, tokens, parameters), in the order of first appearance."""
     groups: dict[tuple, list[int]] = {}
-    for i, run in enumerate(table.runs):
-        key = (design_of(run), float(table.tokens[i]), float(np.nan_to_num(table.parameters[i])))
+    for i, design in enumerate(table.designs):
+        key = (design, float(table.tokens[i]), float(np.nan_to_num(table.parameters[i])))
         groups.setdefault(key, []).append(i)
     return groups
 

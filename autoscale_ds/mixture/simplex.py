@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import gammaincinv
 from scipy.stats import qmc
 
 from autoscale_ds.errors import MixtureError
-
-Array = npt.NDArray[np.float64]
+from autoscale_ds.mixture.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,10 @@ def epoch_caps(max_epochs: Mapping[str, float], available: Mapping[str, float], 
 
 def tightest(*caps: Mapping[str, float]) -> dict[str, float]:
     """Return the smallest cap of each domain."""
-    found: dict[str, float] = {}
+    smallest: dict[str, float] = {}
     for each in caps:
-        found.update({name: min(cap, found.get(name, cap)) for name, cap in each.items()})
-    return found
+        smallest.update({name: min(cap, smallest.get(name, cap)) for name, cap in each.items()})
+    return smallest
 
 
 def dirichlet(concentration: Array, count: int, seed: int) -> Array:

@@ -2,9 +2,10 @@
 
 A CSV or Parquet file with the columns ``run``, ``parameters`` (may be absent when every run has the same unknown size),
 ``tokens``, ``weight/<domain>`` (summing to 1) and ``loss/<target>`` (nats per token). An empty loss cell means "not
-measured" and is welcome; a loss of ``nan`` or ``inf`` is a broken run and refused, or dropped on request. A column
-``phase`` tells ``final`` losses, at the end of a learning-rate schedule, from ``constant`` ones, before its cooldown:
-the two are never fitted together. Other columns are left alone.
+measured"; a loss of ``nan`` or ``inf`` is a broken run and refused, or dropped on request. A column ``phase`` tells
+``final`` losses, at the end of a learning-rate schedule, from ``constant`` ones, before its cooldown: the two are never
+fitted together. The columns ``design`` and ``seed`` say which runs repeat each other; in a table without both of them
+the names do, see ``design_and_seed``. Other columns are not read.
 """
 
 from __future__ import annotations
@@ -20,12 +21,25 @@ import numpy.typing as npt
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_atomic
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.tablefile import number, read_cells
 
-Array = npt.NDArray[np.float64]
 # Published tables round weights to three digits, so that 22 of them miss 1 by a few thousandths.
 SUM_TOLERANCE = 5e-3
 WEIGHT, LOSS = "weight/", "loss/"
+REPEATS = ("design", "seed")
+
+
+def design_and_seed(run: str) -> tuple[str, str]:
+    """Return the design and the seed that a run's name, ``<design>@<seed>``, holds; without ``@`` the seed is empty.
+
+    The only place where a name is taken apart, for tables and rows without the columns ``design`` and ``seed``.
+
+    >>> design_and_seed("1M/low/web@3"), design_and_seed("run7")
+    (('1M/low/web', '3'), ('run7', ''))
+    """
+    design, _, seed = run.rpartition("@")
+    return (design, seed) if design else (run, "")
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,9 @@ class RunTable:
         Nats per token, NaN where not measured.
     dropped : tuple of str
         What was left out on request, one line each.
+    designs, seeds : tuple of str
+        Length n: runs of one design differ in nothing but their seed, which is empty where unknown. Rows without them
+        (the tuples are shorter than ``runs``) get those of their names.
     """
 
     runs: tuple[str, ...]
@@ -56,6 +73,14 @@ class RunTable:
     parameters: Array
     losses: Array
     dropped: tuple[str, ...] = ()
+    designs: tuple[str, ...] = ()
+    seeds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Fill ``designs`` and ``seeds`` of rows that came without them."""
+        named = [design_and_seed(run) for run in self.runs[len(self.designs) :]]
+        object.__setattr__(self, "designs", (*self.designs, *(design for design, _ in named)))
+        object.__setattr__(self, "seeds", (*self.seeds, *(seed for _, seed in named)))
 
     @classmethod
     def read(
@@ -95,6 +120,8 @@ class RunTable:
             tokens=self.tokens[index],
             parameters=self.parameters[index],
             losses=self.losses[index],
+            designs=tuple(self.designs[i] for i in index),
+            seeds=tuple(self.seeds[i] for i in index),
         )
 
     def with_targets(self, targets: Sequence[str]) -> RunTable:
@@ -132,12 +159,15 @@ class RunTable:
             yield scale, np.flatnonzero((parameters == scale[0]) & (self.tokens == scale[1]))
 
     def write(self, path: str | Path) -> None:
-        """Write the table as CSV, empty cells for what was not measured."""
-        header = ["run", "parameters", "tokens", *(WEIGHT + d for d in self.domains), *(LOSS + t for t in self.targets)]
-        lines = [",".join(header)]
+        """Write the table as CSV: empty cells for what was not measured, design and seed where no name says them."""
+        repeats = list(zip(self.designs, self.seeds, strict=True))
+        named = repeats == [design_and_seed(run) for run in self.runs]
+        header = ["run", *([] if named else REPEATS), "parameters", "tokens"]
+        lines = [",".join([*header, *(WEIGHT + d for d in self.domains), *(LOSS + t for t in self.targets)])]
         for i, run in enumerate(self.runs):
             numbers = [self.parameters[i], self.tokens[i], *self.weights[i], *self.losses[i]]
-            lines.append(",".join([run, *("" if math.isnan(x) else repr(float(x)) for x in numbers)]))
+            cells = ["" if math.isnan(x) else repr(float(x)) for x in numbers]
+            lines.append(",".join([run, *([] if named else repeats[i]), *cells]))
         write_atomic(path, "\n".join(lines) + "\n")
 
 
@@ -157,6 +187,11 @@ def _read_one(path: Path, drop_bad: bool, phase: str) -> RunTable:
     def stack(prefix: str, names: Iterable[str], blank: float = math.inf) -> Array:
         return np.stack([numbers(prefix + name, blank) for name in names], axis=1)
 
+    def texts(name: str) -> tuple[str, ...]:
+        if not set(REPEATS) <= set(header):
+            return ()
+        return tuple("" if row[column[name]] is None else str(row[column[name]]) for row in rows)
+
     unknown = np.full(len(rows), math.nan)
     table = RunTable(
         runs=tuple(runs),
@@ -166,6 +201,8 @@ def _read_one(path: Path, drop_bad: bool, phase: str) -> RunTable:
         tokens=numbers("tokens"),
         parameters=numbers("parameters", math.nan) if "parameters" in column else unknown,
         losses=stack(LOSS, targets, math.nan),
+        designs=texts("design"),
+        seeds=texts("seed"),
     )
     return _checked(path, table, drop_bad)
 
@@ -185,13 +222,13 @@ def _check_header(path: Path, header: list[str], domains: tuple[str, ...], targe
 def _numbers(path: Path, name: str, runs: Sequence[str], cells: Sequence[Any], blank: float) -> Array:
     """Return one column. Infinite stands for "broken" until the row is judged, NaN for "not known"."""
     nan = math.nan if name == "parameters" else math.inf
-    found = []
+    values = []
     for run, cell in zip(runs, cells, strict=True):
         try:
-            found.append(number(cell, blank=blank, nan=nan))
+            values.append(number(cell, blank=blank, nan=nan))
         except (TypeError, ValueError):
             raise MixtureError(f"{path}, run {run!r}: {name} is {cell!r}, expected a number") from None
-    return np.array(found)
+    return np.array(values)
 
 
 def _checked(path: Path, table: RunTable, drop_bad: bool) -> RunTable:
@@ -214,7 +251,7 @@ def _checked(path: Path, table: RunTable, drop_bad: bool) -> RunTable:
 
 
 def _droppable(table: RunTable, row: int) -> bool:
-    """Return whether the row is only broken (NaN), not wrong: weights that do not sum are nobody's NaN."""
+    """Return whether a row has missing values only: NaN, infinite, or no loss. A wrong sum of weights is an error."""
     numbers = [*table.weights[row], table.tokens[row], table.parameters[row]]
     return bool(np.isinf(numbers).any() or np.isinf(table.losses[row]).any() or np.isnan(table.losses[row]).all())
 
@@ -231,8 +268,8 @@ def _problem(table: RunTable, row: int) -> str | None:
         return f"weights sum to {total:.6g}, expected 1 within {SUM_TOLERANCE:g}"
     for name, value in (("tokens", table.tokens[row]), ("parameters", table.parameters[row])):
         if math.isinf(value) or value <= 0:
-            found = "empty, nan or infinite" if math.isinf(value) else f"{value:g}"
-            return f"{name} is {found}, expected a positive number"
+            written = "empty, nan or infinite" if math.isinf(value) else f"{value:g}"
+            return f"{name} is {written}, expected a positive number"
     for name, value in zip(table.targets, table.losses[row], strict=True):
         if math.isinf(value):
             return f"{LOSS}{name} is nan or infinite; leave the cell empty if it was not measured"
@@ -260,8 +297,10 @@ def _join(tables: list[tuple[Path, RunTable]]) -> RunTable:
         losses[start : start + len(part), [targets.index(name) for name in part.targets]] = part.losses
         start += len(part)
     runs = [run for part in parts for run in part.runs]
+    designs = [design for part in parts for design in part.designs]
     if len(set(runs)) < len(runs):  # every file may count its runs from 1
         runs = [f"{path.stem}:{run}" for path, table in tables for run in table.runs]
+        designs = [f"{path.stem}:{design}" for path, table in tables for design in table.designs]
     return RunTable(
         runs=tuple(runs),
         domains=first.domains,
@@ -271,4 +310,6 @@ def _join(tables: list[tuple[Path, RunTable]]) -> RunTable:
         parameters=np.concatenate([part.parameters for part in parts]),
         losses=losses,
         dropped=tuple(line for part in parts for line in part.dropped),
+        designs=tuple(designs),
+        seeds=tuple(seed for part in parts for seed in part.seeds),
     )

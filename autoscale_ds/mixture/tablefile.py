@@ -33,8 +33,8 @@ def number(cell: Any, *, blank: float, nan: float) -> float:
     text = "" if cell is None else cell.strip() if isinstance(cell, str) else cell
     if text == "":
         return blank
-    found = float(text)
-    return nan if math.isnan(found) else found
+    value = float(text)
+    return nan if math.isnan(value) else value
 
 
 def _load(path: Path) -> tuple[list[str], list[list[Any]]]:
@@ -68,7 +68,7 @@ def _of_phase(path: Path, header: list[str], rows: list[list[Any]], phase: str) 
         )
     if "phase" not in header or not rows:
         return rows
-    found = [row[header.index("phase")] for row in rows]
-    if phase not in found:
-        raise MixtureError(f"{path} has no row of phase {phase!r}, only {', '.join(sorted(map(str, set(found))))}")
-    return [row for row, its in zip(rows, found, strict=True) if its == phase]
+    phases = [row[header.index("phase")] for row in rows]
+    if phase not in phases:
+        raise MixtureError(f"{path} has no row of phase {phase!r}, only {', '.join(sorted(map(str, set(phases))))}")
+    return [row for row, its in zip(rows, phases, strict=True) if its == phase]

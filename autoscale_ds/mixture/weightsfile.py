@@ -20,6 +20,7 @@ class WeightsFile:
     Attributes
     ----------
     weights : DomainWeights
+        The mixture.
     tokens : float or None
         The training budget they are meant for, tokens.
     source : str

@@ -56,11 +56,11 @@ def build(
         raise ReportError(f"the target perplexity is {target:g}, expected a positive number")
     sweeps = [path for path in paths if is_sweep(path)]
     runs = [path for path in paths if path not in sweeps]
-    found = [_sweep(path, i, len(sweeps)) for i, path in enumerate(sweeps)]
-    found += [_runs(runs, named, target)] if runs or named else []
-    parts = [section for sections, _, _ in found for section in sections]
-    images = [image for _, drawn, _ in found for image in drawn]
-    heading = "; ".join(name for *_, name in found)
+    reports = [_sweep(path, i, len(sweeps)) for i, path in enumerate(sweeps)]
+    reports += [_runs(runs, named, target)] if runs or named else []
+    parts = [section for sections, _, _ in reports for section in sections]
+    images = [image for _, drawn, _ in reports for image in drawn]
+    heading = "; ".join(name for *_, name in reports)
     where = ", ".join(map(str, every)) if len(every) <= MOST_PATHS else f"{len(every)} folders"
     html = page.page(title or heading, where, parts, _footer())
     return page.write(out or _default_folder(every), html, images)
@@ -87,9 +87,11 @@ def _runs(
     others = [run for path, run in runs.items() if path not in taken]
     if not groups and len(others) == 1:
         return *run_page.sections(others[0]), f"Run {others[0].name}"
-    found = group_runs(others, groups)
-    count = sum(len(group.runs) for group in found)
-    return *group_page.sections(found, target), f"{count} runs in {len(found)} group{'s' if len(found) > 1 else ''}"
+    grouped = group_runs(others, groups)
+    count = sum(len(group.runs) for group in grouped)
+    return *group_page.sections(
+        grouped, target
+    ), f"{count} runs in {len(grouped)} group{'s' if len(grouped) > 1 else ''}"
 
 
 def _default_folder(paths: Sequence[str | Path]) -> Path:

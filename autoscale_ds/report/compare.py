@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student_t
 
-Array = npt.NDArray[np.float64]
+from autoscale_ds.mixture.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def tokens_to_reach(tokens: Sequence[float], values: Sequence[float | None], tar
     values : sequence of float or None
         Positive figures (perplexity or loss) at these points; None and NaN are left out.
     target : float
+        Value to reach, from above.
 
     Notes
     -----
@@ -101,9 +102,9 @@ def speed_up(reference: Mapping[int, float | None], other: Mapping[int, float | 
     a, b = _logs(reference), _logs(other)
     if a is None or b is None:
         return SpeedUp(None, None, None, paired, len(other))
-    found = _interval_of(a - b) if paired else _welch(a, b)
-    low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
-    return SpeedUp(math.exp(found.mean), low, high, paired, len(b))
+    log_ratio = _interval_of(a - b) if paired else _welch(a, b)
+    low, high = (None if end is None else math.exp(end) for end in (log_ratio.low, log_ratio.high))
+    return SpeedUp(math.exp(log_ratio.mean), low, high, paired, len(b))
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -113,9 +114,9 @@ def interval(values: Sequence[float]) -> Interval:
 
 def geometric(values: Sequence[float]) -> Interval:
     """Return the geometric mean with its 90 % t-interval, taken on logarithms."""
-    found = _interval_of(np.log(np.asarray(values, float)))
-    low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
-    return Interval(math.exp(found.mean), low, high, found.count)
+    log_mean = _interval_of(np.log(np.asarray(values, float)))
+    low, high = (None if end is None else math.exp(end) for end in (log_mean.low, log_mean.high))
+    return Interval(math.exp(log_mean.mean), low, high, log_mean.count)
 
 
 def mean_curve(curves: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]]) -> tuple[Array, Array, Array, Array]:

@@ -45,8 +45,8 @@ def finals(groups: Sequence[Group], looks: Mapping[str, Look], domains: Sequence
     for i, group in enumerate(groups):
         look = looks[group.label]
         offset = (i - (len(groups) - 1) / 2) * 0.7 / len(groups)
-        found = [(place, group.final("domain_loss", name)) for place, name in enumerate(domains)]
-        points = [(place + offset, value) for place, value in found if value is not None]
+        ends = [(place, group.final("domain_loss", name)) for place, name in enumerate(domains)]
+        points = [(place + offset, value) for place, value in ends if value is not None]
         half = [0.0 if value.high is None else value.high - value.mean for _, value in points]
         handles[group.label] = axes.errorbar(
             [value.mean for _, value in points], [place for place, _ in points], xerr=half, fmt=look.marker,
@@ -61,11 +61,11 @@ def finals(groups: Sequence[Group], looks: Mapping[str, Look], domains: Sequence
     return style.image(canvas, "compare_domains", caption)
 
 
-def reach(found: Race, looks: Mapping[str, Look]) -> Image:
+def reach(race: Race, looks: Mapping[str, Look]) -> Image:
     """Draw the tokens each seed needed to reach the target, and their geometric mean."""
-    names = list(found.reached)
+    names = list(race.reached)
     canvas, axes = style.canvas(height=max(2.4, 0.55 * len(names) + 1.2))
-    for place, (name, reached) in enumerate(found.reached.items()):
+    for place, (name, reached) in enumerate(race.reached.items()):
         known = [tokens for tokens in reached.values() if tokens is not None]
         look = looks[name]
         spread = np.linspace(-0.12, 0.12, len(known)) if len(known) > 1 else np.zeros(len(known))
@@ -77,9 +77,9 @@ def reach(found: Race, looks: Mapping[str, Look]) -> Image:
     axes.set_yticks(range(len(names)), [style.label(name, 40) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(left=0)
-    style.token_axis(axes, f"training tokens to a mean perplexity of {found.target:.4g}")
+    style.token_axis(axes, f"training tokens to a mean perplexity of {race.target:.4g}")
     caption = (
-        f"Training tokens until the mean validation perplexity was first at or below {found.target:.4g}: every seed "
+        f"Training tokens until the mean validation perplexity was first at or below {race.target:.4g}: every seed "
         "that reached it (points) and the geometric mean where all did (bar)."
     )
     return style.image(canvas, "compare_tokens_to_target", caption)

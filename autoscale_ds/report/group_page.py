@@ -24,23 +24,23 @@ def sections(groups: Sequence[Group], target: float | None = None) -> tuple[Sect
         Mean perplexity to reach; the final one of the first group by default.
     """
     looks = style.looks([group.label for group in groups], sort=False)
-    found = race(groups, target)
+    outcome = race(groups, target)
     domains = _domains(groups)
     images: list[Image] = []
     if domains:
         images += [
             group_figures.curves(groups, looks, "loss"),
-            group_figures.curves(groups, looks, "mean_perplexity", found.target if found else None),
+            group_figures.curves(groups, looks, "mean_perplexity", outcome.target if outcome else None),
             group_figures.finals(groups, looks, domains[:MOST_DOMAINS], max(len(domains) - MOST_DOMAINS, 0)),
         ]
-    reaching = [group_figures.reach(found, looks)] if found else []
+    reaching = [group_figures.reach(outcome, looks)] if outcome else []
     weights = [run_figures.weights(g.runs[0], f"weights_{i}") for i, g in enumerate(groups) if g.runs[0].train]
     nothing = [] if domains else [page.note("No validation has been recorded yet: there is nothing to compare.")]
     titled = [part for group in groups for part in _weights_of(group, groups, weights)]
     return [
         page.section("Runs", _runs_table(groups)),
         page.section("Loss and perplexity side by side", *nothing, *map(page.figure, images[:2])),
-        page.section("Tokens to a target", *map(page.figure, reaching), _race_table(groups, found)),
+        page.section("Tokens to a target", *map(page.figure, reaching), _race_table(groups, outcome)),
         page.section("Final figures by domain", *map(page.figure, images[2:]), *_final_tables(groups, domains)),
         page.section("Weights", *titled),
     ], [*images, *reaching, *weights]
@@ -55,24 +55,29 @@ def _runs_table(groups: Sequence[Group]) -> Html:
     return page.table(["group", "seed", "model", "tokens", "swaps", "state", "folder"], rows, text_columns=(0, 2, 5, 6))
 
 
-def _race_table(groups: Sequence[Group], found: Race | None) -> Html:
+def _race_table(groups: Sequence[Group], outcome: Race | None) -> Html:
     """Return tokens to the target by group, and the speed-up over the first with its interval."""
-    if found is None:
+    if outcome is None:
         return page.note("The first group has no validation yet, and so no target; give one with --target.")
-    rows = [_race_row(group, found) for group in groups]
+    rows = [_race_row(group, outcome) for group in groups]
     caption = (
-        f"Training tokens to a mean validation perplexity of {found.target:.4g}, geometric mean over seeds, and how "
+        f"Training tokens to a mean validation perplexity of {outcome.target:.4g}, geometric mean over seeds, and how "
         f"many times fewer than {groups[0].label} needs; 90 % intervals over seeds"
     )
     header = ["group", "reached by", "tokens", "90 % low", "90 % high", "speed-up", "90 % low", "90 % high", "seeds"]
     return page.table(header, rows, caption=caption, text_columns=(0, 1, 8))
 
 
-def _race_row(group: Group, found: Race) -> list[object]:
-    reached = found.reached[group.label]
+def _race_row(group: Group, outcome: Race) -> list[object]:
+    reached = outcome.reached[group.label]
     known = [tokens for tokens in reached.values() if tokens is not None]
     says = f"{len(known)} of {len(reached)} seeds"
-    return [group.label, says, *_tokens_cells(known, len(reached)), *_speed_up_cells(found.speed_ups.get(group.label))]
+    return [
+        group.label,
+        says,
+        *_tokens_cells(known, len(reached)),
+        *_speed_up_cells(outcome.speed_ups.get(group.label)),
+    ]
 
 
 def _tokens_cells(known: Sequence[float], seeds: int) -> list[str | None]:
@@ -85,11 +90,11 @@ def _tokens_cells(known: Sequence[float], seeds: int) -> list[str | None]:
     return [compact(mean.mean), *(None if end is None else compact(end) for end in (mean.low, mean.high))]
 
 
-def _speed_up_cells(found: SpeedUp | None) -> list[object]:
-    if found is None:
+def _speed_up_cells(ratio: SpeedUp | None) -> list[object]:
+    if ratio is None:
         return ["1 (reference)", None, None, ""]
-    pairs = f"{found.count} pair{'' if found.count == 1 else 's'}" if found.paired else "not paired"
-    ends = [None if end is None else f"{end:.3g}×" for end in (found.ratio, found.low, found.high)]
+    pairs = f"{ratio.count} pair{'' if ratio.count == 1 else 's'}" if ratio.paired else "not paired"
+    ends = [None if end is None else f"{end:.3g}×" for end in (ratio.ratio, ratio.low, ratio.high)]
     return [*ends, pairs]
 
 
@@ -98,14 +103,14 @@ def _final_tables(groups: Sequence[Group], domains: Sequence[str]) -> list[Html]
     if not domains:
         return []
     where = ", ".join(f"{group.label} at {compact(group.end)}" for group in groups)
-    found = []
+    tables = []
     for figure, mean, unit in (("domain_loss", "loss", "loss (nats per token)"),
                                ("perplexity", "mean_perplexity", "perplexity")):  # fmt: skip
         rows = [[name, *(_plus_minus(group.final(figure, name)) for group in groups)] for name in domains]
         rows.append(["mean", *(_plus_minus(group.final(mean)) for group in groups)])
         caption = f"Final validation {unit}, mean over seeds ± half of its 90 % interval; tokens: {where}"
-        found.append(page.table(["domain", *(group.label for group in groups)], rows, caption=caption))
-    return found
+        tables.append(page.table(["domain", *(group.label for group in groups)], rows, caption=caption))
+    return tables
 
 
 def _plus_minus(value: Interval | None) -> str | None:
@@ -117,7 +122,7 @@ def _plus_minus(value: Interval | None) -> str | None:
 def _domains(groups: Sequence[Group]) -> list[str]:
     """Return the domains validated, the highest loss of the first group first."""
     names = {name for group in groups for run in group.runs for r in run.validation[-1:] for name in r["domain_loss"]}
-    loss = {name: found.mean for name in names if (found := groups[0].final("domain_loss", name)) is not None}
+    loss = {name: final.mean for name in names if (final := groups[0].final("domain_loss", name)) is not None}
     return sorted(names, key=lambda name: (-loss.get(name, 0.0), name))
 
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from autoscale_ds import config as configuration
 from autoscale_ds.errors import ReportError
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.report.compare import Interval, SpeedUp, interval, mean_curve, speed_up, tokens_to_reach
 from autoscale_ds.report.reading import Run
 
-Array = npt.NDArray[np.float64]
 # A name made of more differences than this says less than the folder's.
 MOST_DIFFERENCES = 2
 
@@ -116,8 +115,8 @@ def _refuse_seed_twice(group: Group) -> None:
 
 def _settings(run: Run) -> dict[str, Any]:
     """Return the configuration as dotted names, without folder and seed."""
-    found = dict(_flat(configuration.to_dict(run.config)))
-    return {name: value for name, value in found.items() if name not in ("run", "seed")}
+    values = dict(_flat(configuration.to_dict(run.config)))
+    return {name: value for name, value in values.items() if name not in ("run", "seed")}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from autoscale_ds.errors import MixtureError
+from autoscale_ds.report import style
 
 
 def bars(
@@ -71,18 +72,8 @@ def scatter(path: str | Path, series: Mapping[str, tuple[Any, Any]], *, title: s
     _save(figure, path)
 
 
-def require() -> None:
-    """Raise MixtureError unless figures can be drawn; called before the work, not after it."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise MixtureError(
-            "--plot needs matplotlib, which is not installed: pip install 'autoscale_ds[plots]'"
-        ) from None
-
-
 def _figure(title: str, width: float) -> tuple[Any, Any]:
-    require()
+    style.require("--plot")
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     figure = Figure(figsize=(width, 4.5), layout="constrained")

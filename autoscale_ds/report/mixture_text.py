@@ -83,35 +83,35 @@ def of_fit(fitted: LossModel, table: RunTable, out: str) -> Report:
 
 def of_score(result: Mapping[str, Any]) -> str:
     """Return the table of a score."""
-    rows = [[name, *(found[metric] for metric in METRICS)] for name, found in result["targets"].items()]
+    rows = [[name, *(measured[metric] for metric in METRICS)] for name, measured in result["targets"].items()]
     rows.append(["mean", *(result["mean"][metric] for metric in METRICS)])
     return text_table(["target", *METRICS], rows)
 
 
 def of_optimum(
-    found: Optimum, goal: Goal, file: WeightsFile, caps: Mapping[str, float], warnings: Sequence[str]
+    best: Optimum, goal: Goal, file: WeightsFile, caps: Mapping[str, float], warnings: Sequence[str]
 ) -> Report:
     """Report the best weights, their intervals, what is within noise, and the mixtures they compete with."""
     rivals = _rivals(goal)
     result = {
         **file.as_dict(),
-        "objective": {"name": goal.objective.name, "value": found.value, "noise": found.noise, **rivals},
-        "losses": {name: {"loss": c, "interval": [a, b]} for name, (c, a, b) in found.losses.items()},
-        "within_noise": {name: list(pair) for name, pair in found.within_noise.items()},
-        "flat": found.flat,
+        "objective": {"name": goal.objective.name, "value": best.value, "noise": best.noise, **rivals},
+        "losses": {name: {"loss": c, "interval": [a, b]} for name, (c, a, b) in best.losses.items()},
+        "within_noise": {name: list(pair) for name, pair in best.within_noise.items()},
+        "flat": best.flat,
         "caps": {name: cap for name, cap in caps.items() if cap < 1},
         "warnings": list(warnings),
     }
     rows = [
-        [name, w, *found.intervals[name], *found.within_noise[name], caps.get(name) if caps.get(name, 1) < 1 else None]
-        for name, w in found.weights.items()
+        [name, w, *best.intervals[name], *best.within_noise[name], caps.get(name) if caps.get(name, 1) < 1 else None]
+        for name, w in best.weights.items()
     ]
     parts = [text_table(["domain", "weight", "90% low", "high", "within noise low", "high", "cap"], rows)]
-    losses = [[name, c, a, b] for name, (c, a, b) in found.losses.items()]
+    losses = [[name, c, a, b] for name, (c, a, b) in best.losses.items()]
     parts.append(text_table(["target", "predicted loss", "90% low", "high"], losses))
     beside = ", ".join(f"{name} {value:.5g}" for name, value in rivals.items())
-    parts.append(f"{goal.objective.name}: best {found.value:.5g}; {beside}; run-to-run noise {found.noise:.2g}")
-    if found.flat:
+    parts.append(f"{goal.objective.name}: best {best.value:.5g}; {beside}; run-to-run noise {best.noise:.2g}")
+    if best.flat:
         parts.append(
             "The optimum is flat: any mixture in the columns 'within noise' could be the best; prefer a prior."
         )
@@ -124,7 +124,7 @@ def _rivals(goal: Goal) -> dict[str, float]:
     return {name: float(goal.value(point[None])[0]) for name, point in points.items()}
 
 
-def of_ddo(fitted: DDO, file: WeightsFile, found: Sequence[Effect]) -> Report:
+def of_ddo(fitted: DDO, file: WeightsFile, effects: Sequence[Effect]) -> Report:
     """Report DDO curves, the optimum beside the base, and each perturbation's effect beside the noise."""
     curves = {n: {"a": c.a, "b": c.b, "c": c.c, "residual": c.residual} for n, c in fitted.curves.items()}
     rows = [
@@ -136,12 +136,16 @@ def of_ddo(fitted: DDO, file: WeightsFile, found: Sequence[Effect]) -> Report:
     note = "y(x) = (x + a)^-b + c in multiples of the base"
     if not ends:
         note += "; three points leave no error to estimate intervals from: repeat runs with other seeds for that"
-    return {**file.as_dict(), "curves": curves, **effects_as_dict(found)}, f"{text}\n\n{note}\n\n{effects_table(found)}"
+    return {
+        **file.as_dict(),
+        "curves": curves,
+        **effects_as_dict(effects),
+    }, f"{text}\n\n{note}\n\n{effects_table(effects)}"
 
 
-def effects_as_dict(found: Sequence[Effect]) -> dict[str, Any]:
+def effects_as_dict(effects: Sequence[Effect]) -> dict[str, Any]:
     """Return effects by design; a standard error that is not known is null."""
-    known = repeats.is_clear(found) is not None
+    known = repeats.is_clear(effects) is not None
     return {
         "effects": {
             e.design: {
@@ -150,17 +154,17 @@ def effects_as_dict(found: Sequence[Effect]) -> dict[str, Any]:
                 "ratio": e.ratio if known else None,
                 "seeds": e.seeds,
             }
-            for e in found
+            for e in effects
         },
-        "clear_of_noise": repeats.is_clear(found),
+        "clear_of_noise": repeats.is_clear(effects),
     }
 
 
-def effects_table(found: Sequence[Effect]) -> str:
+def effects_table(effects: Sequence[Effect]) -> str:
     """Return effects beside their noise, one line a perturbation."""
-    if repeats.is_clear(found) is None:
+    if repeats.is_clear(effects) is None:
         return "noise unknown: no run was repeated with another seed, so nobody can say which effects are real"
-    rows = [[e.design, e.difference, e.standard_error, e.ratio, e.seeds] for e in found]
+    rows = [[e.design, e.difference, e.standard_error, e.ratio, e.seeds] for e in effects]
     return text_table(["perturbation", "effect", "std. error", "ratio", "seeds"], rows)
 
 

@@ -14,14 +14,15 @@ import numpy.typing as npt
 
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import AutoScaleError, ReportError
+from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.stream.journal import Event, read_events
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import read_metrics
 from autoscale_ds.training.record_kinds import kind_of
-from autoscale_ds.training.run_folder import RunFolder, load_run_config
+from autoscale_ds.training.run_folder import load_run_config
 
-Array = npt.NDArray[np.float64]
 Record = Mapping[str, Any]
 
 
@@ -32,7 +33,9 @@ class Run:
     Attributes
     ----------
     path : Path
+        Run folder.
     config : RunConfig
+        Configuration it was last started with.
     records : mapping of str to list of mapping
         Records of ``metrics.jsonl`` by kind, in order of steps; kinds without records are absent.
     events : list of Event
@@ -64,9 +67,9 @@ class Run:
     @cached_property
     def domains(self) -> list[str]:
         """Every domain met, sorted."""
-        found = {name for event in self.events for name in event.weights}
-        found |= {name for record in self.train for name in record.get("realised", {})}
-        return sorted(found | {name for record in self.validation for name in record.get("domain_loss", {})})
+        names = {name for event in self.events for name in event.weights}
+        names |= {name for record in self.train for name in record.get("realised", {})}
+        return sorted(names | {name for record in self.validation for name in record.get("domain_loss", {})})
 
     @property
     def step(self) -> int:
@@ -145,7 +148,7 @@ def read_run(path: str | Path) -> Run:
     AutoScaleError
         When it has no config.yaml, or a file in it is damaged (a torn last line is not damage).
     """
-    folder = RunFolder(path)
+    folder = RunPaths(Path(path))
     config = load_run_config(folder.path)
     records = _records(folder.metrics)
     by_kind: dict[str, list[Record]] = {}

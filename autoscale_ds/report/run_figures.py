@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.report import style
 from autoscale_ds.report.reading import Run, shown
 from autoscale_ds.report.style import Image, Look
 
-Array = npt.NDArray[np.float64]
 # More points a line than this only make it thicker.
 MOST_POINTS = 150
 # Swaps spelled out under the figure; the table has them all.
@@ -23,12 +22,12 @@ _REST = Look("0.5", "-.", "")
 
 def figures(run: Run) -> list[Image]:
     """Return every figure the run's records allow, in the order of the page."""
-    found: list[Image] = []
+    images: list[Image] = []
     if run.validation:
-        found += [_validation(run, "domain_loss"), _validation(run, "perplexity")]
+        images += [_validation(run, "domain_loss"), _validation(run, "perplexity")]
     if run.train:
-        found += [_training_loss(run), weights(run), *_consumption(run)]
-    return found
+        images += [_training_loss(run), weights(run), *_consumption(run)]
+    return images
 
 
 def drawn(run: Run) -> tuple[dict[str, Look], list[str]]:

@@ -32,6 +32,7 @@ class Image:
     name : str
         File name without suffix.
     png : bytes
+        The picture, encoded.
     caption : str
         What one sees, units included.
     """
@@ -92,13 +93,13 @@ def label(text: str, longest: int = 60) -> str:
     return line.replace("$", r"\$")
 
 
-def require() -> None:
-    """Raise ReportError unless figures can be drawn; called before the work, not after it."""
+def require(what: str = "a report") -> None:
+    """Raise ReportError, naming what needs it, unless Matplotlib is installed; called before the work, not after it."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         raise ReportError(
-            "a report needs matplotlib, which is not installed: pip install 'autoscale_ds[plots]'"
+            f"{what} needs matplotlib, which is not installed: pip install 'autoscale_ds[plots]'"
         ) from None
 
 

@@ -33,6 +33,7 @@ class Effect:
     Attributes
     ----------
     domain : str
+        Domain whose tokens were changed.
     factor : float
         Multiple of the base run's tokens of the domain.
     change : float
@@ -61,7 +62,9 @@ class ScaleFit:
     Attributes
     ----------
     scale : Scale
+        Budget and size of the base.
     base : Design
+        The unperturbed mixture, with all its seeds.
     noise : float or None
         Standard deviation of the mean loss over seeds of the base, nats per token.
     effects : sequence of Effect
@@ -71,6 +74,7 @@ class ScaleFit:
     bands : mapping of str to list of Curve
         Refits with noise drawn anew.
     optimum : DomainWeights or None
+        Best weights at this scale; None where no curve could be fitted.
     intervals : mapping of str to (low, high)
         90 % interval of each optimal weight; empty without repeats.
     note : str
@@ -101,18 +105,18 @@ def fit_scale(sweep: Sweep, scale: Scale, *, draws: int = DRAWS) -> ScaleFit | N
     base = bases[0]
     noise = float(np.std(base.values, ddof=1)) if len(base.values) > 1 else None
     try:
-        found = DDOSweep.of(sweep.runs(scale), base.name, Objective.of_kind(OBJECTIVE, sweep.targets))
+        ddo = DDOSweep.of(sweep.runs(scale), base.name, Objective.of_kind(OBJECTIVE, sweep.targets))
     except MixtureError as error:
         return ScaleFit(scale, base, noise, (), note=str(error))
-    effects = _effects(found)
+    effects = _effects(ddo)
     if not effects:
         return ScaleFit(scale, base, noise, effects, note="It has no run with one domain's tokens changed.")
     try:
-        redrawn = found.redrawn(draws=draws)
-        optimum, ranges = found.optimum(redrawn, floor=floor_of(sweep.domains))
+        redrawn = ddo.redrawn(draws=draws)
+        optimum, ranges = ddo.optimum(redrawn, floor=floor_of(sweep.domains))
     except MixtureError as error:
-        return ScaleFit(scale, base, noise, effects, found.curves(), note=f"No optimum: {error}.")
-    curves = found.fitted.curves
+        return ScaleFit(scale, base, noise, effects, ddo.curves(), note=f"No optimum: {error}.")
+    curves = ddo.fitted.curves
     bands = {name: [each.curves[name] for each in redrawn] for name in curves}
     return ScaleFit(scale, base, noise, effects, curves, bands, optimum, ranges)
 
@@ -124,6 +128,7 @@ class PathFit:
     Attributes
     ----------
     path : AutoScale or None
+        The fitted path; None where it could not be fitted.
     draws : sequence of callables
         Paths through optima drawn from their intervals; empty where these are not known.
     note : str
@@ -156,13 +161,13 @@ def fit_path(fits: Sequence[ScaleFit], floor: float) -> PathFit:
     return PathFit(path, path_draws(files, floor=floor, draws=DRAWS))
 
 
-def _effects(found: DDOSweep) -> list[Effect]:
+def _effects(ddo: DDOSweep) -> list[Effect]:
     """Return the effect of every perturbation of a base, by domain and factor."""
-    freedom = sum(effect.seeds - 1 for effect in found.effects)
+    freedom = sum(effect.seeds - 1 for effect in ddo.effects)
     effects = []
-    for each in found.effects:
+    for each in ddo.effects:
         error = each.standard_error if freedom else None
         half = error * float(student_t.ppf(0.95, freedom)) if error else None
         ratio = each.ratio if error else None
-        effects.append(Effect(*found.changed[each.design], each.difference, error, half, ratio, each.seeds))
+        effects.append(Effect(*ddo.changed[each.design], each.difference, error, half, ratio, each.seeds))
     return sorted(effects, key=lambda effect: (effect.domain, effect.factor))

@@ -132,7 +132,9 @@ def optima(sweep: Sweep, fits: Sequence[ScaleFit], path: PathFit, law: LawFit) -
     canvas, axes = style.canvas(height=4.8)
     tokens = [scale.tokens for scale in [*sweep.scales, *([sweep.target] if sweep.target else [])]]
     predicted = {
-        float(t): found for t in np.geomspace(min(tokens), max(tokens), 40) if (found := path.predict(float(t)))
+        float(t): prediction
+        for t in np.geomspace(min(tokens), max(tokens), 40)
+        if (prediction := path.predict(float(t)))
     }
     handles: dict[str, Any] = {}
     for name, look in style.looks(domains).items():
@@ -153,8 +155,8 @@ def optima(sweep: Sweep, fits: Sequence[ScaleFit], path: PathFit, law: LawFit) -
 
 
 def _weights_of(name: str, fits: Sequence[ScaleFit], law: LawFit) -> list[float]:
-    found = [fit.optimum[name] for fit in fits if fit.optimum is not None]
-    return found + [optimum.weights[name] for optimum in law.optima.values()]
+    shares = [fit.optimum[name] for fit in fits if fit.optimum is not None]
+    return shares + [optimum.weights[name] for optimum in law.optima.values()]
 
 
 def _optima_of(axes: Any, name: str, look: style.Look, fits: Sequence[ScaleFit], law: LawFit) -> None:
@@ -183,14 +185,14 @@ def _path_of(
 
 def _kinds(axes: Any, fits: Sequence[ScaleFit], path: PathFit, law: LawFit) -> dict[str, Any]:
     """Return the part of the legend that tells filled, hollow and line."""
-    found: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
     if any(fit.optimum is not None for fit in fits):
-        found["DDO (filled)"] = axes.plot([], [], "o", color="0.4")[0]
+        handles["DDO (filled)"] = axes.plot([], [], "o", color="0.4")[0]
     if path.path is not None:
-        found["AutoScale (line)"] = axes.plot([], [], "-", color="0.4")[0]
+        handles["AutoScale (line)"] = axes.plot([], [], "-", color="0.4")[0]
     if law.optima:
-        found["law (hollow)"] = axes.plot([], [], "o", color="0.4", markerfacecolor="white")[0]
-    return found
+        handles["law (hollow)"] = axes.plot([], [], "o", color="0.4", markerfacecolor="white")[0]
+    return handles
 
 
 def _optima_caption(fits: Sequence[ScaleFit], path: PathFit, law: LawFit, rest: Sequence[str]) -> str:

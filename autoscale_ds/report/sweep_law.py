@@ -33,9 +33,11 @@ class LawFit:
     Attributes
     ----------
     model : LossModel or None
+        The law; None where none could be fitted.
     origin : str
         ``law.json``, or that it was fitted for this page, or why there is none.
     optima : mapping of Scale to Optimum
+        Best mixture at each scale.
     warnings : tuple of str
         What a user of the optimum at the target should know.
     """

@@ -133,24 +133,24 @@ def _optima(sweep: Sweep, fits: Sequence[ScaleFit], path: PathFit, law: LawFit) 
 
 def _weight_columns(sweep: Sweep, fits: Sequence[ScaleFit], path: PathFit, law: LawFit) -> dict[str, dict[str, str]]:
     """Return the columns of the table of weights: base and DDO by scale, then everything at the target."""
-    found: dict[str, dict[str, str]] = {}
+    columns: dict[str, dict[str, str]] = {}
     if fits:
-        found["base"] = {n: f"{w:.4f}" for n, w in zip(sweep.domains, fits[0].base.weights, strict=True)}
+        columns["base"] = {n: f"{w:.4f}" for n, w in zip(sweep.domains, fits[0].base.weights, strict=True)}
     for fit in fits:
         if fit.optimum is not None:
-            found[f"DDO at {fit.scale.name()}"] = {n: _with(w, fit.intervals.get(n)) for n, w in fit.optimum.items()}
+            columns[f"DDO at {fit.scale.name()}"] = {n: _with(w, fit.intervals.get(n)) for n, w in fit.optimum.items()}
     end = sweep.target or sweep.scales[-1]
     if predicted := path.predict(end.tokens):
         weights, ranges = predicted
-        found[f"AutoScale at {end.name()}"] = {n: _with(w, ranges.get(n)) for n, w in weights.items()}
+        columns[f"AutoScale at {end.name()}"] = {n: _with(w, ranges.get(n)) for n, w in weights.items()}
     if sweep.autoscale is not None:
         where = f" at {compact(sweep.autoscale.tokens)} tokens" if sweep.autoscale.tokens else ""
         file = sweep.autoscale
-        found[f"autoscale.json{where}"] = {n: _with(w, file.intervals.get(n)) for n, w in file.weights.items()}
+        columns[f"autoscale.json{where}"] = {n: _with(w, file.intervals.get(n)) for n, w in file.weights.items()}
     if end in law.optima:
         best = law.optima[end]
-        found[f"law at {end.name()}"] = {n: _with(w, best.intervals.get(n)) for n, w in best.weights.items()}
-    return found
+        columns[f"law at {end.name()}"] = {n: _with(w, best.intervals.get(n)) for n, w in best.weights.items()}
+    return columns
 
 
 def _with(weight: float, ends: tuple[float, float] | None) -> str:
@@ -177,14 +177,14 @@ def _laws(law: LawFit) -> tuple[list[Html], list[Image]]:
 
 def _ranks(sweep: Sweep) -> tuple[list[Html], list[Image]]:
     """Return the rank correlation of mixtures between scales."""
-    found, reason = rank_stability(sweep)
+    ranks, reason = rank_stability(sweep)
     image = sweep_figures.ranks(sweep)
     figure = [page.figure(image)] if image else []
-    if found is None:
+    if ranks is None:
         return [*figure, page.note(f"Not known: {reason}.")], [image] if image else []
     rows = [
         [_scale_name(p["from"]), _scale_name(p["to"]), p["mixtures"], p["mean"], p["same_best"], p["regret"]]
-        for p in found["pairs"]
+        for p in ranks["pairs"]
     ]
     header = ["from", "to", "shared mixtures", "rank correlation", "same best", "regret (nats)"]
     caption = (
@@ -192,7 +192,7 @@ def _ranks(sweep: Sweep) -> tuple[list[Html], list[Image]]:
         "same; loss of keeping the smaller scale's best"
     )
     table = page.table(header, rows, caption=caption, text_columns=(0, 1))
-    return [*figure, table, page.paragraph(found["advice"].capitalize() + ".")], [image] if image else []
+    return [*figure, table, page.paragraph(ranks["advice"].capitalize() + ".")], [image] if image else []
 
 
 def _scale_name(scale: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from autoscale_ds.errors import ReportError
+from autoscale_ds.errors import ConfigError, ReportError
 from autoscale_ds.laws import LossModel, lawfile
 from autoscale_ds.mixture import RunTable, WeightsFile
-from autoscale_ds.mixture.repeats import averaged, design_of
+from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.repeats import averaged
 from autoscale_ds.report.style import compact
 from autoscale_ds.search.ddo import perturbations
 from autoscale_ds.search.design import FLOPS_PER_PARAMETER
+from autoscale_ds.sweep.plan import SweepPlan, Target
+from autoscale_ds.sweep.results import TABLE_FILE
 
-Array = npt.NDArray[np.float64]
-PLAN, TABLE, LAW, AUTOSCALE = "plan.json", "runs.parquet", "law.json", "autoscale.json"
+# Fits that a user may write into a sweep folder, to be drawn beside those of the page.
+LAW, AUTOSCALE = "law.json", "autoscale.json"
 TABLES = (".csv", ".parquet", ".pq")
 
 
@@ -45,7 +46,9 @@ class Design:
     Attributes
     ----------
     name : str
+        The run's name without its seed.
     scale : Scale
+        Scale of its base run.
     rows : RunTable
         Its runs, one a seed.
     flops : float
@@ -85,7 +88,9 @@ class Sweep:
     Attributes
     ----------
     path : Path
+        Sweep folder, or file of the run table.
     domains, targets : tuple of str
+        Names of the columns of weights and of losses.
     designs : tuple of Design
         By scale, in the order of the table within it.
     planned : int or None
@@ -129,6 +134,8 @@ class Sweep:
             tokens=np.concatenate([part.tokens for part in parts]),
             parameters=np.concatenate([part.parameters for part in parts]),
             losses=np.concatenate([part.losses for part in parts]),
+            designs=tuple(design for part in parts for design in part.designs),
+            seeds=tuple(seed for part in parts for seed in part.seeds),
         )
 
 
@@ -147,10 +154,12 @@ def read_sweep(path: str | Path) -> Sweep:
         For a sweep nobody has collected yet, or a table or fit that cannot be used.
     """
     path = Path(path)
-    plan = _plan(path) or {}
-    file = path / TABLE if path.is_dir() else path
+    plan = _plan(path)
+    file = path / TABLE_FILE if path.is_dir() else path
     if not file.exists():
-        raise ReportError(f"{path} has no {TABLE} yet; collect what is finished with: launch/sweep.py collect {path}")
+        raise ReportError(
+            f"{path} has no {TABLE_FILE} yet; collect what is finished with: launch/sweep.py collect {path}"
+        )
     table = RunTable.read(file, drop_bad=True)
     extra, notes = _extra(file, table)
     table, left_out = _complete(table)
@@ -160,26 +169,24 @@ def read_sweep(path: str | Path) -> Sweep:
         domains=table.domains,
         targets=table.targets,
         designs=tuple(_designs(table, extra)),
-        planned=len(plan["runs"]) if plan else None,
-        target=_target(plan.get("target") or {}),
+        planned=len(plan.runs) if plan else None,
+        target=_target(plan.target) if plan else None,
         law=lawfile.load(law) if path.is_dir() and law.exists() else None,
         autoscale=WeightsFile.read(autoscale) if path.is_dir() and autoscale.exists() else None,
         notes=(*table.dropped, *notes, *left_out),
     )
 
 
-def _plan(path: Path) -> dict[str, Any] | None:
+def _plan(path: Path) -> SweepPlan | None:
     """Return the plan of a sweep folder; None for any other folder."""
     try:
-        raw = json.loads((path / PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return SweepPlan.read(path)
+    except (ConfigError, OSError):
         return None
-    return raw if isinstance(raw, dict) and raw.get("kind") == "sweep" and isinstance(raw.get("runs"), list) else None
 
 
-def _target(raw: Mapping[str, Any]) -> Scale | None:
-    tokens = raw.get("tokens")
-    return Scale(float(tokens), float(raw.get("parameters") or 0.0)) if tokens else None
+def _target(target: Target) -> Scale | None:
+    return Scale(float(target.tokens), float(target.parameters or 0.0)) if target.tokens else None
 
 
 def _extra(file: Path, table: RunTable) -> tuple[list[dict[str, Any]], list[str]]:
@@ -211,8 +218,8 @@ def _designs(table: RunTable, extra: Sequence[Mapping[str, Any]]) -> list[Design
     """Return designs from rows: rows of one design and token count are its seeds."""
     scales = _scales(table, extra)
     rows: dict[tuple[str, Scale, float], list[int]] = {}
-    for i, run in enumerate(table.runs):
-        rows.setdefault((design_of(run), scales[i], float(table.tokens[i])), []).append(i)
+    for i, design in enumerate(table.designs):
+        rows.setdefault((design, scales[i], float(table.tokens[i])), []).append(i)
     order = sorted(rows, key=lambda key: key[1])
     return [_design(table, extra, key[0], key[1], rows[key]) for key in order]
 
@@ -227,16 +234,16 @@ def _design(
 def _scales(table: RunTable, extra: Sequence[Mapping[str, Any]]) -> list[Scale]:
     """Return the scale of each row: as recorded, else its tokens, those of the base for a perturbation of one."""
     sizes = np.nan_to_num(table.parameters)
-    found = [
+    scales = [
         Scale(float(row.get("scale") or tokens), float(size))
         for row, tokens, size in zip(extra, table.tokens, sizes, strict=True)
     ]
     if any(row.get("scale") for row in extra):
-        return found
+        return scales
     means = averaged(table)
     for base in [run for run in means.runs if run.rpartition("/")[2] == "base"]:
         if means.runs.count(base) == 1:
             changed = {means.runs[row] for row, _, _ in perturbations(means, base)}
-            own = found[[design_of(run) for run in table.runs].index(base)]
-            found = [own if design_of(run) in changed else scale for run, scale in zip(table.runs, found, strict=True)]
-    return found
+            own = scales[table.designs.index(base)]
+            scales = [own if name in changed else scale for name, scale in zip(table.designs, scales, strict=True)]
+    return scales

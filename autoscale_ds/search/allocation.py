@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 
 from autoscale_ds.errors import MixtureError
-
-Array = npt.NDArray[np.float64]
+from autoscale_ds.mixture.arrays import Array
 
 
 def allocate(

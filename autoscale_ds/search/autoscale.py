@@ -16,9 +16,9 @@ import numpy.typing as npt
 from scipy.optimize import brentq, minimize_scalar
 
 from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.weights import DomainWeights
 
-Array = npt.NDArray[np.float64]
 # Two optima whose totals agree to a part in a thousand say nothing about scale.
 SAME_SCALE = 1e-3
 # Published weights carry four decimals: within a part in ten thousand of the floor is on the floor.
@@ -32,6 +32,7 @@ class AutoScale:
     Attributes
     ----------
     domains : tuple of str
+        Names of the m domains, in the order of the arrays below.
     intercept, slope : array (m,)
         ``log N_i(t) = intercept_i + slope_i t``; t is 0 at the first scale and 1 at the last.
     path : array (scales,)

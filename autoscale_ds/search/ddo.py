@@ -16,12 +16,12 @@ import numpy.typing as npt
 from scipy.optimize import least_squares
 
 from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.objective import Objective
 from autoscale_ds.mixture.table import RunTable
 from autoscale_ds.mixture.weights import DomainWeights
 from autoscale_ds.search.allocation import allocate
 
-Array = npt.NDArray[np.float64]
 # Where the search starts and may go: with three points a and b trade off against each other without end.
 STARTS = ((3.0, 1.5), (1.0, 0.5), (0.3, 0.3), (10.0, 4.0), (0.05, 1.0))
 LARGEST = 1e3
@@ -97,6 +97,7 @@ def fit_curves(
     points : mapping of str to sequence of (factor, objective)
         As for ``DDO.fit``.
     base_value : float
+        Objective of the base run, the unit of the curves.
     """
     curves, failed = {}, {}
     for name, runs in points.items():
@@ -121,9 +122,11 @@ class DDO:
     Attributes
     ----------
     base : DomainWeights
+        Weights of the base run.
     tokens : float
         Tokens of the base run.
     curves : mapping of str to Curve
+        By domain: the objective against the domain's tokens, in multiples of the base's.
     """
 
     base: DomainWeights
@@ -203,12 +206,12 @@ def perturbations(table: RunTable, base_run: str) -> list[tuple[int, str, float]
     row = _base_row(table, base_run)
     tokens = table.weights * table.tokens[:, None]
     same_size = np.nan_to_num(table.parameters) == np.nan_to_num(table.parameters[row])
-    found = []
+    changes = []
     for i in np.flatnonzero(same_size):
         change = perturbed(tokens[row], tokens[i]) if i != row else None
         if change is not None:
-            found.append((int(i), table.domains[change[0]], change[1]))
-    return found
+            changes.append((int(i), table.domains[change[0]], change[1]))
+    return changes
 
 
 def perturbed(base: Array, tokens: Array) -> tuple[int, float] | None:

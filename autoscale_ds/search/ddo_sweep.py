@@ -16,7 +16,7 @@ import numpy as np
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture import repeats
 from autoscale_ds.mixture.objective import Objective
-from autoscale_ds.mixture.repeats import Effect, design_of
+from autoscale_ds.mixture.repeats import Effect
 from autoscale_ds.mixture.table import RunTable
 from autoscale_ds.mixture.weights import DomainWeights
 from autoscale_ds.search.ddo import DDO, Curve, fit_curve, fit_curves, perturbations
@@ -37,6 +37,7 @@ class DDOSweep:
     base : str
         Name of the base run, without its seed.
     objective : Objective
+        What is minimised.
     changed : mapping of str to (domain, factor)
         The perturbations by name: whose tokens, in multiples of the base run's.
     effects : sequence of Effect
@@ -129,8 +130,8 @@ class DDOSweep:
         return points
 
     def _base_values(self) -> list[float]:
-        values = zip(self.table.runs, self.objective.of_table(self.table), strict=True)
-        return [float(value) for run, value in values if design_of(run) == self.base]
+        values = zip(self.table.designs, self.objective.of_table(self.table), strict=True)
+        return [float(value) for design, value in values if design == self.base]
 
 
 def _standard_error(values: Sequence[float]) -> float:

@@ -120,15 +120,17 @@ def axis_plan(
     steps = max((runs - 1) // m, 1)
     bounds = Bounds.of(list(prior), floor)
     centre = np.array(list(prior.values()))
-    found = [_probe("prior", prior, bounds.scale_in(centre[None])[0], tokens, parameters)]
+    probes = [_probe("prior", prior, bounds.scale_in(centre[None])[0], tokens, parameters)]
     for step in range(1, steps + 1):
         for i, name in enumerate(prior):
             share = centre[i] + (1 - centre[i]) * step / (steps + 1)
             rest = np.delete(centre, i)
             rest = np.full(m - 1, 1 / (m - 1)) if rest.sum() == 0 else rest / rest.sum()
             point = np.insert((1 - share) * rest, i, share)
-            found.append(_probe(f"axis/{name}/{share:.3g}", prior, bounds.scale_in(point[None])[0], tokens, parameters))
-    return found
+            probes.append(
+                _probe(f"axis/{name}/{share:.3g}", prior, bounds.scale_in(point[None])[0], tokens, parameters)
+            )
+    return probes
 
 
 def cost(
@@ -139,12 +141,12 @@ def cost(
     sized = [run for run in runs if run.parameters]
     flops = FLOPS_PER_PARAMETER * math.fsum(run.tokens * (run.parameters or 0) for run in sized)
     whole = len(sized) == len(runs)
-    found: dict[str, Any] = {"runs": len(runs), "tokens": tokens, "flops": flops if whole else None}
+    costs: dict[str, Any] = {"runs": len(runs), "tokens": tokens, "flops": flops if whole else None}
     if target_tokens:
-        found["share_of_target_tokens"] = tokens / target_tokens
+        costs["share_of_target_tokens"] = tokens / target_tokens
         if target_parameters and whole:
-            found["share_of_target_flops"] = flops / (FLOPS_PER_PARAMETER * target_tokens * target_parameters)
-    return found
+            costs["share_of_target_flops"] = flops / (FLOPS_PER_PARAMETER * target_tokens * target_parameters)
+    return costs
 
 
 def write_plan(path: str | Path, runs: Sequence[ProbeRun], kind: str, costs: Mapping[str, Any]) -> dict[str, Any]:

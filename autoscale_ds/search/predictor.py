@@ -63,13 +63,16 @@ class AutoScalePath:
     Parameters
     ----------
     optima : sequence of (tokens, DomainWeights)
+        Optimal weights at each budget that was searched.
     floor : float
         As for ``AutoScale.fit``.
     """
 
     def __init__(self, optima: Sequence[tuple[float, DomainWeights]], floor: float) -> None:
         self._path = AutoScale.fit(optima, floor=floor)
-        self._smallest, self._first = min(optima, key=lambda pair: pair[0])
+        smallest = min(optima, key=lambda pair: pair[0])
+        self._smallest = smallest[0]
+        self._first = smallest[1]
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -92,6 +95,7 @@ class LawOptimum:
     Parameters
     ----------
     model : LossModel
+        The fitted law.
     anchor_tokens : float
         A budget at which the minimum is exact; other knots lie powers of ``KNOT_RATIO`` from it.
     parameters : float
@@ -111,10 +115,12 @@ class LawOptimum:
         limits: Mapping[str, float] | None = None,
     ) -> None:
         self.model = model
-        self._anchor, self._parameters = anchor_tokens, parameters
+        self._anchor = anchor_tokens
+        self._parameters = parameters
         self._objective = Objective.of_kind("mean-loss", tuple(model.targets))
-        self._floor, self._limits = floor, dict(limits or {})
-        self._found: dict[float, DomainWeights] = {}
+        self._floor = floor
+        self._limits = dict(limits or {})
+        self._optima: dict[float, DomainWeights] = {}
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -149,10 +155,10 @@ class LawOptimum:
         scales = self.model.scales
         known = max(tokens, scales.tokens**2 / scales.largest_tokens)  # the reference is the mean of both ends
         knot = tokens if self._limits else known  # limits differ also where the law does not
-        if knot not in self._found:
+        if knot not in self._optima:
             goal = Goal(self.model, self._objective, known, self._parameters)
-            self._found[knot] = minimum(goal, self.bounds(knot))
-        return self._found[knot]
+            self._optima[knot] = minimum(goal, self.bounds(knot))
+        return self._optima[knot]
 
 
 def read_predictor(
@@ -168,6 +174,7 @@ def read_predictor(
     Parameters
     ----------
     path : path
+        ``autoscale.json``, ``law.json`` or ``weights.json``.
     budget_tokens : float
         The budget of the run it is for; a law's minimum is exact there.
     parameters : float

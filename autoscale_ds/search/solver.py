@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.model import GAUSSIAN_90, LossModel
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.objective import Objective
 from autoscale_ds.mixture.simplex import Bounds, dirichlet
 from autoscale_ds.mixture.weights import DomainWeights
+from autoscale_ds.search.uncertainty import ends_of_90
 
-Array = npt.NDArray[np.float64]
 # Samples that give the solver its starts, and RegMix (arXiv 2407.01492) its answer: mean of the best 128 of 100,000.
 START_SAMPLES, NUM_STARTS = 1024, 3
 TREE_SAMPLES, TREE_BEST = 100_000, 128
@@ -30,10 +30,13 @@ class Goal:
     Attributes
     ----------
     model : LossModel
+        Predicts the losses.
     objective : Objective
+        Makes one number of them.
     tokens, parameters : float
         Scale of the target run; parameters may be NaN where the law knows no size.
     prior : array (m,) or None
+        Weights from which the divergence is measured; None without ``kl``.
     kl : float
         Nats of objective that one nat of divergence from the prior costs.
     """
@@ -83,6 +86,7 @@ class Optimum:
     Attributes
     ----------
     weights : DomainWeights
+        The best mixture.
     value : float
         Goal there.
     losses : mapping of str to (loss, low, high)
@@ -121,8 +125,7 @@ def optimize(goal: Goal, bounds: Bounds, *, seed: int = 0) -> Optimum:
     best = np.array(list(weights.values()))
     alternatives = [replace(goal, model=member) for member in goal.model.members()]
     drawn = np.array([_minimum(each, bounds, best[None], seed, TREE_SAMPLES // 5) for each in alternatives])
-    # Weibull's plotting positions: with a few dozen members the plain quantiles lie too far inside.
-    ends = np.quantile(np.vstack([*drawn, best]), [0.05, 0.95], axis=0, method="weibull")
+    ends = ends_of_90(np.vstack([*drawn, best]))
     noise = goal.noise(best)
     names = goal.model.domains
     x = goal.model.inputs(best[None], goal.tokens, goal.parameters)
@@ -199,9 +202,9 @@ def _minimum(goal: Goal, bounds: Bounds, starts: Array, seed: int, num_samples: 
     def value(w: Array) -> float:
         return float(goal.value(np.maximum(w, 0)[None])[0])
 
-    found = [_slsqp(value, lambda w: goal.slope(np.maximum(w, 0)), start, bounds) for start in starts]
-    found += list(starts)  # a search that went astray must not lose what it was given
-    return min(found, key=value)
+    candidates = [_slsqp(value, lambda w: goal.slope(np.maximum(w, 0)), start, bounds) for start in starts]
+    candidates += list(starts)  # a search that went astray must not lose what it was given
+    return min(candidates, key=value)
 
 
 def _slsqp(

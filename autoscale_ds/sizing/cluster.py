@@ -14,6 +14,7 @@ class Cluster:
     Attributes
     ----------
     gpus, gpus_per_node : int
+        Number of GPUs in all and in one node.
     memory : float
         Bytes of one GPU.
     peak_flops : float

@@ -22,7 +22,9 @@ class Training:
     Attributes
     ----------
     model : ModelSpec
+        Shape of the model.
     sequence_length : int
+        Tokens of one sample.
     global_batch : int
         Sequences a step.
     bf16 : bool

@@ -73,6 +73,7 @@ def memory(training: Training, layout: Layout, reserve: float = 2e9, bucket: int
     Parameters
     ----------
     training : Training
+        Model, batch and precision.
     layout : Layout
         Must be possible, see ``Layout.check``.
     reserve : float
@@ -80,8 +81,8 @@ def memory(training: Training, layout: Layout, reserve: float = 2e9, bucket: int
     bucket : int
         ``reduce_bucket_size`` of the DeepSpeed file, values.
     """
-    found = (_of_stage(training, layout, stage, reserve, bucket) for stage in stages(training.model, layout))
-    return max(found, key=lambda needed: needed.total)
+    by_stage = (_of_stage(training, layout, stage, reserve, bucket) for stage in stages(training.model, layout))
+    return max(by_stage, key=lambda needed: needed.total)
 
 
 def _of_stage(training: Training, layout: Layout, stage: Stage, reserve: float, bucket: int) -> Memory:

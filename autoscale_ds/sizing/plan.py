@@ -22,6 +22,7 @@ class Plan:
     Attributes
     ----------
     layout : Layout
+        How the ranks share the model.
     memory : Memory
         Bytes by part, of the rank with the most to hold.
     traffic : Traffic
@@ -120,11 +121,11 @@ def rank(plans: Iterable[Plan]) -> list[Plan]:
     Those that do not fit follow, by how much they are over.
     """
 
-    def key(found: Plan) -> tuple[Any, ...]:
-        if not found.fits:
-            return (1, found.over)
-        layout = found.layout
-        return (0, _percent(found.step), -layout.micro, layout.zero, layout.checkpointing, found.step)
+    def key(candidate: Plan) -> tuple[Any, ...]:
+        if not candidate.fits:
+            return (1, candidate.over)
+        layout = candidate.layout
+        return (0, _percent(candidate.step), -layout.micro, layout.zero, layout.checkpointing, candidate.step)
 
     return sorted(plans, key=key)
 
@@ -134,9 +135,9 @@ def _percent(value: float) -> float:
     return float(f"{value:.2g}")
 
 
-def settings(found: Plan, training: Training, bucket: int = BUCKET) -> tuple[dict[str, Any], dict[str, Any]]:
+def settings(candidate: Plan, training: Training, bucket: int = BUCKET) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the DeepSpeed file and the lines of the run's configuration that make this layout."""
-    layout = found.layout
+    layout = candidate.layout
     zero: dict[str, Any] = {"stage": layout.zero, "reduce_bucket_size": bucket}
     if layout.zero >= 2:
         zero |= {"overlap_comm": True, "contiguous_gradients": True}

@@ -19,10 +19,13 @@ class Stage:
     Attributes
     ----------
     index : int
+        Position in the pipeline, from 0.
     blocks : int
+        Number of transformer blocks.
     parameters : int
         Values of one rank, padding rows of the vocabulary included.
     has_head : bool
+        Whether it computes logits and loss.
     """
 
     index: int

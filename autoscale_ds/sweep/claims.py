@@ -30,7 +30,9 @@ class Claim:
     Attributes
     ----------
     run : str
+        Folder name of the run that is claimed.
     path : Path
+        The claim's file.
     """
 
     run: str
@@ -58,6 +60,7 @@ class Claims:
     Parameters
     ----------
     sweep : Path
+        Sweep folder.
     lease_seconds : float
         A claim on another machine that was not renewed for this long is dead.
     """
@@ -105,8 +108,8 @@ class Claims:
         return self.folder / f"{run}.{attempt:03d}"
 
     def _last_attempt(self, run: str) -> int | None:
-        found = [path.name[-3:] for path in self.folder.glob(f"{glob_escape(run)}.[0-9][0-9][0-9]")]
-        return max(map(int, found)) if found else None
+        attempts = [path.name[-3:] for path in self.folder.glob(f"{glob_escape(run)}.[0-9][0-9][0-9]")]
+        return max(map(int, attempts)) if attempts else None
 
     def _place(self, path: Path) -> int | None:
         """Put a locked file in place; None where one is already. It is locked before anybody can see it."""

@@ -29,6 +29,7 @@ def run_workers(command: Sequence[str], count: int, logs: Path, meanwhile: Calla
     command : sequence of str
         What each worker runs.
     count : int
+        Number of workers.
     logs : Path
         Folder for what they say, one file a worker.
     meanwhile : callable

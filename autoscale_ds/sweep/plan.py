@@ -40,9 +40,11 @@ class PlannedRun:
     scale : float
         Budget of the design's base run, tokens; a perturbed run may have more or fewer.
     weights : DomainWeights
+        Its mixture.
     tokens : float
         Its own budget.
     seed : int
+        Seed of initial weights and data order.
     """
 
     run: str
@@ -76,10 +78,13 @@ class SweepPlan:
         A RunConfig as nested mappings. ``run``, ``seed``, ``mixture.weights`` and ``budget_tokens`` are replaced for
         each run; warm-up and cooldown are scaled with the budget, so that every run has the same schedule.
     deepspeed : mapping
+        Content of the DeepSpeed configuration file.
     runs : tuple of PlannedRun
+        The runs, in the order in which workers take them.
     evaluations : int
         Validations a run, evenly spaced, the last at its end.
     target : Target
+        The run the sweep is made for.
     """
 
     config: Mapping[str, Any]

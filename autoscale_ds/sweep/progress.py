@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.sweep.claims import Claims
 from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, run_folder
 from autoscale_ds.sweep.results import FAILED_FILE, RESULT_FILE
@@ -26,6 +27,7 @@ class RunState:
     Attributes
     ----------
     run : PlannedRun
+        The run this is the state of.
     state : str
         ``stopped`` was begun and has no living owner; ``failed`` will not be tried again by itself.
     tokens : float
@@ -92,7 +94,7 @@ def _state(sweep: Path, run: PlannedRun, claims: Claims) -> RunState:
     if (folder / FAILED_FILE).exists():
         reason = json.loads((folder / FAILED_FILE).read_text(encoding="utf-8"))["reason"]
         return RunState(run, "failed", 0.0, note=reason)
-    last = _last_train_record(folder / "metrics.jsonl")
+    last = _last_train_record(RunPaths(folder).metrics)
     tokens = min(float(last.get("tokens", 0.0)), run.tokens)
     owner = claims.owner(run.folder)
     if owner is not None:

@@ -13,6 +13,8 @@ from typing import Any
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import write_json
 from autoscale_ds.mixture.table import LOSS, WEIGHT
+from autoscale_ds.run_paths import RunPaths
+from autoscale_ds.search.design import FLOPS_PER_PARAMETER
 from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, run_folder
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import read_metrics
@@ -29,15 +31,16 @@ def write_result(sweep: Path, planned: PlannedRun, run: RunConfig, shape: Mappin
         ``parameters`` and ``flops_per_token`` of the model.
     """
     folder = run_folder(sweep, planned)
+    metrics = RunPaths(folder).metrics
     final = run.total_steps * run.tokens_per_step
     points = []
-    for record in read_metrics(folder / "metrics.jsonl", "validation"):
+    for record in read_metrics(metrics, "validation"):
         phase = phase_of(run, record["tokens"], final)
         if phase is not None:
             points.append({"tokens": record["tokens"], "phase": phase, "loss": record["domain_loss"]})
     if not points or points[-1]["phase"] != "final":
         raise ConfigError(f"{folder} ended before its budget of {final:,} tokens; raise data.max_epochs or plan less")
-    timed = read_metrics(folder / "metrics.jsonl", "train")
+    timed = read_metrics(metrics, "train")
     seconds = sum(record["step_seconds"] for record in timed) / max(len(timed), 1) * run.total_steps
     write_json(folder / RESULT_FILE, {"run": planned.run, **shape, "seconds": seconds, "points": points})
 
@@ -81,12 +84,12 @@ def search_cost(plan: SweepPlan, rows: Sequence[Mapping[str, Any]]) -> dict[str,
     """Return tokens and FLOPs spent on the finished runs, and their share of the target run."""
     final = [row for row in rows if row["phase"] == "final"]
     tokens, flops = math.fsum(row["tokens"] for row in final), math.fsum(row["flops"] for row in final)
-    found: dict[str, Any] = {"runs": len(final), "tokens": tokens, "flops": flops}
+    cost: dict[str, Any] = {"runs": len(final), "tokens": tokens, "flops": flops}
     if plan.target.tokens:
-        found["share_of_target_tokens"] = tokens / plan.target.tokens
+        cost["share_of_target_tokens"] = tokens / plan.target.tokens
         if plan.target.parameters:
-            found["share_of_target_flops"] = flops / (6 * plan.target.parameters * plan.target.tokens)
-    return found
+            cost["share_of_target_flops"] = flops / (FLOPS_PER_PARAMETER * plan.target.parameters * plan.target.tokens)
+    return cost
 
 
 def _rows(planned: PlannedRun, result: Mapping[str, Any] | None) -> list[dict[str, Any]]:

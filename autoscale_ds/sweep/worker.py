@@ -39,9 +39,11 @@ class Worker:
     Parameters
     ----------
     sweep : Path
+        Sweep folder.
     ranks : Ranks
         All ranks of a launch train one run together; workers are started as separate launches.
     device : torch.device
+        Where this rank trains.
     lease_seconds : float
         See ``Claims``.
     on_record : callable
@@ -56,7 +58,10 @@ class Worker:
         lease_seconds: float = 120.0,
         on_record: Callable[[PlannedRun, Mapping[str, Any]], None] = lambda run, record: None,
     ) -> None:
-        self._sweep, self._ranks, self._device, self._on_record = sweep, ranks, device, on_record
+        self._sweep = sweep
+        self._ranks = ranks
+        self._device = device
+        self._on_record = on_record
         self._plan = SweepPlan.read(sweep)
         self._claims = Claims(sweep, lease_seconds)
         self._stop = StopRequest()
@@ -175,7 +180,9 @@ class Heart:
     """Renews a claim from a thread of its own; asks the worker to stop when the claim is lost."""
 
     def __init__(self, claim: Claim, every_seconds: float, stop: StopRequest) -> None:
-        self._claim, self._every, self._worker = claim, every_seconds, stop
+        self._claim = claim
+        self._every = every_seconds
+        self._worker = stop
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
         self._thread.start()

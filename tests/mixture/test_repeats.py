@@ -96,3 +96,28 @@ def test_designs_without_a_seed_in_common_cannot_be_compared():
         effects(table([("base@0", 0.5, 1.0, (3, 3)), ("p@1", 0.4, 1.0, (3, 3))]), "base", MEAN)
     with pytest.raises(MixtureError, match="'none' is not in the table"):
         effects(SEEDS.take([0, 2]), "none", MEAN)
+
+
+def test_columns_say_which_runs_repeat_each_other(tmp_path):
+    head = "run,design,seed,tokens,weight/a,weight/b,loss/x\n"
+    rows = ["first,base,0,100,0.5,0.5,3.0", "second,base,1,100,0.5,0.5,3.2", "third,low@a,0,100,0.25,0.75,3.3"]
+    (tmp_path / "runs.csv").write_text(head + "\n".join(rows) + "\n")
+    runs = RunTable.read(tmp_path / "runs.csv")
+    assert averaged(runs).runs == ("base", "low@a")
+    (effect,) = effects(runs, "base", Objective.of_kind("mean-loss", ("x",)))
+    assert (effect.seeds, effect.difference) == (1, pytest.approx(0.3))
+    runs.write(tmp_path / "copy.csv")
+    copy = RunTable.read(tmp_path / "copy.csv")
+    assert (copy.designs, copy.seeds) == (("base", "base", "low@a"), ("0", "1", "0"))
+
+
+def test_names_say_it_where_a_table_lacks_the_columns():
+    assert (SEEDS.designs[3], SEEDS.seeds[3]) == ("low/a", "1")
+    assert SEEDS.take([3]).designs == ("low/a",)
+
+
+def test_two_tables_with_the_same_names_stay_apart(tmp_path):
+    for name in ("a", "b"):
+        SEEDS.take([0, 1]).write(tmp_path / f"{name}.csv")
+    both = RunTable.read([tmp_path / "a.csv", tmp_path / "b.csv"])
+    assert both.designs == ("a:base", "a:base", "b:base", "b:base")

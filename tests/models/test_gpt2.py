@@ -4,7 +4,8 @@ import torch.nn.functional as F
 
 from autoscale_ds.models import initialise
 from autoscale_ds.models.gpt2 import GPT2, GPT2Config
-from autoscale_ds.models.gpt2.hugging_face import from_hf_state, hf_config, load_hf, save_hf, to_hf_state
+from autoscale_ds.models.gpt2.hugging_face import from_hf_state, hf_config, save_hf, to_hf_state
+from autoscale_ds.models.gpt2.spec import load_hf
 
 TINY = GPT2Config(layers=3, heads=4, width=32, context=48, vocabulary=101)
 

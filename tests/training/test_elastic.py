@@ -13,7 +13,7 @@ from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import CheckpointError
 from autoscale_ds.models import initialise
 from autoscale_ds.models.gpt2 import GPT2, GPT2Config
-from autoscale_ds.models.gpt2.hugging_face import load_hf
+from autoscale_ds.models.gpt2.spec import load_hf
 from autoscale_ds.stream.dataset import open_windows
 from autoscale_ds.stream.planner import MixturePlanner
 from autoscale_ds.training.checkpoints import read_checkpoint

@@ -3,7 +3,7 @@ import torch
 from jobs import read_metrics, tool
 
 from autoscale_ds.errors import CheckpointError
-from autoscale_ds.models.gpt2.hugging_face import load_hf
+from autoscale_ds.models.gpt2.spec import load_hf
 from autoscale_ds.objectives import Batch
 
 pytestmark = pytest.mark.slow

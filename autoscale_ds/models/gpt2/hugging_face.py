@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from autoscale_ds.errors import CheckpointError
-from autoscale_ds.models.gpt2.model import GPT2
-from autoscale_ds.models.gpt2.spec import GPT2Config
+from autoscale_ds.models.spec import ModelSpec
 
 _BLOCK = {
     "norm1": "ln_1",
@@ -23,7 +22,7 @@ _BLOCK = {
 }
 
 
-def to_hf_state(state: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
+def to_hf_state(state: Mapping[str, Tensor], config: ModelSpec) -> dict[str, Tensor]:
     """Return the state dictionary of ``GPT2LMHeadModel`` for one of ``GPT2``, without the tied head and padding."""
     named = {ours: state[ours].detach() for ours in _names(config)}
     renamed = {theirs: _turn(theirs, named[ours]) for ours, theirs in _names(config).items()}
@@ -31,7 +30,7 @@ def to_hf_state(state: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Te
     return {name: tensor.contiguous() for name, tensor in renamed.items()}
 
 
-def from_hf_state(state: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
+def from_hf_state(state: Mapping[str, Tensor], config: ModelSpec) -> dict[str, Tensor]:
     """Return the state dictionary of ``GPT2`` for one of ``GPT2LMHeadModel`` (with or without ``transformer.``)."""
     prefixed = {name if name.startswith("transformer.") else f"transformer.{name}": t for name, t in state.items()}
     missing = sorted(set(_names(config).values()) - set(prefixed))
@@ -49,24 +48,7 @@ def from_hf_state(state: Mapping[str, Tensor], config: GPT2Config) -> dict[str, 
     return {**ours, "tokens.weight": padded, "head.weight": padded}
 
 
-def load_hf(folder: str | Path, **overrides: Any) -> GPT2:
-    """Return a ``GPT2`` with the shape and weights of a Hugging Face model folder (or hub name)."""
-    theirs = _read(folder)
-    shape = theirs.config
-    config = GPT2Config(
-        layers=shape.n_layer,
-        heads=shape.n_head,
-        width=shape.n_embd,
-        context=shape.n_positions,
-        vocabulary=shape.vocab_size,
-        **overrides,
-    )
-    model = GPT2(config)
-    model.load_state_dict(from_hf_state(theirs.state_dict(), config))
-    return model
-
-
-def hf_weights(folder: str | Path, config: GPT2Config) -> dict[str, Tensor]:
+def hf_weights(folder: str | Path, config: ModelSpec) -> dict[str, Tensor]:
     """Return the weights of a Hugging Face model folder (or hub name) under the names of a ``GPT2`` of a shape.
 
     Raises
@@ -74,7 +56,7 @@ def hf_weights(folder: str | Path, config: GPT2Config) -> dict[str, Tensor]:
     CheckpointError
         When the folder cannot be read or its model has another shape.
     """
-    state = from_hf_state(_read(folder).state_dict(), config)
+    state = from_hf_state(read_model(folder).state_dict(), config)
     for name, shape in config.whole_shapes().items():
         if state[name].shape != shape:
             raise CheckpointError(
@@ -83,7 +65,8 @@ def hf_weights(folder: str | Path, config: GPT2Config) -> dict[str, Tensor]:
     return state
 
 
-def _read(folder: str | Path) -> Any:
+def read_model(folder: str | Path) -> Any:
+    """Return the ``GPT2LMHeadModel`` of a folder (or hub name); raises CheckpointError when there is none."""
     from transformers import GPT2LMHeadModel
 
     try:
@@ -95,7 +78,7 @@ def _read(folder: str | Path) -> Any:
         ) from None
 
 
-def save_hf(state: Mapping[str, Tensor], config: GPT2Config, folder: str | Path, end_of_document: int) -> None:
+def save_hf(state: Mapping[str, Tensor], config: ModelSpec, folder: str | Path, end_of_document: int) -> None:
     """Write a Hugging Face model folder (``config.json``, ``model.safetensors``) from a ``GPT2`` state dictionary."""
     from transformers import GPT2LMHeadModel
 
@@ -108,7 +91,7 @@ def save_hf(state: Mapping[str, Tensor], config: GPT2Config, folder: str | Path,
     model.save_pretrained(folder)
 
 
-def hf_config(config: GPT2Config, end_of_document: int) -> Any:
+def hf_config(config: ModelSpec, end_of_document: int) -> Any:
     """Return the ``transformers.GPT2Config`` of the same shape."""
     from transformers import GPT2Config as HFConfig
 
@@ -126,7 +109,7 @@ def hf_config(config: GPT2Config, end_of_document: int) -> Any:
     )
 
 
-def _names(config: GPT2Config) -> dict[str, str]:
+def _names(config: ModelSpec) -> dict[str, str]:
     """Map our parameter names to theirs."""
     names = {"tokens.weight": "transformer.wte.weight", "positions.weight": "transformer.wpe.weight"}
     for layer in range(config.layers):

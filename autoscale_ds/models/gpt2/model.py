@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from autoscale_ds.models.gpt2.spec import GPT2Config
 from autoscale_ds.models.layers import Block, LanguageModelHead
+from autoscale_ds.models.spec import ModelSpec
 
 
 class GPT2(nn.Module):
@@ -18,11 +18,11 @@ class GPT2(nn.Module):
 
     Parameters
     ----------
-    config : GPT2Config
+    config : ModelSpec
         Its shape.
     """
 
-    def __init__(self, config: GPT2Config) -> None:
+    def __init__(self, config: ModelSpec) -> None:
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.padded_vocabulary, config.width)

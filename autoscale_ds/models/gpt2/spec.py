@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from autoscale_ds.models.gpt2.hugging_face import from_hf_state, hf_weights, read_model, save_hf
+from autoscale_ds.models.gpt2.model import GPT2
 from autoscale_ds.models.layers import Block, LanguageModelHead, Positions
 from autoscale_ds.models.spec import LayerSplit, ModelSpec, StageLayer, seeded_normal
 
@@ -40,8 +42,6 @@ class GPT2Config(ModelSpec):
 
     def build(self) -> nn.Module:
         """Return a ``GPT2``."""
-        from autoscale_ds.models.gpt2.model import GPT2
-
         return GPT2(self)
 
     def initial_weight(self, name: str, size: torch.Size, seed: int) -> Tensor:
@@ -77,14 +77,10 @@ class GPT2Config(ModelSpec):
 
     def read_hf(self, folder: str | Path) -> dict[str, Tensor]:
         """Return the weights of a ``GPT2LMHeadModel``, see ``ModelSpec.read_hf``."""
-        from autoscale_ds.models.gpt2.hugging_face import hf_weights
-
         return hf_weights(folder, self)
 
     def write_hf(self, state: Mapping[str, Tensor], folder: str | Path, end_of_document: int) -> None:
         """Write ``config.json`` and ``model.safetensors`` of a ``GPT2LMHeadModel``."""
-        from autoscale_ds.models.gpt2.hugging_face import save_hf
-
         save_hf(state, self, folder, end_of_document)
 
     @property
@@ -97,3 +93,20 @@ class GPT2Config(ModelSpec):
         """Return ``6 N + 12 L d T``, N without position embeddings (PaLM, arXiv 2204.02311, appendix B)."""
         num_parameters = self.num_parameters - self.context * self.width
         return 6 * num_parameters + 12 * self.layers * self.width * sequence_length
+
+
+def load_hf(folder: str | Path, **overrides: Any) -> GPT2:
+    """Return a ``GPT2`` with the shape and weights of a Hugging Face model folder (or hub name)."""
+    theirs = read_model(folder)
+    shape = theirs.config
+    config = GPT2Config(
+        layers=shape.n_layer,
+        heads=shape.n_head,
+        width=shape.n_embd,
+        context=shape.n_positions,
+        vocabulary=shape.vocab_size,
+        **overrides,
+    )
+    model = GPT2(config)
+    model.load_state_dict(from_hf_state(theirs.state_dict(), config))
+    return model
