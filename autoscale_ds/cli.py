@@ -16,6 +16,7 @@ def run(main: Callable[[], int | None], *, tear_down: bool = True) -> None:
     Parameters
     ----------
     main : callable
+        The entry point; returns the exit code, or None for 0.
     tear_down : bool
         False ends the process without taking Python apart, for ranks of a job: of some hundred that had finished one
         failed there with code -6, "terminate called without an active exception". That is what C++ says when Python

@@ -55,10 +55,12 @@ class PatientFile:
     Parameters
     ----------
     path : Path
+        The file; made when missing.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._waiting = path, b""
+        self._path = path
+        self._waiting = b""
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed in close()
 
     def write(self, text: str) -> None:

@@ -117,6 +117,7 @@ def plan_shards(
     tasks : dict
         ``tasks[domain][split]`` in reading order.
     counts : dict of str to DomainCounts
+        Counts by domain.
 
     Raises
     ------

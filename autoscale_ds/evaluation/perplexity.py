@@ -34,7 +34,9 @@ class ValidationSet:
     Parameters
     ----------
     corpus : Corpus
+        Corpus with a validation split.
     sequence_length : int
+        T, tokens a window predicts.
     windows_per_domain : int
         At most this many; fewer where the domain holds fewer.
 

@@ -82,7 +82,9 @@ class MixtureStream:
     Parameters
     ----------
     planner : MixturePlanner
+        Says which samples each step has; owned by the stream from now on.
     dataset : WindowDataset
+        Reads the planned windows.
     until_step : int
         First step not wanted any more.
     rank, world_size : int
@@ -111,9 +113,12 @@ class MixtureStream:
     ) -> None:
         if planner.spec.global_batch % world_size:
             raise StreamError(f"a global batch of {planner.spec.global_batch} cannot be split over {world_size} ranks")
-        self.planner, self.dataset = planner, dataset
+        self.planner = planner
+        self.dataset = dataset
         self.end: StreamEnd | None = None
-        self._until_step, self._rank, self._world_size = until_step, rank, world_size
+        self._until_step = until_step
+        self._rank = rank
+        self._world_size = world_size
         self._consumed = planner.position()
         self._planned: deque[Position] = deque()
         self._batches: Iterator[StepBatch] | None = None

@@ -20,11 +20,10 @@ from autoscale_ds.errors import StreamError
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.counts import allocate, carry_over
 from autoscale_ds.stream.journal import Event, check_order
-from autoscale_ds.stream.permutation import key_from, mix, permute, radices, shuffle
+from autoscale_ds.stream.permutation import GOLDEN, key_from, mix, permute, radices, shuffle
 
 WhenExhausted = Literal["stop", "renormalise", "repeat"]
 _UNLIMITED = np.iinfo(np.int64).max
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class StreamEnd(StreamError):
@@ -38,6 +37,7 @@ class StreamSpec:
     Attributes
     ----------
     seed : int
+        Keys every permutation and the order of slots.
     global_batch : int
         Samples a step, over all ranks.
     num_windows : mapping of str to int
@@ -105,6 +105,7 @@ class MixturePlanner:
     Parameters
     ----------
     spec : StreamSpec
+        What fixes the data order besides the events.
     events : sequence of Event
         The journal so far; the first must take effect at step 0.
 
@@ -122,7 +123,8 @@ class MixturePlanner:
         sizes = [spec.num_windows[name] for name in self.names]
         self._sizes = np.array(sizes, np.int64)
         radix = np.array([radices(size) for size in sizes], np.uint64).reshape(-1, 2)
-        self._a, self._b = radix[:, 0].copy(), radix[:, 1].copy()
+        self._a = radix[:, 0].copy()
+        self._b = radix[:, 1].copy()
         self._keys = np.array([key_from(spec.seed, "domain", name) for name in self.names], np.uint64)
         self._step_key = key_from(spec.seed, "step")
         self._limit = np.array([self._window_limit(name) for name in self.names], np.int64)
@@ -199,7 +201,7 @@ class MixturePlanner:
         step, cursor = self.next_step, self._cursor
         counts = self.skip()
         share = self.spec.global_batch // world_size
-        key = mix(np.array([step], np.uint64) * _GOLDEN + self._step_key)[0]
+        key = mix(np.array([step], np.uint64) * GOLDEN + self._step_key)[0]
         slots = shuffle(self.spec.global_batch, key, rank * share, (rank + 1) * share)
         domains = np.repeat(self._indices, counts)[slots]
         first = cursor - np.cumsum(counts) + counts  # of each domain, less the slots before its own
@@ -232,7 +234,7 @@ class MixturePlanner:
     def _locate(self, step: int, domains: npt.NDArray[np.int64], ordinals: npt.NDArray[np.int64]) -> StepPlan:
         """Turn 'the n-th sample of a domain' into an epoch and a window."""
         epochs, positions = np.divmod(ordinals, self._sizes[domains])
-        keys = mix(self._keys[domains] + epochs.view(np.uint64) * _GOLDEN)
+        keys = mix(self._keys[domains] + epochs.view(np.uint64) * GOLDEN)
         sizes, a, b = self._sizes.view(np.uint64)[domains], self._a[domains], self._b[domains]
         windows = permute(positions.view(np.uint64), sizes, a, b, keys)
         return StepPlan(step, domains, epochs, windows.view(np.int64))
@@ -290,10 +292,10 @@ class MixturePlanner:
 
         For a domain with ``max_epochs`` that is its limit, else its next pass: when tokens begin to repeat.
         """
-        found = []
+        completions = []
         for name, cursor, size in zip(self.names, self._cursor.tolist(), self._sizes.tolist(), strict=True):
             epochs = self.spec.max_epochs.get(name, cursor // max(size, 1) + 1)
             left, rate = epochs * size - cursor, weights.get(name, 0.0) * self.spec.global_batch
             if rate > 0 and left > 0:
-                found.append(Forecast(name, float(epochs), self.next_step + int(left / rate)))
-        return sorted((f for f in found if f.step < until_step), key=lambda f: (f.step, f.domain))
+                completions.append(Forecast(name, float(epochs), self.next_step + int(left / rate)))
+        return sorted((f for f in completions if f.step < until_step), key=lambda f: (f.step, f.domain))

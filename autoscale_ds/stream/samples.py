@@ -26,15 +26,18 @@ class SampleLog:
     Parameters
     ----------
     folder : Path
+        ``RUN/samples``.
     rank : int
         Data-parallel rank.
     names : sequence of str
         Domains, as the plans index them.
     enabled : bool
+        False writes nothing.
     """
 
     def __init__(self, folder: Path, rank: int, names: Sequence[str], enabled: bool) -> None:
-        self._names, self._rank = names, rank
+        self._names = names
+        self._rank = rank
         self._file = PatientFile(folder / f"rank-{rank:05d}.txt") if enabled else None
 
     def write(self, plan: StepPlan) -> None:

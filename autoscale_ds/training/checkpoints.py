@@ -59,13 +59,17 @@ class Checkpoints:
     Parameters
     ----------
     folder : Path
+        ``RUN/checkpoints``.
     ranks : Ranks
+        Place of this process among the others.
     keep : int
         Newest checkpoints kept.
     """
 
     def __init__(self, folder: Path, ranks: Ranks, keep: int) -> None:
-        self.folder, self._ranks, self._keep = folder, ranks, keep
+        self.folder = folder
+        self._ranks = ranks
+        self._keep = keep
 
     def save(self, engine: Engine, state: RunState) -> str | None:
         """Save model, optimizer and ``state``, whose step names the checkpoint. Collective.

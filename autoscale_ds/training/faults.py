@@ -1,4 +1,4 @@
-"""Steps whose loss is not finite or absurdly large: found before they touch the weights."""
+"""Detects steps whose loss is not finite or above a limit, before they change the weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class FaultGuard:
     """
 
     def __init__(self, folder: Path, config: FaultConfig, ranks: Ranks) -> None:
-        self._path, self._config, self._ranks = folder / "skipped_steps.json", config, ranks
+        self._path = folder / "skipped_steps.json"
+        self._config = config
+        self._ranks = ranks
         self._skipped: set[int] = set(on_rank_zero(self._read))
 
     def judge(self, step: int, report: StepReport) -> Literal["skip", "rollback"] | None:

@@ -34,6 +34,7 @@ class MetricsWriter:
         ``metrics.jsonl``. Records of steps after ``resume_step`` are dropped, since those steps are done again;
         swaps are kept.
     resume_step : int
+        Steps already done.
     tensorboard : Path or None
         Folder for TensorBoard events.
     """

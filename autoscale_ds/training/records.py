@@ -20,8 +20,11 @@ class RunRecords:
     Parameters
     ----------
     run : RunConfig
+        Configuration of the run.
     folder : RunFolder
+        Where the files lie.
     ranks : Ranks
+        Place of this process; only some ranks write.
     names : sequence of str
         Domains, as plans and reports index them.
     step : int
@@ -52,7 +55,9 @@ class RunRecords:
         evaluations: Sequence[str],
         on_record: Callable[[Mapping[str, Any]], None],
     ) -> None:
-        self._names, self._tokens_per_step, self._on_record = names, run.tokens_per_step, on_record
+        self._names = names
+        self._tokens_per_step = run.tokens_per_step
+        self._on_record = on_record
         self.interval = Interval(len(names), interval)
         on_rank_zero(lambda: drop_samples_from(folder.samples, step))
         log_samples = run.data.log_samples and ranks.leads_slice

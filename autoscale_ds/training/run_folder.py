@@ -23,6 +23,7 @@ class RunFolder:
     Attributes
     ----------
     path : Path
+        The folder.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -47,7 +47,7 @@ class RollBack(Exception):
 
 
 class _Verdict:
-    """What was found when the losses of a step were known, before its update."""
+    """What is decided when the losses of a step are known, before its update."""
 
     report: StepReport
     fault: Literal["skip", "rollback"] | None
@@ -59,14 +59,17 @@ class Trainer:
     Parameters
     ----------
     run : RunConfig
+        What is learned.
     ds_config : mapping
         Resolved, see ``ds_config.resolve``.
     ranks : Ranks
+        Place of this process among the others.
     device : torch.device
+        Device of this rank.
     on_record : callable
         Given every metrics record on rank 0: the terminal's progress bar.
     workbench : Workbench, optional
-        Where runs of one process leave what the next can use.
+        Keeps open corpora and compiled models for the next run of this process.
     stop : StopRequest, optional
         Shared with whoever starts several runs in this process.
 
@@ -78,7 +81,7 @@ class Trainer:
         The batches still to come.
     """
 
-    # What has a position in the run; built anew by every restore.
+    # Step-dependent state, rebuilt by _restore().
     step: int
     stream: MixtureStream
     _journal: Journal  # rank 0 only
@@ -99,7 +102,9 @@ class Trainer:
         workbench: Workbench | None = None,
         stop: StopRequest | None = None,
     ) -> None:
-        self.run, self.device, self._on_record = run, device, on_record
+        self.run = run
+        self.device = device
+        self._on_record = on_record
         self.ranks = replace(ranks, parallel=run.parallel)
         self._stop = stop or StopRequest()
         self.folder = RunFolder(run.run)
@@ -111,7 +116,7 @@ class Trainer:
             raise
 
     def _build(self, ds_config: Mapping[str, Any], workbench: Workbench) -> None:
-        """Make everything that has no position in the run: data, model, engine."""
+        """Build what does not depend on the step: data, model, engine."""
         run, ranks = self.run, self.ranks
         self.corpus = workbench.corpus(run.data.corpus)
         run.objective.check_domains(self.corpus.domains)
@@ -136,7 +141,7 @@ class Trainer:
             self._restore()
             try:
                 code = self._loop()
-                dist.barrier()  # nobody leaves while another still listens to it
+                dist.barrier()  # a rank that exits early breaks the collectives of those still running
                 return code
             except RollBack:
                 log.warning("returning to the last checkpoint")
@@ -231,7 +236,7 @@ class Trainer:
             raise
 
     def _restore(self) -> None:
-        """Build everything that has a position in the run, at the newest checkpoint or at step 0."""
+        """Build the step-dependent state, from the newest checkpoint or for step 0."""
         run, ranks = self.run, self.ranks
         events = [Event.from_json(line) for line in on_rank_zero(self._open_journal)]
         planner = MixturePlanner(self.stream_spec, events)
@@ -326,7 +331,7 @@ class Trainer:
             self._save(needed=True)
         return 0
 
-    # -- what is said -------------------------------------------------------------------------------------------
+    # -- evaluations and records --------------------------------------------------------------------------------
 
     def _evaluate_if_due(self, force: bool = False) -> bool:
         """Run the evaluations that are due and not yet recorded at this step; return False when interrupted."""

@@ -29,13 +29,19 @@ class Watchdog:
     folder : Path
         ``RUN/beats``: a small file a rank, readable for people too.
     ranks : Ranks
+        Place of this process among the others.
     stall_seconds : float or None
         How long a rank may stay at one point; None is without limit.
     """
 
     def __init__(self, folder: Path, ranks: Ranks, stall_seconds: float | None) -> None:
-        self._folder, self._ranks, self._limit = folder, ranks, stall_seconds
-        self._count, self._step, self._doing, self._since = 0, 0, "starting", time.monotonic()
+        self._folder = folder
+        self._ranks = ranks
+        self._limit = stall_seconds
+        self._count = 0
+        self._step = 0
+        self._doing = "starting"
+        self._since = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -52,7 +58,10 @@ class Watchdog:
 
     def beat(self, step: int, doing: str) -> None:
         """Note that this rank got to a point which all ranks pass in the same order."""
-        self._count, self._step, self._doing, self._since = self._count + 1, step, doing, time.monotonic()
+        self._count = self._count + 1
+        self._step = step
+        self._doing = doing
+        self._since = time.monotonic()
 
     def _watch(self) -> None:
         assert self._limit is not None

@@ -1,4 +1,4 @@
-"""What the runs of one process can share, because it has no position in any of them: open corpora, compiled models.
+"""Open corpora and compiled models, shared by the runs that one process trains one after the other.
 
 A run of seconds must not pay for compiling its model (10–60 s) or opening its corpus again. Only storage and code are
 shared: every run gets initial weights of its own seed and a new optimizer, so that it equals a run in a new process.
@@ -19,12 +19,14 @@ class Workbench:
     Parameters
     ----------
     device : torch.device
+        Device of the models.
     reuse_models : bool
         False where an engine leaves modules unfit for another (ZeRO-3 partitions their parameters).
     """
 
     def __init__(self, device: torch.device, reuse_models: bool = True) -> None:
-        self._device, self._reuse_models = device, reuse_models
+        self._device = device
+        self._reuse_models = reuse_models
         self._corpora: dict[str, Corpus] = {}
         self._models: dict[tuple[ModelSpec, bool], nn.Module] = {}
 

@@ -21,6 +21,7 @@ class ModelParallel:
     Attributes
     ----------
     group : ProcessGroup
+        The ranks that hold one model.
     is_counted : callable
         Whether this rank speaks for a parameter: of copies on several ranks only one does.
     """

@@ -54,10 +54,10 @@ def make_portable(checkpoint: Path, layout: Mapping[str, Any], spec: ModelSpec) 
     _check_possible(checkpoint, layout)
     sizes = spec.whole_shapes()
     if layout["zero_stage"] == 0:
-        found = dict(_from_whole_weights(checkpoint, spec))
+        whole = dict(_from_whole_weights(checkpoint, spec))
     else:
-        found = _from_shards(checkpoint, layout, spec)
-    tensors = {key: tensor.reshape(sizes[key.split("/")[0]]).contiguous() for key, tensor in found.items()}
+        whole = _from_shards(checkpoint, layout, spec)
+    tensors = {key: tensor.reshape(sizes[key.split("/")[0]]).contiguous() for key, tensor in whole.items()}
     partial = checkpoint / f".{PORTABLE_FILE}.partial"
     save_file(tensors, str(partial))
     os.replace(partial, path)
@@ -91,19 +91,19 @@ def _from_shards(checkpoint: Path, layout: Mapping[str, Any], spec: ModelSpec) -
     folder = checkpoint / ".universal"
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        _run_converter(checkpoint, folder / "whole")
-        parameters = [path.parent for path in (folder / "whole" / "zero").rglob("exp_avg.pt")]
-        found: dict[str, Tensor] = {}
+        _run_converter(checkpoint, folder / "universal")
+        parameters = [path.parent for path in (folder / "universal" / "zero").rglob("exp_avg.pt")]
+        whole: dict[str, Tensor] = {}
         for path in parameters:
-            name = path.relative_to(folder / "whole" / "zero").as_posix()
+            name = path.relative_to(folder / "universal" / "zero").as_posix()
             ours = pipeline_name(name, spec) if layout["pipeline"] > 1 else name
-            found |= {f"{ours}/{kind}": _read(path / f"{kind}.pt") for kind in KINDS}
+            whole |= {f"{ours}/{kind}": _read(path / f"{kind}.pt") for kind in KINDS}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    missing = {f"{name}/fp32" for name in spec.whole_shapes()} - set(found)
+    missing = {f"{name}/fp32" for name in spec.whole_shapes()} - set(whole)
     if missing:
         raise CheckpointError(f"{checkpoint} holds no {min(missing)}; was it saved by a model of another shape?")
-    return found
+    return whole
 
 
 def _run_converter(checkpoint: Path, output: Path) -> None:

@@ -19,11 +19,13 @@ def restore(engine: Any, optimizer: Any, parameters: dict[str, nn.Parameter], pa
     Parameters
     ----------
     engine : DeepSpeedEngine
+        The engine whose state is set.
     optimizer : torch.optim.Optimizer
         The one inside ZeRO's.
     parameters : dict of Parameter
         Those of this rank's model, by their name in the whole model.
     part : callable
+        See ``PartOf``.
     updates : int
         Updates done: AdamW corrects its moments by them.
     """

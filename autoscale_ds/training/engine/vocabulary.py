@@ -52,12 +52,13 @@ def describe_vocabulary(module: nn.Module, spec: ModelSpec) -> None:
 
 
 class _Embedding(nn.Module):
-    """Looks up the tokens of this rank's rows; the ranks add up what they found."""
+    """Looks up the tokens of this rank's rows, 0 for those of other ranks; the outputs are added up over the ranks."""
 
     def __init__(self, head: _Head, group: Any) -> None:
         super().__init__()
         self.weight = head.weight
-        self._first, self._group = head.first, group
+        self._first = head.first
+        self._group = group
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Map (batch, time) to (batch, time, width)."""
@@ -74,8 +75,10 @@ class _Head(LanguageModelHead):
         part = whole.weight.detach().chunk(size)[rank].clone()
         self.weight = nn.Parameter(part)
         self.weight.tensor_model_parallel = True  # type: ignore[attr-defined]  # its norm is no copy of another rank's
-        self.vocabulary, self.chunk_tokens = whole.vocabulary, whole.chunk_tokens
-        self.first, self._group = rank * len(part), group
+        self.vocabulary = whole.vocabulary
+        self.chunk_tokens = whole.chunk_tokens
+        self.first = rank * len(part)
+        self._group = group
 
     def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
         """Return the loss of every token (batch, time), or logits (…, vocabulary), the same on all ranks."""
@@ -104,7 +107,7 @@ def _own(token_ids: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:
 
 
 class _SumOfOutputs(torch.autograd.Function):
-    """Adds up what the ranks found; each gets the whole gradient (Megatron's ``g``)."""
+    """Adds up outputs over the ranks; each rank gets the whole gradient (Megatron's ``g``)."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor, group: Any) -> Tensor:
