@@ -1,4 +1,4 @@
-"""What a run folder says, read without touching it: a live run may be read at any moment."""
+"""Reads a run folder without changing or locking it, so also while the run is training."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from autoscale_ds.training.metrics import read_metrics
 from autoscale_ds.training.run_folder import load_run_config
 
 Record = Mapping[str, Any]
-# What a page cannot do without, by kind of record.
+# Keys that a page needs of a record, by its kind.
 _NEEDED = {"train": ("tokens", "loss", "realised"), "validation": ("tokens", "loss", "domain_loss")}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as far as it has come.
+    """The records of a run up to its newest.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class Run:
         return tokens, dict(zip(names, totals.T, strict=True))
 
     def epochs(self, domain: str, tokens: npt.ArrayLike) -> Array | None:
-        """Return how often the domain was read through after that many of its tokens; None where not known."""
+        """Return the epochs of a domain after that many of its tokens; None where the corpus is not known."""
         windows = (self.windows or {}).get(domain, 0)
         return np.asarray(tokens, float) / (windows * self.config.data.sequence_length) if windows else None
 

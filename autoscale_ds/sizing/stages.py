@@ -35,7 +35,7 @@ class Stage:
 
 
 def block_parameters(model: GPT2Config, tensor: int) -> int:
-    """Return one block's parameters on one of ``tensor`` ranks.
+    """Return the number of one block's parameters on one of ``tensor`` ranks.
 
     The two column-parallel matrices share out their biases, the row-parallel ones keep theirs; norms are whole.
     """
