@@ -99,7 +99,7 @@ def _start_logging(console: Console, level: int) -> None:
 
 
 def read_configuration(arguments: argparse.Namespace, rank: int) -> tuple[RunConfig, dict[str, Any]]:
-    """Return both configurations, checked against each other; a mistake is said by rank 0 alone."""
+    """Return both configurations, checked against each other; only rank 0 prints a mistake."""
     try:
         run = config.load(RunConfig, arguments.config, arguments.overrides)
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -111,7 +111,7 @@ def read_configuration(arguments: argparse.Namespace, rank: int) -> tuple[RunCon
 
 
 def say_that_a_rank_was_lost(error: RuntimeError) -> int:
-    """Say what a rank sees of another's death, and return the exit code."""
+    """Print that another rank has died, and return the exit code."""
     logging.getLogger("autoscale_ds").critical(
         "another rank of this job has ended: %s. Its own log says why; start the job again, it continues from the "
         "newest checkpoint",

@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def refuse_unwritable(*paths: str | None) -> None:
-    """Refuse an output in a folder that does not exist before the work, not after it."""
+    """Raise MixtureError before the work if the folder of an output does not exist."""
     for path in paths:
         if path and not Path(path).absolute().parent.is_dir():
             raise MixtureError(f"cannot write {path}: the folder {Path(path).parent} does not exist; make it first")
@@ -179,7 +179,7 @@ def stability_(a: argparse.Namespace) -> Report:
     return result, mixture_text.of_stability(result)
 
 
-# Their options stand under the same names in autoscale_ds/search/options.py.
+# Their options have the same names in autoscale_ds/report/mixture_options.py.
 COMMANDS = {
     "fit": fit,
     "score": score_,

@@ -70,7 +70,7 @@ _CHOICES = {"deduplicate": ("none", "domain", "all"), "on-error": ("stop", "skip
 
 
 def main() -> int:
-    """Parse, build, call, and show what came of it."""
+    """Preprocess as the command line says, and print the summary."""
     arguments = _parser().parse_args()
     if arguments.adopt:
         return _adopt(arguments)
@@ -136,7 +136,7 @@ def _adopt(arguments: argparse.Namespace) -> int:
 
 
 class _Terminal(Listener):
-    """Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere; only rank 0 speaks."""
+    """Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere; only rank 0 prints."""
 
     _PERIOD_SECONDS = 10.0
 

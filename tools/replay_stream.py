@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Go past the steps before A, print those from A on."""
+    """Skip the steps before A, print those from A on."""
     arguments = parse_arguments()
     first, last = _parse_steps(arguments.steps)
     run = load_run_config(arguments.run)

@@ -92,7 +92,7 @@ def _parse_set(text: str) -> tuple[str, float]:
 
 
 def _wait(run: Path, inbox: Inbox, proposal: str, timeout: float) -> Event:
-    """Return the accepted event; the journal and the rejected folder are where the run answers."""
+    """Wait for the proposal in the journal and return its event; raise ProposalError if it was rejected."""
     until = time.monotonic() + timeout
     while time.monotonic() < until:
         accepted = [event for event in _read_journal(run) if event.proposal == proposal]

@@ -1,4 +1,4 @@
-"""The ways a disk can get in the way: full, read-only, or shared with another run."""
+"""Errors of the disk: full, read-only, or a folder that another run is using."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def encoded_text(text: Any, key: str) -> bytes:
 
 
 def reason_of(error: Exception) -> str:
-    """Say for people why a record was refused."""
+    """Return the reason a record was refused, as a message for users."""
     if isinstance(error, UnicodeEncodeError):  # JSON can spell half a surrogate pair, UTF-8 cannot
         return f"the text holds the lone surrogate U+{ord(error.object[error.start]):04X}"
     if isinstance(error, UnicodeDecodeError):
@@ -60,7 +60,7 @@ def reason_of(error: Exception) -> str:
 
 
 def unreadable_reason(error: BaseException) -> str:
-    """Say for people why the rest of a file could not be read."""
+    """Return the reason the rest of a file could not be read, as a message for users."""
     return f"unreadable from here on: {first_line_of(error)}"
 
 

@@ -1,4 +1,4 @@
-"""What lies in a corpus folder beside the shards, and how it is made to appear and disappear."""
+"""The files of a corpus folder beside the shards: written, compared and removed here."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ def remove_leftovers(folder: Path, prefixes: set[str]) -> None:
 
 
 def remove_corpus(folder: Path) -> None:
-    """Remove what preprocessing makes, the manifest first, and nothing else."""
+    """Remove the files that preprocessing makes, the manifest first; other files stay."""
     shards = []
     if (folder / MANIFEST_NAME).exists():
         manifest = Manifest.load(folder)
         shards = [shard.prefix for splits in manifest.domains.values() for split in splits.values() for shard in split]
     names = (MANIFEST_NAME, REPORT_NAME, ERRORS_NAME, TOKENIZER_FILE)
     if shards and not (folder / REPORT_NAME).exists():
-        shards = []  # adopted shards are not ours
+        shards = []  # adopted shards belong to their maker and stay
     for name in names:
         (folder / name).unlink(missing_ok=True)
     for prefix in shards:

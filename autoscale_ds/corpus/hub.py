@@ -40,7 +40,7 @@ def open_dataset(name: str, split: str, subset: str | None) -> Any:
     """Open a dataset saved with ``save_to_disk``, or one of the Hugging Face hub (or of its local cache)."""
     obstacle = None if Path(name).is_dir() else hub_obstacle()
     if obstacle is not None:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read when `datasets` is imported: it goes by its cache, without retries
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when `datasets` is imported: it uses its cache, without retries
     import datasets
 
     datasets.disable_progress_bars()
@@ -51,7 +51,7 @@ def open_dataset(name: str, split: str, subset: str | None) -> Any:
         return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
     except KeyError:
         raise CorpusError(f"dataset {name} has no split {split!r}; it holds: {', '.join(saved)}") from None
-    except Exception as error:  # the hub's client raises many kinds, none of them documented
+    except Exception as error:  # the hub's client raises many undocumented exceptions
         raise CorpusError(
             f"cannot open dataset {name}: {obstacle or first_line_of(error)}; "
             "without the hub, give a folder written by save_to_disk"

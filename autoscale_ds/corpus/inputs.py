@@ -122,7 +122,7 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _files_below(folder: str) -> Iterator[str]:
-    """Leave out hidden files and folders: editors, version control and downloads make them, nobody means them."""
+    """Yield the files below a folder but hidden ones, which editors, version control and downloads leave."""
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (os.path.join(root, name) for name in names if not name.startswith("."))
@@ -179,7 +179,7 @@ def _row_groups(whole: Span, piece_bytes: int) -> Iterator[tuple[Span, int]]:
 
 
 def _grouped(pieces: list[tuple[str, Span, int]], field: str, piece_bytes: int) -> Iterator[Unit]:
-    """Let neighbours share a unit up to ``piece_bytes``: a million small files are not a million tasks."""
+    """Put neighbouring files into one unit up to ``piece_bytes``, so that many small files make few tasks."""
     group: list[Span] = []
     kind, total = "", 0
     for piece_kind, span, size in pieces:

@@ -103,7 +103,7 @@ def read_window(corpus: Corpus, domain: str, index: int, sequence_length: int, s
 
 
 def damages(corpus: Corpus) -> Iterator[tuple[str, str | None]]:
-    """Yield each file group of the corpus with what is wrong with it, or None when it is as it was written."""
+    """Yield each file group of the corpus with a description of its damage, or None when it is as it was written."""
     info = corpus.manifest.tokenizer
     if info.file:
         yield info.file, _tokenizer_damage(corpus.folder / info.file, info.sha256)

@@ -1,4 +1,4 @@
-"""``corpus.json``: what the shard format cannot say. A folder without it is an unfinished corpus.
+"""``corpus.json``: what the shard format does not hold. A folder without it is an unfinished corpus.
 
 Written last and atomically, so its presence means that every shard it names is complete.
 """

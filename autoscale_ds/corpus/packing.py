@@ -1,7 +1,7 @@
 """The second pass: decide where each document goes, and copy its tokens from the pieces into shards.
 
 Decisions need only the keys and lengths of documents, so they are made once, for the whole corpus, in reading order;
-no worker and no boundary between pieces has a say in them.
+they do not depend on the number of workers or on where pieces end.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class DomainCounts:
-    """What became of the documents of a domain: ``read = short + duplicates + errors + documents of both splits``."""
+    """Numbers of documents of a domain: ``read = short + duplicates + errors + documents of both splits``."""
 
     read: int
     short: int
@@ -62,7 +62,8 @@ class ShardMaker:
         """Write a shard, unless this very one is there already; return what the manifest says of it."""
         if (info := self.finished(task)) is not None:
             return info
-        self._record_path(task).unlink(missing_ok=True)  # first: it must never vouch for what follows
+        # First of all: a record must never exist beside a shard that is not whole.
+        self._record_path(task).unlink(missing_ok=True)
         prefix = self._folder / task.prefix
         prefix.parent.mkdir(parents=True, exist_ok=True)
         text_bytes = 0

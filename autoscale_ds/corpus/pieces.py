@@ -3,7 +3,7 @@
 A piece is ``NAME.bin`` (tokens back to back), ``NAME.rows`` (one row a document: key, tokens, bytes) and ``NAME.json``
 (counts and problems; written last, so with it there and the sizes right, the piece is whole). The name is a digest of
 the unit, the tokenizer and the settings that touch a document: a rerun recognises exactly the work that is still valid,
-whatever else has changed, and nothing needs to be refused or believed.
+whatever else has changed.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class PieceMaker:
     def _make_piece(self, name: str, batches: Iterator[Batch]) -> None:
         record = PieceRecord(name)
         rows: list[npt.NDArray] = [np.empty(0, DOCUMENT)]
-        # The name carries the process: after a crash, an orphan may still be finishing the same piece.
+        # The working name holds the process id: after a crash, an orphaned worker may still be writing the same piece.
         partial = self.folder / f"{name}.{os.getpid()}.partial"
         try:
             with told_when_writing_fails(partial), open(partial, "wb") as file:
@@ -172,7 +172,7 @@ class PieceMaker:
         return tokens, rows
 
     def _is_short(self, document: bytes) -> bool:
-        """Judge by bytes where that is enough: a character is 1 to 4 of them, so few documents need decoding."""
+        """Decide by bytes where that is enough: a character has 1 to 4 of them, so few documents need decoding."""
         if len(document) < self._min_characters:
             return True
         return len(document) < 4 * self._min_characters and len(document.decode()) < self._min_characters

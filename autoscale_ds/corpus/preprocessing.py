@@ -50,7 +50,7 @@ _STREAM_BYTES = 16 << 20
 
 
 class Listener:
-    """What a terminal, or nobody, hears of the work; every method may be overridden."""
+    """Receives progress and messages; the methods do nothing unless overridden."""
 
     def notice(self, text: str) -> None:
         """Something the user should know, in one line."""
@@ -86,7 +86,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What rank 0 finds out and every rank works by."""
+    """The plan of the work: made by rank 0, sent to every rank."""
 
     units: dict[str, list[Unit]]
     report: dict[str, Any]
@@ -256,7 +256,7 @@ def _existing(
         changes = list(differences(old, report))
     except (OSError, ValueError, KeyError):
         changes = [f"it has no readable {REPORT_NAME}"]
-    with contextlib.suppress(CorpusError):  # a hub that cannot be asked is no reason to doubt
+    with contextlib.suppress(CorpusError):  # the hub cannot be reached: take the tokenizer as unchanged
         if settings.train_tokenizer is None:
             loaded = load_tokenizer(settings.tokenizer, settings.end_of_document)
             changes += ["the tokenizer changed"] if loaded.info.sha256 != manifest.tokenizer.sha256 else []
@@ -265,7 +265,7 @@ def _existing(
             f"{folder} holds a finished corpus made otherwise ({changes[0]}); "
             "choose another --output, or --overwrite it"
         )
-    shutil.rmtree(folder / WORK_NAME, ignore_errors=True)  # where the kill came between the last two steps
+    shutil.rmtree(folder / WORK_NAME, ignore_errors=True)  # left by a run that was killed between its last two steps
     counts = {domain: DomainCounts(**count) for domain, count in old["counts"].items()}
     size = sum(unit.size for domain in units.values() for unit in domain)
     return Summary(manifest, counts, size, "", already_complete=True)

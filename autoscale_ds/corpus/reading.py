@@ -76,7 +76,7 @@ def _slices(data: bytes) -> Iterator[bytes]:
 
 
 def parse_jsonl(block: bytes, key: str, path: str, first_line: int) -> Batch:
-    """Parse whole lines; blank ones are nothing, as is usual for JSONL."""
+    """Parse whole lines; blank ones are skipped, as is usual for JSONL."""
     batch = Batch()
     if first_line == 1:
         block = block.removeprefix(_BYTE_ORDER_MARK)

@@ -73,7 +73,7 @@ class PreprocessSettings:
     piece_megabytes: float = 64.0
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Raise CorpusError for a value out of its range."""
         if not self.domains:
             raise ConfigError("no domain given; use --domain name=GLOB or a configuration with domains:")
         for name in self.domains:

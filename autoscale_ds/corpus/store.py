@@ -102,7 +102,7 @@ class Corpus:
         return text_bytes / tokens if text_bytes and tokens else None
 
     def verify(self, info: ShardInfo) -> str | None:
-        """Return what is wrong with a shard (missing, size, checksum), or None when it is as it was written."""
+        """Return the damage of a shard (missing, size, checksum), or None when it is as it was written."""
         try:
             self._open(info)
         except CorpusError as error:

@@ -56,7 +56,7 @@ def read_dataset(span: Span, unit: Unit) -> Iterator[Batch]:
 
 
 def _column_batches(column: Any, path: str, key: str, first_row: int) -> Iterator[Batch]:
-    """Values convert one by one when the column as a whole does not: one bad row must not hide the others."""
+    """Yield the documents of a column, converted value by value if a bad row keeps it from being converted whole."""
     try:
         values = column.to_pylist()
     except UnicodeDecodeError:

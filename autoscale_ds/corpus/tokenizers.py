@@ -26,7 +26,7 @@ TOKENIZER_FILE = "tokenizer.json"
 # Names models give to the token that ends a document, tried in this order.
 _END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")
 _HUB_NAMES = {"gpt2": "openai-community/gpt2"}
-# Texts on which fast tokenizers are known to part ways; the check at start adds documents of the corpus itself.
+# Texts on which fast tokenizers are known to differ; the check at start adds documents of the corpus itself.
 _HARD_TEXTS = (
     "<|endoftext|> a<|endoftext|>b </s> [SEP] <s>",
     "it's I'LL we've  double   triple\t\ttabs\r\nlines\n\n\n  end  ",
@@ -98,7 +98,7 @@ class TextTokenizer:
             return "gigatoken is not installed (pip install 'autoscale_ds[fast]')"
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a tokenizer it does not know; panics of the Rust side are no Exception
+        except BaseException as error:  # a tokenizer it does not support; Rust panics do not derive from Exception
             return f"gigatoken cannot use this tokenizer: {error}"
         expected, expected_lengths = self.backend.encode(documents)
         if not (np.array_equal(lengths, expected_lengths) and np.array_equal(tokens, expected)):
@@ -196,7 +196,7 @@ class _ReferenceBackend:
 
 
 class _GigatokenBackend:
-    """Gigatoken recognises special tokens wherever they stand, so it gets a tokenizer that has none."""
+    """Encodes with gigatoken and no special tokens, which it would recognise inside documents too."""
 
     name = "gigatoken"
 
@@ -258,7 +258,7 @@ def _from_hub(name: str) -> Path:
     if reason is None:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, TOKENIZER_FILE, etag_timeout=10))
-        except Exception as error:  # the client raises many kinds, none of them documented
+        except Exception as error:  # the client raises many undocumented exceptions
             reason = first_line_of(error)
     raise CorpusError(
         f"tokenizer {name!r} is no local file or folder, and the Hugging Face hub did not give it ({reason:.150}); "

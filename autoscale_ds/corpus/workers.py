@@ -1,6 +1,6 @@
 """Work spread over processes of this machine, and over machines by MPI.
 
-Neither decides anything: results are the same for any number of processes and ranks.
+Results are the same for any number of processes and ranks.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class Pool:
 def _serve(connection: Connection, inherited: list[Connection], function: Callable[[Any], Any]) -> None:
     for other in inherited:
         other.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork; the processes are many enough
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent stops the workers
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork, and the processes use all cores
     while True:
         try:
             task = connection.recv()
@@ -155,7 +155,7 @@ class Team:
         return tasks[self.rank :: self.size]
 
     def check(self) -> None:
-        """End quietly if another rank has failed."""
+        """Raise an error without a message if another rank has failed."""
 
     def __enter__(self) -> Team:
         return self
@@ -169,7 +169,7 @@ class Team:
 class MPITeam(Team):
     """The ranks of an ``mpirun``, on a shared file system.
 
-    An error the user can act on is told once, by rank 0, and every rank exits with code 2. Anything else aborts all.
+    An ``AutoScaleError`` is printed once, by rank 0, and every rank exits with code 2. Any other error aborts all.
     """
 
     _FAILED = 1  # the tag of "stop, I have an error"
@@ -221,7 +221,7 @@ class MPITeam(Team):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None and not issubclass(kind, (AutoScaleError, SystemExit)):
-            # The others wait for this rank in a collective call and would wait for ever.
+            # The other ranks are in a collective call with this one and would wait for ever: abort them.
             traceback.print_exception(kind, error, trace)
             self._comm.Abort(130 if kind is KeyboardInterrupt else 1)
 

@@ -1,4 +1,4 @@
-"""What a law has to beat: the mean, the nearest run, and the last scale kept as it is."""
+"""Baselines a law is compared with: the mean, the nearest run, the nearest run at the last scale."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autoscale_ds.mixture.arrays import Array
 
 @dataclass(frozen=True)
 class Baseline(ABC):
-    """Training runs x with losses y, remembered instead of fitted."""
+    """Training runs x and their losses y, kept as they are: nothing is fitted."""
 
     x: Inputs
     y: Array

@@ -90,7 +90,7 @@ class SharedExposure(Exposure):
     shared: ClassVar[bool] = True
 
     def fewest_rows(self, setting: Setting) -> int:
-        """Return two runs more than domains; the priors stand in for eps, b and the scale's exponents."""
+        """Return two runs more than domains: the priors determine eps, b and the scale's exponents in small tables."""
         return len(setting.domains) + 2
 
 

@@ -1,7 +1,7 @@
 """Fit any law to one target: starts, prior, noise, outliers, and an ensemble for the intervals.
 
 The noise and the weight of the prior are estimated together: ``sigma^2 = RSS / (n - p_eff)``, with p_eff the effective
-number of parameters, fixes how much the prior counts in the next round. So many clean runs are followed closely and a
+number of parameters, fixes how much the prior counts in the next round. Many clean runs are followed closely and a
 few noisy ones lean on the prior.
 """
 
@@ -22,7 +22,7 @@ from autoscale_ds.mixture.arrays import Array
 ROUNDS = 4
 # Runs beyond this many noise standard deviations count as much as one at that distance, not more.
 OUTLIER = 3.5
-# A fit better than a thousandth of the spread of the losses is beyond what runs repeat.
+# The noise is taken to be at least this share of the spread of the losses, however well a formula fits.
 SMALLEST_NOISE = 1e-3
 
 

@@ -56,7 +56,7 @@ class Solution:
     normal: Array
 
 
-@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a trial step may overshoot; its cost refuses it
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a trial step may overshoot; it is rejected by its cost
 def solve(problem: Problem, start: Array, *, max_steps: int = 200, tolerance: float = TOLERANCE) -> Solution:
     """Return the local minimum reached from ``start``; done when a step gains less than ``tolerance`` of the cost."""
     theta = np.clip(start, problem.lower, problem.upper)

@@ -24,7 +24,7 @@ DRAWS, TREE_DRAWS = 48, 8
 GAUSSIAN_90 = 1.6448536269514722
 # A scale this many times outside the table's is worth a warning.
 FAR = 1.5
-# Nothing is fitted to fewer runs.
+# Fewer runs than this are refused.
 FEWEST = 4
 
 
@@ -109,7 +109,7 @@ class LossModel:
         return np.stack([model.slope(x) for model in self.targets.values()], axis=1)  # type: ignore[attr-defined]
 
     def size(self, parameters: float | None) -> float:
-        """Return the model size to ask for, NaN where none is given and the law knows none; refuse to guess one."""
+        """Return the model size of a prediction, NaN where none is needed; raise MixtureError if it is missing."""
         if parameters is not None:
             return parameters
         if self.scales.parameters_vary:
@@ -155,7 +155,7 @@ class LossModel:
         return replace(self, source=source)
 
     def warnings(self, weights: Mapping[str, float], tokens: float, parameters: float | None) -> list[str]:
-        """Return what a user of these weights at this scale should know, one line each."""
+        """Return warnings about a prediction at these weights and this scale, one line each."""
         seen = self.source.get("largest_weights", {})
         far = [name for name, weight in weights.items() if weight > FAR * seen.get(name, 1.0) + 0.01]
         texts = [

@@ -56,7 +56,7 @@ class Scales:
         )
 
     def inputs(self, weights: Array, tokens: npt.ArrayLike, parameters: npt.ArrayLike) -> Inputs:
-        """Return what laws take; a scale that did not vary has no effect, whatever is asked."""
+        """Return the inputs of laws; a scale that did not vary in the table has no effect."""
         n = len(weights)
         tokens, parameters = np.broadcast_to(np.asarray(tokens, float), n), np.broadcast_to(parameters, n)
         if self.parameters_vary and np.isnan(parameters).any():
@@ -73,7 +73,7 @@ class Scales:
         return self.inputs(table.weights, table.tokens, table.parameters)
 
     def setting(self, table: RunTable, target: str) -> Setting:
-        """Return what a law fits one target in."""
+        """Return the setting in which one target is fitted."""
         return Setting(
             domains=table.domains,
             own=own_domain(table, target),

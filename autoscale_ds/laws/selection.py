@@ -1,4 +1,4 @@
-"""Choose a law by what it predicts of runs it was not shown.
+"""Choose a law by its predictions for runs left out of the fit.
 
 Mixtures are left out in folds (every run of a mixture together), and where the table has three token counts or sizes
 the largest is left out too. Training error never counts. Beside the laws stand three baselines they have to beat.
@@ -30,7 +30,7 @@ Rows = npt.NDArray[np.intp]
 MAX_ROWS, MAX_TARGETS = 800, 8
 # An average is kept only where it lowers the held-out error by a twentieth: smaller gains were noise as often as not.
 NEAR_BEST, WORTH_AVERAGING = 1.25, 0.95
-# Stands for a prediction that is no number: an absurd loss, so that the law loses.
+# Replaces a prediction that is not a number: a loss so large that the law ranks last.
 BROKEN = 1e6
 
 
@@ -164,7 +164,7 @@ def _predictions(table: RunTable, parts: Sequence[Split], name: str, seed: int) 
         for j, target in enumerate(table.targets):
             if train.measured(target).sum() >= FEWEST:
                 predicted = _predict(train, scales, name, target, x, seed)
-                # A law that breaks down somewhere must not be judged by the rest only.
+                # Left out, such predictions would not count against the law.
                 predictions[part.kind][part.test, j] = np.where(np.isfinite(predicted), predicted, BROKEN)
     return predictions
 

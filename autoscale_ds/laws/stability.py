@@ -1,4 +1,4 @@
-"""Does the order of mixtures hold from one scale to the next? To be known before anything is extrapolated."""
+"""Rank correlation of mixtures between scales: where it is low, extrapolation over scales is not justified."""
 
 from __future__ import annotations
 

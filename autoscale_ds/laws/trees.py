@@ -91,7 +91,7 @@ def available() -> bool:
 
 def _lightgbm() -> Any:
     try:
-        import lightgbm  # an extra: nothing else here needs it
+        import lightgbm  # LightGBM is in the extra `laws`, so it may be missing
     except ImportError:
         raise MixtureError(
             "law regmix needs LightGBM, which is not installed: pip install 'autoscale_ds[laws]'"

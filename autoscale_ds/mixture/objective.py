@@ -103,7 +103,7 @@ class Objective:
     def value(self, losses: Array, targets: Sequence[str]) -> Array:
         """Return the objective of losses (..., k), shape (...)."""
         vector = self.vector(targets)
-        used = vector > 0  # a target that does not count may be missing
+        used = vector > 0  # targets of weight 0 may be missing
         values = np.exp(losses[..., used]) if self.perplexity else losses[..., used]
         return np.asarray(values @ vector[used])
 

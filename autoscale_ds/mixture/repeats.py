@@ -1,4 +1,4 @@
-"""Runs repeated with several seeds: their average, the noise between them, and which effects stand out of it.
+"""Runs repeated with several seeds: their average, the noise between them, and which effects are larger than it.
 
 Runs of one design differ in their seed only. Runs of one seed share initial weights and the order of every domain, so a
 difference between two designs is taken seed by seed (paired), which cancels most of the noise.
@@ -16,7 +16,7 @@ from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.objective import Objective
 from autoscale_ds.mixture.table import RunTable
 
-# An effect of two standard errors is told from none with 95 % confidence.
+# An effect of two standard errors differs from zero with 95 % confidence.
 CLEAR = 2.0
 
 

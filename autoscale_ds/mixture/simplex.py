@@ -92,7 +92,7 @@ def dirichlet(concentration: Array, count: int, seed: int) -> Array:
 def nearest_above(point: Array, floors: Array, total: float) -> Array:
     """Return the point (m,) nearest to ``point`` of those at or above ``floors`` (m,) that sum to ``total``.
 
-    Tokens seen cannot be unseen: with those as floors it is the closest a run can still come to a mixture.
+    With the tokens already read as floors, it is the closest mixture that a run can still reach.
 
     Notes
     -----

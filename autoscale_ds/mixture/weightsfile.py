@@ -1,4 +1,4 @@
-"""weights.json: weights with the budget they are for, where they came from and how sure they are."""
+"""weights.json: weights with the budget they are for, their source and their intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From folders to a page: what each one is, which sections it gets, where the page goes."""
+"""Builds the page: tells sweeps from runs, collects their sections, and writes the file."""
 
 from __future__ import annotations
 

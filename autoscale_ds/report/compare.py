@@ -1,4 +1,4 @@
-"""How much sooner one run reaches what another reaches, and how sure that is over seeds. NumPy and SciPy only."""
+"""Tokens that runs need to reach a value, and their ratio with an interval over seeds. NumPy and SciPy only."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.report.compare import Interval, SpeedUp, interval, mean_curve, speed_up, tokens_to_reach
 from autoscale_ds.report.reading import Run
 
-# A name made of more differences than this says less than the folder's.
+# With more differences than this the group is named after its folder.
 MOST_DIFFERENCES = 2
 
 
@@ -68,7 +68,7 @@ class Race:
 
 
 def race(groups: Sequence[Group], target: float | None) -> Race | None:
-    """Return who reaches a mean perplexity when; None without a validation of the first group.
+    """Return the tokens at which each group reaches a mean perplexity; None without a validation of the first group.
 
     The target is by default the final mean perplexity of the first group, of its slowest seed, so that all of its
     seeds reach it.

@@ -1,4 +1,4 @@
-"""What fit_mixture.py says: the JSON of each command, and the same as a table for people."""
+"""Output of fit_mixture.py: the JSON of each command, and the same as text."""
 
 from __future__ import annotations
 

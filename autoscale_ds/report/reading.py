@@ -1,4 +1,4 @@
-"""What a run folder says, read without touching it: a live run may be read at any moment."""
+"""Reads a run folder without changing or locking it, so also while the run is training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """A run as far as it has come.
+    """The records of a run up to its newest.
 
     Attributes
     ----------
@@ -130,7 +130,7 @@ class Run:
         return tokens, dict(zip(names, totals.T, strict=True))
 
     def epochs(self, domain: str, tokens: npt.ArrayLike) -> Array | None:
-        """Return how often the domain was read through after that many of its tokens; None where not known."""
+        """Return the epochs of a domain after that many of its tokens; None where the corpus is not known."""
         windows = (self.windows or {}).get(domain, 0)
         return np.asarray(tokens, float) / (windows * self.config.data.sequence_length) if windows else None
 

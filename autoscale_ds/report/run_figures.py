@@ -12,7 +12,7 @@ from autoscale_ds.report import style
 from autoscale_ds.report.reading import Run, shown
 from autoscale_ds.report.style import Image, Look
 
-# More points a line than this only make it thicker.
+# More points than this cannot be told apart in a line.
 MOST_POINTS = 150
 # Swaps spelled out under the figure; the table has them all.
 MOST_NOTES = 8

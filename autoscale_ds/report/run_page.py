@@ -33,7 +33,7 @@ def sections(run: Run) -> tuple[Sections, list[Image]]:
 
 
 def summary(run: Run) -> Html:
-    """Return what the run is and how far it has come."""
+    """Return model, data, budget and progress of the run."""
     config, last, score = run.config, run.last("train"), run.last("validation")
     share = run.step / config.total_steps
     return page.facts(

@@ -1,4 +1,4 @@
-"""How figures look: colours everybody can tell apart, ticks like "20M", legends beside the data."""
+"""The style of figures: colours that colour-blind readers can tell apart, ticks like "20M", legends beside the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from autoscale_ds.errors import ReportError
 
-# Okabe and Ito, "Color Universal Design" (2008), without its yellow, which a white page swallows.
+# Okabe and Ito, "Color Universal Design" (2008), without its yellow, which is hardly seen on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -71,7 +71,7 @@ def looks(names: Sequence[str], *, sort: bool = True) -> dict[str, Look]:
 
 
 def compact(value: float | None, digits: int = 3) -> str:
-    """Return a count as people say it: 1.5B, 20M, 300k, 12; a dash for None."""
+    """Return a count in short form: 1.5B, 20M, 300k, 12; a dash for None."""
     if value is None or not math.isfinite(value):
         return "–"
     for unit, letter in _UNITS:
@@ -82,7 +82,7 @@ def compact(value: float | None, digits: int = 3) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """Spell a number of things: ``1 seed``, ``5 seeds``."""
+    """Return a number with its noun: ``1 seed``, ``5 seeds``."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 

@@ -1,4 +1,4 @@
-"""What a sweep tells: noise and effects at each scale, DDO curves and optima with intervals, the AutoScale path.
+"""Analysis of a sweep: noise and effects at each scale, DDO curves and optima with intervals, the AutoScale path.
 
 Runs of one seed share initial weights and data order, so an effect is the mean over seeds of the difference from the
 base run of the same seed, and its spread is that of the differences.
@@ -98,7 +98,7 @@ def floor_of(domains: Sequence[str]) -> float:
 
 
 def fit_scale(sweep: Sweep, scale: Scale, *, draws: int = DRAWS) -> ScaleFit | None:
-    """Return what one scale tells; None where it has no base run."""
+    """Return noise, effects, curves and optimum of one scale; None where it has no base run."""
     bases = [design for design in sweep.at(scale) if design.is_base]
     if not bases:
         return None

@@ -1,4 +1,4 @@
-"""The law of a sweep: the one that lies beside it or the best on held-out runs, and its optimum at any scale."""
+"""The law of a sweep: its ``law.json`` or the best on held-out runs, and its optimum at any scale."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAW_DRAWS = 12
 
 @dataclass(frozen=True)
 class LawFit:
-    """A law, where it came from, and its optimum at each scale it can speak of.
+    """A law, its source, and its optimum at each scale where one could be computed.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a sweep folder or a run table says: its designs with all their seeds, the target, fits that lie beside it."""
+"""Reads a sweep folder or a run table: its designs with all their seeds, the target, fits that lie beside it."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def read_sweep(path: str | Path) -> Sweep:
     Raises
     ------
     AutoScaleError
-        For a sweep nobody has collected yet, or a table or fit that cannot be used.
+        For a sweep that is not collected yet, or a table or fit that cannot be used.
     """
     path = Path(path)
     plan = _plan(path)

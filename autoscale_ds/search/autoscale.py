@@ -19,7 +19,7 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.weights import DomainWeights
 
-# Two optima whose totals agree to a part in a thousand say nothing about scale.
+# With totals closer than a part in a thousand the slope over scale is not determined.
 SAME_SCALE = 1e-3
 # Published weights carry four decimals: within a part in ten thousand of the floor is on the floor.
 ON_FLOOR = 1e-4

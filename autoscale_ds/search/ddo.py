@@ -22,7 +22,7 @@ from autoscale_ds.mixture.table import RunTable
 from autoscale_ds.mixture.weights import DomainWeights
 from autoscale_ds.search.allocation import allocate
 
-# Where the search starts and may go: with three points a and b trade off against each other without end.
+# Starts and bounds of the search: three points determine only a combination of a and b, so both need bounds.
 STARTS = ((3.0, 1.5), (1.0, 0.5), (0.3, 0.3), (10.0, 4.0), (0.05, 1.0))
 LARGEST = 1e3
 # Fits that miss their points by less are all exact; published perplexities carry ten digits.
@@ -70,7 +70,7 @@ def fit_curve(
         raise MixtureError("the objective does not fall as the domain's tokens grow, so no curve describes it")
 
     def residuals(theta: Array) -> Array:
-        with np.errstate(over="ignore"):  # at the bounds a curve may leave the numbers; the search turns back
+        with np.errstate(over="ignore"):  # at the bounds a curve may overflow; the search rejects such a point
             power = (x + np.exp(theta[0])) ** -np.exp(theta[1])
         return np.asarray(power - power.mean() - (y - y.mean()))
 

@@ -1,8 +1,8 @@
-"""The DDO runs of one scale with all their seeds: effects beside noise, the optimum, and how sure it is.
+"""The DDO runs of one scale with all their seeds: effects beside noise, the optimum, and its intervals.
 
-Three points leave a curve of three parameters no error of its own; repeated runs do. Every perturbation's value is
+A curve of three parameters through three points has no residual, so its error comes from repeated runs. Every value is
 drawn anew with its measured noise, the curves are fitted and solved again, and the spread of the optima is the
-interval. What the form of the curve gets wrong is not in it.
+interval. The error of the form of the curve is not included.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class DDOSweep:
 
     @property
     def is_clear(self) -> bool | None:
-        """Whether the effects stand out of the noise between seeds; None where no run was repeated."""
+        """Whether the effects are larger than the noise between seeds; None where no run was repeated."""
         return repeats.is_clear(self.effects)
 
     def refuse_noise(self) -> None:
-        """Raise MixtureError when the effects are known not to stand out of the noise."""
+        """Raise MixtureError when the effects are known not to be larger than the noise."""
         if self.is_clear is not False:
             return
         raise MixtureError(
@@ -90,7 +90,7 @@ class DDOSweep:
         return fit_curves({name: [(x, unit + change) for x, change in runs] for name, runs in points.items()}, unit)[0]
 
     def redrawn(self, *, draws: int = DRAWS, seed: int = 0) -> list[DDO]:
-        """Return fits of tables as they might have come out with other seeds; none where the noise is not known.
+        """Return fits to the effects plus simulated noise between seeds; none where the noise is not known.
 
         Notes
         -----

@@ -43,7 +43,7 @@ def plan(
     parameters: float | None = None,
     seed: int = 0,
 ) -> list[ProbeRun]:
-    """Return the runs of a design by its kind; what a kind does not know it ignores.
+    """Return the runs of a design by its kind; options that do not apply to the kind are ignored.
 
     Raises
     ------

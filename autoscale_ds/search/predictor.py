@@ -1,4 +1,4 @@
-"""The best weights at any budget, from any of the files that know them.
+"""The best weights at any budget, from any of the files that hold them.
 
 ``autoscale.json`` (optima at two scales or more, extrapolated), ``law.json`` (a fitted law, minimised) and
 ``weights.json`` (one mixture for every budget) become the same thing: a function from tokens to weights.

@@ -81,7 +81,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best weights and how much they matter.
+    """The best weights, and how much the objective changes around them.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ def optimize(goal: Goal, bounds: Bounds, *, seed: int = 0) -> Optimum:
     x = goal.model.inputs(best[None], goal.tokens, goal.parameters)
     low, high = goal.model.intervals(x)
     return Optimum(
-        weights=weights,  # as they are: made to sum to 1 again, one could leave its interval by a rounding
+        weights=weights,  # not normalised again: rounding could move a weight out of its interval
         value=float(goal.value(best[None])[0]),
         losses={
             target: (float(c), float(a), float(b))
@@ -163,7 +163,7 @@ def _pairs(names: tuple[str, ...], low: Array, high: Array) -> dict[str, tuple[f
 
 
 def _within_prior(goal: Goal, bounds: Bounds) -> Bounds:
-    """Return bounds that keep off what the prior turned off: its divergence would be infinite."""
+    """Return bounds with weight 0 for domains of prior weight 0, where the divergence would be infinite."""
     if goal.prior is None or goal.kl == 0:
         return bounds
     off = goal.prior <= 0
@@ -203,7 +203,7 @@ def _minimum(goal: Goal, bounds: Bounds, starts: Array, seed: int, num_samples: 
         return float(goal.value(np.maximum(w, 0)[None])[0])
 
     candidates = [_slsqp(value, lambda w: goal.slope(np.maximum(w, 0)), start, bounds) for start in starts]
-    candidates += list(starts)  # a search that went astray must not lose what it was given
+    candidates += list(starts)  # the start itself is a candidate, in case the search ends at a worse point
     return min(candidates, key=value)
 
 

@@ -14,7 +14,7 @@ from autoscale_ds.mixture.weightsfile import WeightsFile
 from autoscale_ds.search.autoscale import AutoScale
 
 Intervals = dict[str, tuple[float, float]]
-# From a budget in tokens to weights.
+# A function from a budget in tokens to weights.
 Prediction = Callable[[float], DomainWeights]
 # 200 draws give the ends of a 90 % interval within about a tenth of its width.
 DRAWS = 200

@@ -1,4 +1,4 @@
-"""The machines: how many GPUs, and what each can hold, compute and send."""
+"""The machines: number of GPUs, their memory, FLOP/s and bandwidths."""
 
 from __future__ import annotations
 

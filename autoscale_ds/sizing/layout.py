@@ -1,4 +1,4 @@
-"""How ranks may share a run, and which ways of sharing are possible at all."""
+"""Layouts of ranks, and the rules that make one impossible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_MICRO_BATCH = 64
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained, whatever it is trained on.
+    """Model, batch and precision of a run; the hardware is in ``Cluster`` and ``Layout``.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Bytes one rank needs, by part, from what DeepSpeed 0.19.8 and our layers really keep.
+"""Bytes one rank needs, by part, from what DeepSpeed 0.19.8 and the layers of ``models`` keep.
 
 ``benchmarks/memory.py`` measures the same parts on real engines and compares. Where ZeRO's paper [1]_ counts 16P,
 4P+12P/N, 2P+14P/N and 16P/N bytes for P parameters on N ranks, gradients are larger here: they are added up in fp32
@@ -68,7 +68,7 @@ class Memory:
 
 
 def memory(training: Training, layout: Layout, reserve: float = 2e9, bucket: int = BUCKET) -> Memory:
-    """Return what the rank with the most to hold needs.
+    """Return the memory of the rank that needs the most.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Layouts side by side: what each needs, whether it fits, how long a step should take."""
+"""Compare layouts: memory, whether it fits, expected step time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EFFICIENCY = 0.4
 
 @dataclass(frozen=True)
 class Plan:
-    """A layout and what is expected of it.
+    """A layout with its memory, traffic and step time.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the rank with the most to hold can hold it."""
+        """Whether the rank that needs the most memory has enough."""
         return self.over == 0
 
 
@@ -131,7 +131,7 @@ def rank(plans: Iterable[Plan]) -> list[Plan]:
 
 
 def _percent(value: float) -> float:
-    """Round to two digits, so that differences the model cannot tell do not decide."""
+    """Round to two digits: smaller differences are below the accuracy of the formulas and must not decide the order."""
     return float(f"{value:.2g}")
 
 

@@ -1,4 +1,4 @@
-"""Bytes a rank sends in a step, and how long that takes when nothing hides it.
+"""Bytes a rank sends in a step, and the seconds that takes without overlap with computation.
 
 A ring sends 2 (n-1)/n of the data a rank for an all-reduce, half of it for a reduce-scatter or an all-gather [1]_.
 ZeRO 3 gathers the weights twice for every micro-batch; ZeRO 2 scatters gradients after every micro-batch, the others
@@ -46,7 +46,7 @@ class Traffic:
 
 
 def traffic(training: Training, layout: Layout) -> Traffic:
-    """Return what the busiest rank sends in a step."""
+    """Return the bytes that the rank with the most traffic sends in a step."""
     parts = stages(training.model, layout)
     parameters, blocks = max(part.parameters for part in parts), max(part.blocks for part in parts)
     accumulation, value = layout.accumulation(training), training.bytes_per_value

@@ -1,4 +1,4 @@
-"""Who trains which run, agreed through files alone: any process that sees the sweep folder can join or die.
+"""Claims: which worker trains which run, decided by files alone; workers may start and die at any time.
 
 A claim is the file ``claims/<run>.<attempt>``, put in place by one atomic operation that fails where it exists
 already. Its owner touches it and holds a lock on it. It is dead when the lock is free (same machine: at once), or when
@@ -19,7 +19,7 @@ from typing import Any
 
 from autoscale_ds.errors import ConfigError
 
-# A run that took this many workers down with it (out of memory, say) is left alone.
+# A run during which this many workers died (out of memory, say) is not tried again.
 MAX_ATTEMPTS = 5
 
 
@@ -41,13 +41,13 @@ class Claim:
     _handle: int
 
     def renew(self) -> bool:
-        """Say that the owner lives; return False when somebody else has taken the run over."""
+        """Touch the claim's file, which extends the lease; return False when another worker has taken the run over."""
         with contextlib.suppress(FileNotFoundError):
             os.utime(self.path)
         return not self._next.exists()
 
     def release(self) -> None:
-        """Give the run up: done, or for another worker to go on with."""
+        """Remove the claim: the run is finished, or another worker may continue it."""
         for path in sorted(self.path.parent.glob(f"{glob_escape(self.run)}.[0-9][0-9][0-9]")):
             if path <= self.path:
                 path.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ class Claims:
         return str(_content(self._path(run, last)).get("worker", "unknown"))
 
     def given_up(self, run: str) -> bool:
-        """Return whether a run has killed so many workers that it is left alone."""
+        """Return whether ``MAX_ATTEMPTS`` workers died during a run, so that it is not tried again."""
         last = self._last_attempt(run)
         return last is not None and last + 1 >= MAX_ATTEMPTS and not self._alive(self._path(run, last))
 

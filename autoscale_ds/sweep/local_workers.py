@@ -14,7 +14,7 @@ from autoscale_ds.errors import TrainingError
 from autoscale_ds.training.launchers import RANK_VARIABLES
 from autoscale_ds.training.signals import REQUEUE_EXIT_CODE
 
-# Set by a launcher for one process; a worker that inherits them would wait for ranks that never come.
+# Set by a launcher for one process. A worker that inherits them would wait for other ranks, which do not exist.
 LAUNCHER_VARIABLES = (*RANK_VARIABLES, "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
 POLL_SECONDS = 0.5
 

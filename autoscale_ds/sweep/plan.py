@@ -2,7 +2,7 @@
 
 A run is a mixture, a budget and a seed; everything else is the sweep's: one configuration and one DeepSpeed file. Runs
 of one seed share initial weights and the order of every domain, whatever their mixture (common random numbers), so
-differences between mixtures are seen through little noise.
+differences between mixtures have little noise.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Target:
-    """The run the sweep is made for: tokens and parameters, where known; the search's cost is told against it."""
+    """The run the sweep is made for, as far as known; the cost of the sweep is reported relative to it."""
 
     tokens: float | None = None
     parameters: float | None = None
@@ -162,7 +162,7 @@ class SweepPlan:
         return replace(run, evaluation=replace(run.evaluation, every_steps=every))
 
     def check(self, folder: str | Path, corpus: Corpus) -> None:
-        """Refuse now what would stop a worker later; raises ConfigError or MixtureError."""
+        """Raise ConfigError or MixtureError for anything that would stop a worker later."""
         for planned in self.runs:
             run = self.run_config(planned, folder)
             planned.weights.check_domains(corpus.domains)

@@ -52,7 +52,7 @@ def survey(sweep: str | Path, plan: SweepPlan) -> list[RunState]:
 
 
 def seconds_left(states: Sequence[RunState]) -> float | None:
-    """Return how long the rest will take at the present speed of all workers; None when nobody works."""
+    """Return how long the rest will take at the present speed of all workers; None when no worker is running."""
     speed = sum(each.tokens_per_second for each in states)
     left = sum(each.run.tokens - each.tokens for each in states if each.state != "failed")
     return left / speed if speed > 0 else None
@@ -67,7 +67,7 @@ def in_one_line(states: Sequence[RunState]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them.
+    """Return a duration in seconds, minutes or hours.
 
     >>> [duration(45), duration(700), duration(12000)]
     ['45 s', '12 min', '3 h 20 min']
@@ -79,7 +79,7 @@ def duration(seconds: float) -> str:
 
 
 def forget_failures(sweep: str | Path, plan: SweepPlan) -> None:
-    """Let failed runs be tried again."""
+    """Remove the marks of failed runs, so that workers try them again."""
     claims = Claims(sweep)
     for state in survey(sweep, plan):
         if state.state == "failed":

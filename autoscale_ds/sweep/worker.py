@@ -1,7 +1,7 @@
 """A worker: claims a run, trains it to its end, writes its result, takes the next.
 
-One process keeps one compiled model and one open corpus for all its runs. Whenever it dies, at any moment, nothing but
-the steps since the last checkpoint of one run is lost: another worker goes on from there.
+One process keeps one compiled model and one open corpus for all its runs. When it dies, only the
+steps since the last checkpoint of one run are lost: another worker goes on from there.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Worker:
             if self._settled(run):
                 continue
             claim = self._claims.take(run.folder)
-            if claim is not None and self._settled(run):  # its owner finished between the two looks
+            if claim is not None and self._settled(run):  # another worker finished it between the check and the claim
                 claim.release()
             elif claim is not None:
                 return claim, False
@@ -160,7 +160,7 @@ class Worker:
         return code
 
     def _finish(self, planned: PlannedRun, trainer: Trainer) -> None:
-        """Write the result and drop what only a restart needs."""
+        """Write the result and remove the checkpoints, which only a restart needs."""
         shape = trainer.model_spec
         figures = {
             "parameters": shape.num_parameters,
