@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
 class RunPaths:
     """Paths inside a run folder.
 
-    Attributes
+    Parameters
     ----------
-    path : Path
+    path : str or Path
         The run folder; it need not exist.
     """
 
-    path: Path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
 
     @property
     def journal(self) -> Path:

@@ -90,14 +90,6 @@ def test_importing_the_package_its_corpus_its_mathematics_or_its_planning_pulls_
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_job_and_other_programs_find_the_same_files_in_a_run_folder(tmp_path):
-    from autoscale_ds.run_paths import RunPaths
-    from autoscale_ds.training.run_folder import RunFolder
-
-    job, others = RunFolder(tmp_path), RunPaths(tmp_path)
-    assert (job.journal, job.metrics) == (others.journal, others.metrics)
-
-
 def test_nothing_in_the_package_prints():
     for path in modules():
         calls = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))

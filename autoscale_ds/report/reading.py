@@ -148,7 +148,7 @@ def read_run(path: str | Path) -> Run:
     AutoScaleError
         When it has no config.yaml, or a file in it is damaged (a torn last line is not damage).
     """
-    folder = RunPaths(Path(path))
+    folder = RunPaths(path)
     config = load_run_config(folder.path)
     records = _records(folder.metrics)
     by_kind: dict[str, list[Record]] = {}

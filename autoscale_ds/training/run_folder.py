@@ -13,32 +13,17 @@ import yaml
 from autoscale_ds import config as configuration
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import write_atomic, write_json
+from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.proposals import Inbox
 from autoscale_ds.training.config import DataConfig, ModelConfig, RunConfig
 
 
-class RunFolder:
-    """Paths of a run, and the lock of the job that owns it.
-
-    Attributes
-    ----------
-    path : Path
-        The folder.
-    """
+class RunFolder(RunPaths):
+    """A run folder that a job owns: more of its paths, and the lock."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         self._lock: IO[str] | None = None
-
-    @property
-    def journal(self) -> Path:
-        """Accepted events."""
-        return self.path / "mixture" / "journal.jsonl"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON line a logged step."""
-        return self.path / "metrics.jsonl"
 
     @property
     def checkpoints(self) -> Path:
