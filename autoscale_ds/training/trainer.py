@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import time
@@ -163,7 +164,7 @@ class Trainer:
                 self._log_interval()
 
             # swap
-            if report.proposals:
+            if report.swap_due:
                 for event in self._swap.take_up():
                     self._log_swap(event)
 
@@ -196,6 +197,7 @@ class Trainer:
         engine.train_step(list(zip(tokens, domains, strict=True)), self._tally.add, decide)
         if verdict.fault == "rollback":
             raise RollBack
+        self._swap.observe(step, verdict.report)
         return verdict.report
 
     def _learning_rate(self, step: int) -> float:
@@ -238,7 +240,9 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
         journal = self._journal if ranks.rank == 0 else None
-        adviser = self._adviser(journal, planner, state.get("asked", 0)) if journal is not None else None
+        adviser = self._adviser(journal, planner) if journal is not None else None
+        if adviser is not None:
+            adviser.restore(state)
         self._swap = HotSwap(
             self.folder.inbox, journal, planner, run.tokens_per_step, run.mixture.poll_seconds, adviser
         )
@@ -256,16 +260,15 @@ class Trainer:
         self._journal = Journal(self.folder.journal)
         return setup.open_journal(self._journal, self.run, self.corpus, self.controller)
 
-    def _adviser(self, journal: Journal, planner: MixturePlanner, asked: int) -> Adviser:
+    def _adviser(self, journal: Journal, planner: MixturePlanner) -> Adviser:
         return Adviser(
-            self.controller,
+            copy.deepcopy(self.controller),  # a roll back starts again from the initial state
             self.run.budget,
             planner,
             journal,
             validation=lambda: read_metrics(self.folder.metrics, "validation"),
             record=self._record,
             dry_run=self.run.mixture.dry_run,
-            asked=asked,
         )
 
     def _save(self, needed: bool = False) -> None:
@@ -277,7 +280,7 @@ class Trainer:
                 "stream": self.stream.state(),
                 "journal": [json.loads(event.to_json()) for event in self._events],
                 "interval": self._records.interval.state(),
-                "asked": self._swap.adviser.asked if self._swap.adviser else 0,
+                **(self._swap.adviser.state() if self._swap.adviser else {}),
                 "tokens": self.step * self.run.tokens_per_step,
             },
         )
