@@ -2,6 +2,9 @@
 
 The schema is the dataclass itself: every key must be one of its fields, every value must have the field's type. A
 misspelt key is an error that names the nearest field, because a silently ignored ``learning_rat`` costs a run.
+
+A field may hold one of several dataclasses, see ``tagged``: the file gives the name of one (the tag) under the field's
+key, and the chosen dataclass's own keys beside it.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,6 +24,7 @@ from autoscale_ds.errors import ConfigError
 T = TypeVar("T")
 IDENTITY: Mapping[str, Any] = {"identity": True}
 """Metadata of a field that must not change between starts of one run: ``field(default=0, metadata=IDENTITY)``."""
+_CLASSES = "classes"  # key in a field's metadata: the function that returns the dataclasses by tag
 
 
 def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
@@ -51,13 +55,18 @@ def load_mapping(path: str | Path | None, overrides: Sequence[str] = ()) -> dict
 
 def build(schema: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """Build the dataclass ``schema`` from nested mappings, checking names and types all the way down."""
-    fields = {field.name: field for field in dataclasses.fields(schema) if field.init}  # type: ignore[arg-type]
+    fields = _fields(schema)
     hints = typing.get_type_hints(schema)
+    choices = [_Choice(field, fields, data, where) for field in fields.values() if _CLASSES in field.metadata]
+    known = {*fields, *(key for choice in choices for key in choice.owners)}
     for key in data:
-        if key not in fields:
-            raise ConfigError(f"unknown key {where}{key}{_suggest(str(key), fields)}")
-    values = {name: _convert(hints[name], data[name], f"{where}{name}") for name in fields if name in data}
-    missing = [name for name, field in fields.items() if name not in data and _required(field)]
+        if key not in known:
+            raise ConfigError(f"unknown key {where}{key}{_suggest(str(key), sorted(known))}")
+    values: dict[str, Any] = {choice.name: choice.build() for choice in choices}
+    for name in fields:
+        if name in data and name not in values:
+            values[name] = _convert(hints[name], data[name], f"{where}{name}")
+    missing = [name for name, field in fields.items() if name not in values and _required(field)]
     if missing:
         raise ConfigError(
             f"{where}{missing[0]} is missing: give it in the configuration file or as {where}{missing[0]}=…"
@@ -65,10 +74,95 @@ def build(schema: type[T], data: Mapping[str, Any], where: str = "") -> T:
     return schema(**values)
 
 
+def tagged(classes: Callable[[], Mapping[str, type]], default: str) -> Any:
+    """Return a dataclass field that holds an instance of one of several dataclasses, chosen by a tag.
+
+    ``kind: T = tagged(...)`` reads ``{kind: TAG, KEY: …}``, where ``KEY`` are fields of the tag's dataclass. They lie
+    flat beside ``kind`` and the schema's other fields. A field of another tag's dataclass may be present only as null
+    or with its default, which says nothing: files that list every key stay readable.
+
+    Parameters
+    ----------
+    classes : callable
+        Returns the dataclasses by tag. It is called at every use, so that a tag may be added later.
+    default : str
+        Tag of the dataclass that is taken, without arguments, when the file gives no tag.
+    """
+    return dataclasses.field(default_factory=lambda: classes()[default](), metadata={_CLASSES: classes})
+
+
+class _Choice:
+    """A tagged field of a schema, and the keys in ``data`` that lie beside it.
+
+    Attributes
+    ----------
+    owners : dict of str to list of str
+        For each key of the tagged dataclasses, the tags whose dataclass has it.
+    """
+
+    def __init__(
+        self, field: dataclasses.Field, common: Mapping[str, Any], data: Mapping[str, Any], where: str
+    ) -> None:
+        self.name = field.name
+        self._data = data
+        self._where = where
+        self._classes: Mapping[str, type] = field.metadata[_CLASSES]()
+        self._default = field.default_factory
+        self.owners: dict[str, list[str]] = {}
+        for tag, each in self._classes.items():
+            for key in _fields(each):
+                assert key not in common, f"{each.__name__}.{key} is also a key of what it lies in"
+                self.owners.setdefault(key, []).append(tag)
+
+    def build(self) -> Any:
+        """Return the dataclass of the tag, built from its keys; raise ConfigError for keys of other tags."""
+        tag = self._tag()
+        for key, owners in self.owners.items():
+            if tag not in owners and self._says_something(key, owners):
+                others = " or ".join(f"{self._where}{self.name}={owner}" for owner in owners)
+                raise ConfigError(
+                    f"{self._where}{key} is given, but {self._where}{self.name} is {tag}; leave it out, or set {others}"
+                )
+        own = {key: self._data[key] for key in _fields(self._classes[tag]) if key in self._data}
+        for key, field in _fields(self._classes[tag]).items():
+            if _required(field) and own.get(key) is None:
+                raise ConfigError(f"{self._where}{self.name} is {tag}, which needs {self._where}{key}; give it")
+        return build(self._classes[tag], own, self._where)
+
+    def _tag(self) -> str:
+        if self.name not in self._data:
+            return tag_of(self._classes, self._default())  # type: ignore[operator]
+        tag = self._data[self.name]
+        if not isinstance(tag, str) or tag not in self._classes:
+            expected = ", ".join(self._classes)
+            hint = _suggest(str(tag), self._classes)
+            raise ConfigError(f"{self._where}{self.name} is {tag!r}{hint}; expected one of {expected}")
+        return tag
+
+    def _says_something(self, key: str, owners: Sequence[str]) -> bool:
+        """Return whether a key that does not belong to the tag has another value than null or its default."""
+        if self._data.get(key) is None:
+            return False
+        return all(to_dict(self._data[key]) != to_dict(_default_of(_fields(self._classes[o])[key])) for o in owners)
+
+
+def tag_of(classes: Mapping[str, type], value: Any) -> str:
+    """Return the tag under which the class of ``value`` is known."""
+    return next(tag for tag, each in classes.items() if type(value) is each)
+
+
 def to_dict(config: Any) -> Any:
     """Return nested plain containers that ``build`` turns back into the same configuration."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config) if f.init}
+        tree: dict[str, Any] = {}
+        for name, field in _fields(type(config)).items():
+            value = getattr(config, name)
+            if _CLASSES in field.metadata:
+                tree[name] = tag_of(field.metadata[_CLASSES](), value)
+                tree.update(to_dict(value))
+            else:
+                tree[name] = to_dict(value)
+        return tree
     if isinstance(config, Mapping):
         return {key: to_dict(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
@@ -167,6 +261,16 @@ def _number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _fields(schema: type) -> dict[str, dataclasses.Field]:
+    return {field.name: field for field in dataclasses.fields(schema) if field.init}
+
+
+def _default_of(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def _required(field: dataclasses.Field) -> bool:

@@ -36,7 +36,7 @@ def main() -> None:
         began = time.perf_counter()
         for _ in range(accumulation):
             tally.add(losses, domains)
-        tally.reduce(stop=False, proposals=False)  # ends by copying the sums to the host
+        tally.reduce(stop=False, swap_due=False)  # ends by copying the sums to the host
         seconds.append(time.perf_counter() - began)
     stop_distributed()
     print(statistics.median(seconds[10:]))

@@ -59,3 +59,57 @@ def test_mistakes_are_named_with_what_was_expected(tmp_path, text, overrides, me
 def test_an_unreadable_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="cannot read the configuration"):
         config.load(Outer, tmp_path / "none.yaml")
+
+
+@dataclass(frozen=True)
+class Circle:
+    radius: float = 1.0
+
+
+@dataclass(frozen=True)
+class Box:
+    width: float
+    turned: bool = False
+    corners: tuple[int, ...] = ()
+
+
+SHAPES = {"circle": Circle, "box": Box}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    name: str
+    shape: object = config.tagged(lambda: SHAPES, "circle")
+
+
+@pytest.mark.parametrize(
+    ("data", "shape"),
+    [
+        ({}, Circle()),
+        ({"radius": 2}, Circle(2.0)),
+        ({"shape": "box", "width": 3, "turned": True}, Box(3.0, True)),
+        ({"shape": "circle", "width": None, "turned": False, "corners": []}, Circle()),
+    ],
+)
+def test_a_tag_chooses_the_dataclass_of_the_keys_beside_it(data, shape):
+    drawing = config.build(Drawing, {"name": "a", **data})
+    assert drawing == Drawing("a", shape)
+    assert config.build(Drawing, config.to_dict(drawing)) == drawing
+    assert set(config.to_dict(drawing)) == {"name", "shape", *vars(shape)}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"width": 3}, "p.width is given, but p.shape is circle; leave it out, or set p.shape=box"),
+        ({"shape": "box", "width": 3, "radius": 2}, "p.radius is given, but p.shape is box; .*p.shape=circle"),
+        ({"shape": "box"}, "p.shape is box, which needs p.width; give it"),
+        ({"shape": "bx"}, "p.shape is 'bx'; did you mean box.; expected one of circle, box"),
+        ({"shape": ["box"]}, "p.shape is .'box'.*expected one of circle, box"),
+        ({"shape": "box", "width": "wide"}, "p.width is 'wide', expected a number"),
+        ({"shape": "box", "widht": 1}, "unknown key p.widht; did you mean width"),
+    ],
+)
+def test_keys_that_do_not_fit_the_tag_are_named(data, message):
+    with pytest.raises(ConfigError, match=message):
+        config.build(Drawing, {"name": "a", **data}, "p.")

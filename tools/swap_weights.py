@@ -51,7 +51,7 @@ def main() -> int:
     inbox = Inbox(arguments.run)
     source = arguments.source or asked.source or "file"
     proposal = inbox.put(asked.weights, source, arguments.reason, current.version)
-    print(f"proposed: {inbox.inbox / proposal}")
+    print(f"proposed: {inbox.folder / proposal}")
     if arguments.wait:
         print(_table(_wait(arguments.run, inbox, proposal, arguments.timeout), current))
     return 0
@@ -103,7 +103,7 @@ def _wait(run: Path, inbox: Inbox, proposal: str, timeout: float) -> Event:
             raise ProposalError(f"the run refused it: {refusal}")
         time.sleep(0.1)
     raise ProposalError(
-        f"no answer within {timeout:g} s; the proposal stays in {inbox.inbox} and is taken up when the run goes on"
+        f"no answer within {timeout:g} s; the proposal stays in {inbox.folder} and is taken up when the run goes on"
     )
 
 

@@ -10,23 +10,54 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from autoscale_ds.controllers.base import Budget, Controller, Suggestion, View
-from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import LossModel
+from autoscale_ds.controllers.base import Budget, Controller, RunFacts, Stateless, Suggestion, View
+from autoscale_ds.errors import ConfigError, MixtureError
+from autoscale_ds.laws import LossModel, registry
 from autoscale_ds.laws.model import fit_law
 from autoscale_ds.mixture import DomainWeights, Objective, RunTable
+from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.simplex import Bounds, nearest_above
+from autoscale_ds.search.predictor import LawOptimum, Predictor
 from autoscale_ds.search.solver import Goal, minimum
+from autoscale_ds.search.uncertainty import ends_of_90
 from autoscale_ds.stream.journal import Event
 
 log = logging.getLogger(__name__)
-Array = npt.NDArray[np.float64]
 # Members of the law's ensemble; half of what a fit for people draws, since only the 5 % point of one number is read.
 DRAWS = 24
 # A proposal that would move less than this share of the weights is not worth an event.
 LEAST_DISTANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class RefitConfig:
+    """Fitting the predictor's law again, to more runs and to this one."""
+
+    runs: tuple[str, ...]
+    """Run tables; only rows of a constant learning rate are used (column ``phase``)."""
+    every_tokens: float
+    """Tokens between two fits."""
+    max_distance: float = 0.1
+    """Weight that one proposal moves at most, as a share of the whole (half the L1 distance)."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ConfigError("mixture.refit.runs is empty; name at least one run table")
+        if not self.every_tokens > 0:
+            raise ConfigError(f"mixture.refit.every_tokens is {self.every_tokens:g}, expected more than 0")
+        if not 0 < self.max_distance <= 1:
+            raise ConfigError(f"mixture.refit.max_distance is {self.max_distance:g}, expected more than 0, at most 1")
+
+    def check_run(self, schedule: str, evaluation_steps: int | None) -> None:
+        """Raise ConfigError unless the run validates, at a learning rate that is constant for a while."""
+        if schedule != "constant_with_cooldown":
+            raise ConfigError(
+                f"mixture.refit is given and schedule.kind is {schedule}: losses in mid-schedule lie above "
+                "those of finished runs and would be blamed on the mixture; set schedule.kind=constant_with_cooldown"
+            )
+        if evaluation_steps is None:
+            raise ConfigError("mixture.refit learns from validation losses; give evaluation.every_steps")
 
 
 @dataclass(frozen=True)
@@ -38,11 +69,12 @@ class Evidence:
     runs : RunTable
         Rows of a constant learning rate.
     law : str
+        Name of the law in ``laws.registry``.
     parameters : float
-        Size of this run's model, NaN where the table knows no size.
+        Parameters of this run's model, NaN if the table gives none for its runs.
     constant_tokens : (float, float)
-        Between these tokens this run's learning rate is constant. Losses in mid-schedule lie above those of
-        finished runs and would be taken for the mixture's fault.
+        Between these numbers of tokens this run's learning rate is constant. Only validation losses from there are
+        used: in mid-schedule, losses are above those of finished runs, and the fit would blame the mixture for it.
     """
 
     runs: RunTable
@@ -52,7 +84,7 @@ class Evidence:
 
     def with_own(self, view: View) -> RunTable | None:
         """Return the table with this run's validation losses as rows; None as long as there are none."""
-        # Earlier than any run of the table, the run is in a transient the law was never shown.
+        # No run of the table is shorter than this, so the law was never fitted to losses so early in training.
         first, last = max(self.constant_tokens[0], float(self.runs.tokens.min())), self.constant_tokens[1]
         records = [record for record in view.validation() if first <= record["tokens"] <= last]
         return self._joined(records, view) if records else None
@@ -72,8 +104,8 @@ class Evidence:
         )
 
 
-class Refit:
-    """Keeps the weights of another controller until a law fitted anew is sure of better ones.
+class Refit(Stateless):
+    """Starts with another controller's weights and changes them when a law that was fitted again predicts a gain.
 
     At every knot the law is fitted to the run table and to this run so far. The tokens of the budget's optimum that
     are still missing give the weights of the rest. They are proposed, by a bounded distance at a time, when the 5 %
@@ -82,17 +114,20 @@ class Refit:
     Parameters
     ----------
     start : Controller
-        Knows the first weights.
+        Its first weights are those of step 0.
     evidence : Evidence
+        What the law is fitted to, besides this run.
     budget : Budget
+        The length of the run.
     every_tokens : float
+        Tokens between two fits.
     max_distance : float
         Half the L1 distance one proposal may move.
     bounds : Bounds, optional
         Of the optimum for the budget; None is without.
     """
 
-    name, key = "autoscale", "mixture.predictor"
+    name = "autoscale"
 
     def __init__(
         self,
@@ -104,7 +139,9 @@ class Refit:
         bounds: Bounds | None = None,
     ) -> None:
         self._bounds = bounds
-        self._start, self._evidence, self._max_distance = start, evidence, max_distance
+        self._start = start
+        self._evidence = evidence
+        self._max_distance = max_distance
         self.knots = budget.knots(every_tokens)
 
     def initial(self) -> Suggestion:
@@ -118,15 +155,15 @@ class Refit:
             return None
         began = time.perf_counter()
         try:
-            found = self._judge(view, fit_law(table, self._evidence.law, draws=DRAWS))
+            verdict = self._judge(view, fit_law(table, self._evidence.law, draws=DRAWS))
         except (ValueError, ArithmeticError) as error:  # numerical trouble in a fit must not end a training run
             raise MixtureError(f"the law cannot be fitted at {view.tokens:,} tokens: {error}") from None
         what = f"refit at {view.tokens:,} tokens with {len(table)} rows"
         log.info("%s took %.1f s", what, time.perf_counter() - began)
-        if isinstance(found, str):
-            log.info("no change of weights: %s", found)
+        if isinstance(verdict, str):
+            log.info("no change of weights: %s", verdict)
             return None
-        return replace(found, reason=f"{what}: {found.reason}")
+        return replace(verdict, reason=f"{what}: {verdict.reason}")
 
     def _judge(self, view: View, law: LossModel) -> Suggestion | str:
         """Return better weights for the rest of the run, or why there are none."""
@@ -146,21 +183,65 @@ class Refit:
         return Suggestion(weights, f"{said}; moved {moved:.2f} of {distance:.2f}")
 
 
+def build_refit(config: RefitConfig, run: RunFacts, start: Controller, predictor: Predictor, source: str) -> Refit:
+    """Return the controller of ``mixture.refit``.
+
+    Parameters
+    ----------
+    config : RefitConfig
+        The section.
+    run : RunFacts
+        The run it is for.
+    start : Controller
+        Its first weights are those of step 0.
+    predictor : Predictor
+        What ``mixture.predictor`` holds; it must be the optimum of a law.
+    source : str
+        The predictor's file, for messages.
+
+    Raises
+    ------
+    ConfigError, MixtureError
+        For a predictor without a law, or run tables that do not fit it.
+    """
+    if not isinstance(predictor, LawOptimum) or predictor.model.law not in registry.NAMES:
+        raise ConfigError(
+            f"mixture.refit needs the law.json of one law as mixture.predictor, and {source} is none; make one with "
+            "fit_mixture.py fit --law NAME"
+        )
+    evidence = _evidence(config, predictor.model, source, run)
+    bounds = predictor.bounds(run.budget.tokens)
+    return Refit(start, evidence, run.budget, config.every_tokens, config.max_distance, bounds)
+
+
+def _evidence(config: RefitConfig, law: LossModel, source: str, run: RunFacts) -> Evidence:
+    runs = RunTable.read(config.runs, phase="constant").with_domains(law.domains).with_targets(list(law.targets))
+    if not set(runs.targets) & set(law.domains):
+        raise ConfigError(f"mixture.refit needs targets this run measures, its domains; {source} has none of them")
+    parameters = math.nan if np.isnan(runs.parameters).all() else run.parameters
+    return Evidence(runs, law.law, parameters, run.constant_tokens)
+
+
 class Ending:
-    """The end of the budget as a function of the weights of what is left of it.
+    """The losses at the end of the budget as a function of the weights of the tokens that are left.
 
     Parameters
     ----------
     law : LossModel
+        Predicts the losses at the end of the budget.
     view : View
+        The run so far.
     parameters : float
+        Parameters of the run's model, for laws that depend on it.
     bounds : Bounds, optional
-        Of the optimum.
+        Of the optimum; None is without.
     """
 
     def __init__(self, law: LossModel, view: View, parameters: float, bounds: Bounds | None = None) -> None:
         self._bounds = bounds or Bounds.of(law.domains)
-        self._law, self._total, self._left = law, float(view.budget.tokens), float(view.budget.tokens - view.tokens)
+        self._law = law
+        self._total = float(view.budget.tokens)
+        self._left = float(view.budget.tokens - view.tokens)
         self._seen = np.array([view.planned.get(name, 0.0) for name in law.domains])
         self._goal = Goal(law, Objective.of_kind("mean-loss", tuple(law.targets)), self._total, parameters)
 
@@ -175,8 +256,7 @@ class Ending:
         ends = (self._seen + self._left * np.stack([now, proposed])) / self._total
         goals = [self._goal, *(replace(self._goal, model=member) for member in self._law.members())]
         gains = [float(-np.diff(goal.value(ends))[0]) for goal in goals]
-        # Weibull's plotting positions, as for intervals of weights: plain quantiles of few members lie too far inside.
-        low, high = np.quantile(gains, [0.05, 0.95], method="weibull")
+        low, high = ends_of_90(np.array(gains))
         return gains[0], float(low), float(high)
 
 

@@ -3,17 +3,76 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, Literal
 
-from autoscale_ds.controllers.base import Budget, Suggestion, View, next_knot
-from autoscale_ds.controllers.config import Transition
+from autoscale_ds.controllers.base import (
+    Budget,
+    ControllerConfig,
+    RunFacts,
+    Stateless,
+    Suggestion,
+    View,
+    check_interval,
+    next_knot,
+)
+from autoscale_ds.errors import AutoScaleError, ConfigError
 from autoscale_ds.mixture import DomainWeights
+
+Transition = Literal["step", "linear", "cosine"]
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of ``mixture.stages``."""
+
+    weights: str | Mapping[str, float]
+    """As ``mixture.weights``."""
+    until_tokens: float | None = None
+    """Where the stage ends, tokens; null in the last stage is the budget."""
+    transition: Transition = "step"
+    """``step`` has these weights throughout; ``linear`` and ``cosine`` arrive at them at the stage's end."""
+
+
+@dataclass(frozen=True)
+class StagedConfig(ControllerConfig):
+    """Which weights until when."""
+
+    stages: tuple[StageConfig, ...] = ()
+    """At least one, in order."""
+    interval_tokens: float | None = None
+    """Tokens between two changes of weights in a gradual transition, at least one step; null is a hundredth of the
+    budget."""
+
+    first_weights: ClassVar[str] = "stages"
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ConfigError("mixture.controller is staged, which needs mixture.stages; give it")
+        check_interval(self.interval_tokens)
+        self._check_ends()
+        if self.stages[0].transition != "step":
+            raise ConfigError(
+                f"mixture.stages[0].transition is {self.stages[0].transition}, but no stage is before it to move "
+                "from; use step"
+            )
+
+    def _check_ends(self) -> None:
+        ends = [stage.until_tokens for stage in self.stages]
+        for i, end in enumerate(ends[:-1]):
+            if end is None:
+                raise ConfigError(f"mixture.stages[{i}].until_tokens is null, which only the last stage may be")
+        known = [0.0, *(end for end in ends if end is not None)]
+        for i, (before, after) in enumerate(pairwise(known)):
+            if not after > before:
+                raise ConfigError(f"mixture.stages[{i}].until_tokens is {after:g}, expected more than {before:g}")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Weights of steps ``start`` up to ``end``, arrived at as ``transition`` says."""
+    """The weights of steps ``start`` up to ``end``, and the transition that leads to them."""
 
     weights: DomainWeights
     start: int
@@ -21,19 +80,20 @@ class Stage:
     transition: Transition
 
 
-class Staged:
-    """Follows stages; where they move gradually, each interval has the weights of its middle.
+class Staged(Stateless):
+    """Follows stages; in a gradual transition, each interval has the weights of its middle.
 
     Parameters
     ----------
     stages : sequence of (DomainWeights, until_tokens, transition)
         ``until_tokens`` None is the budget.
     budget : Budget
+        The length of the run.
     interval_tokens : float or None
         How often a gradual transition changes the weights.
     """
 
-    name, key = "staged", "mixture.stages"
+    name = "staged"
 
     def __init__(
         self,
@@ -73,13 +133,24 @@ class Staged:
         )
 
     def _knots(self, every: int) -> tuple[int, ...]:
-        found: set[int] = set()
+        steps: set[int] = set()
         for stage in self._stages:
-            found.update([stage.start] if stage.transition == "step" else range(stage.start, stage.end, every))
-            found.add(stage.end)
-        return tuple(sorted(step for step in found if 0 < step < self._budget.total_steps))
+            steps.update([stage.start] if stage.transition == "step" else range(stage.start, stage.end, every))
+            steps.add(stage.end)
+        return tuple(sorted(step for step in steps if 0 < step < self._budget.total_steps))
 
     def _describe(self, index: int) -> str:
         stage = self._stages[index]
         until = f"until {stage.end * self._budget.tokens_per_step:,} tokens"
         return f"stage {index + 1} of {len(self._stages)}, {stage.transition}, {until}"
+
+
+def build_staged(config: StagedConfig, run: RunFacts) -> Staged:
+    """Return the controller of ``mixture.stages``; raises ConfigError for a stage whose weights do not fit."""
+    stages = []
+    for i, stage in enumerate(config.stages):
+        try:
+            stages.append((run.read_weights(stage.weights), stage.until_tokens, stage.transition))
+        except AutoScaleError as error:
+            raise ConfigError(f"mixture.stages[{i}].weights: {error}") from None
+    return Staged(stages, run.budget, config.interval_tokens)

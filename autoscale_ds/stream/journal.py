@@ -1,7 +1,7 @@
 """The journal: every set of weights a run has used and the step each took effect. Append-only.
 
-``journal.jsonl`` in the run folder is the truth; a copy travels in every checkpoint. With the seed it determines the
-whole data order, also of steps whose checkpoint was never written.
+``journal.jsonl`` in the run folder is what a restart reads; every checkpoint holds a copy, which the file must
+continue. The seed and the journal determine the whole data order, also of steps after the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Event:
         The first step sampled with these weights.
     weights : DomainWeights
     source : str
-        Who asked: ``config``, ``user``, ``file``, ``predictor`` or a controller's name.
+        Who asked: ``config``, ``user``, ``file``, ``predictor`` or ``controller:NAME``.
     reason : str
         Why, in words.
     time : str
@@ -38,7 +38,7 @@ class Event:
     tokens_seen : int
         Training tokens before ``effective_step``.
     proposal : str
-        Identity of the proposal file, empty for the first event; a proposal is accepted once.
+        Name of the proposal file, so that it is accepted once; empty if the event comes from no file.
     """
 
     version: int
@@ -56,7 +56,7 @@ class Event:
 
     @classmethod
     def from_json(cls, line: str | dict[str, Any]) -> Event:
-        """Read the form ``to_json`` writes; raises StreamError when it is not one."""
+        """Return the event that ``to_json`` wrote; raises StreamError for anything else."""
         try:
             raw = json.loads(line) if isinstance(line, str) else dict(line)
             return cls(**{**raw, "weights": DomainWeights(raw["weights"])})
@@ -70,6 +70,7 @@ class Journal:
     Attributes
     ----------
     path : Path
+        The file, one event a line.
     events : list of Event
         By version, effective steps not decreasing.
     """
@@ -80,7 +81,7 @@ class Journal:
 
     @property
     def current(self) -> Event:
-        """The newest event, whether or not its step has come."""
+        """The newest event, whether or not its effective step has been reached."""
         return self.events[-1]
 
     def append(self, event: Event) -> None:
@@ -90,7 +91,10 @@ class Journal:
         self.events.append(event)
 
     def repair(self) -> bool:
-        """Remove a last line torn by a crash; return whether there was one. Only the owner of the run may call this."""
+        """Remove a last line that a crash cut off; return whether there was one.
+
+        Only the job that holds the run folder's lock may call this.
+        """
         text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
         whole = "".join(event.to_json() + "\n" for event in self.events)
         if text == whole or not text:
@@ -102,7 +106,7 @@ class Journal:
 def read_events(path: str | Path) -> list[Event]:
     """Read a journal file.
 
-    A last line without its newline was torn by a crash before anybody acted on it, and is left out.
+    A last line without its newline was cut off by a crash. No rank had sampled by it yet, so it is left out.
 
     Raises
     ------

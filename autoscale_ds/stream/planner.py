@@ -269,8 +269,11 @@ class MixturePlanner:
         quota = (position or self.position()).quota
         return dict(zip(self.names, (quota / self.spec.global_batch).tolist(), strict=True))
 
-    def asked(self) -> dict[str, float]:
-        """Return the samples the weights have asked of each domain before ``next_step``; given are within one of it."""
+    def target_counts(self) -> dict[str, float]:
+        """Return the samples of each domain that the weights ask for before ``next_step``.
+
+        The number that was planned is within one sample of it.
+        """
         return dict(zip(self.names, (self._cursor + self._lag).tolist(), strict=True))
 
     def restore(self, state: Mapping[str, Any]) -> None:

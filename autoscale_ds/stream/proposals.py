@@ -1,9 +1,10 @@
-"""The one way in for new weights: a small JSON file put whole into ``RUN/mixture/inbox``.
+"""Proposals: small JSON files in ``RUN/mixture/inbox`` by which any program asks a run for new weights.
 
-Any program may write one: ``{"weights": {"books": 0.3, ...}, "source": "...", "reason": "...",
-"based_on_version": 4}``; only ``weights`` is needed, other keys are left alone, so the predictor's ``weights.json`` is
-a proposal as it is. Only the run's rank 0 looks. A bad file is moved to ``RUN/mixture/rejected`` beside a
-``.reason`` and training goes on.
+The content is ``{"weights": {"books": 0.3, ...}, "source": "...", "reason": "...", "based_on_version": 4}``. Only
+``weights`` is required and unknown keys are ignored, so the predictor's ``weights.json`` is a valid proposal. Write
+the file elsewhere and rename it into the folder, so that it is never read half-written. Only the run's rank 0 reads
+the folder. A bad file is moved to ``RUN/mixture/rejected``, with the reason in a ``.reason`` file beside it, and
+training goes on.
 """
 
 from __future__ import annotations
@@ -22,13 +23,25 @@ from autoscale_ds.errors import AutoScaleError, ProposalError
 from autoscale_ds.files import write_atomic, write_json
 from autoscale_ds.mixture import DomainWeights
 
-MAX_BYTES = 4 << 20  # room for 50,000 domains; what is larger is not read into a training process
-SETTLE_SECONDS = 2.0  # a file that cannot be parsed may still be being written; it is refused when it rests that long
+MAX_BYTES = 4 << 20  # room for 50,000 domains; a larger file is refused without reading it
+SETTLE_SECONDS = 2.0  # a file that cannot be parsed is refused when it was not written to for this long
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Weights somebody asks for. ``id`` is the file's name, ``based_on_version`` what its author had seen."""
+    """Weights that somebody asks for.
+
+    Attributes
+    ----------
+    id : str
+        Name of the file.
+    weights : DomainWeights
+        What is asked for.
+    source, reason : str
+        Who asks, and why in words.
+    based_on_version : int or None
+        Version of the weights that were in effect when the author decided; None does not say.
+    """
 
     id: str
     weights: DomainWeights
@@ -42,35 +55,38 @@ class Inbox:
 
     Attributes
     ----------
-    inbox, rejected : Path
+    folder : Path
+        Where proposals wait.
+    rejected : Path
+        Where refused proposals are kept with their reasons.
     """
 
     def __init__(self, run: str | Path) -> None:
-        self.inbox = Path(run) / "mixture" / "inbox"
+        self.folder = Path(run) / "mixture" / "inbox"
         self.rejected = Path(run) / "mixture" / "rejected"
 
     def create(self) -> None:
         """Make the folders."""
-        for folder in (self.inbox, self.rejected):
+        for folder in (self.folder, self.rejected):
             folder.mkdir(parents=True, exist_ok=True)
 
     def pending(self) -> list[Path]:
-        """Return the proposals waiting, oldest first. Only ``*.json`` counts, so writers can rename into place."""
-        found = []
-        for entry in os.scandir(self.inbox):
+        """Return the proposals waiting, oldest first: ``*.json``, so that writers can rename into place."""
+        times_and_names = []
+        for entry in os.scandir(self.folder):
             if entry.name.endswith(".json") and not entry.name.startswith("."):
-                found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
-        return [self.inbox / name for _, name in sorted(found)]
+                times_and_names.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+        return [self.folder / name for _, name in sorted(times_and_names)]
 
     def put(self, weights: Mapping[str, float], source: str, reason: str, based_on_version: int | None) -> str:
-        """Place a proposal atomically and return its id; ``weights`` is written as given, checked by the reader."""
+        """Write a proposal atomically and return its id. ``weights`` are not checked here; the run's rank 0 does."""
         name = f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.json"
         body = {"weights": dict(weights), "source": source, "reason": reason, "based_on_version": based_on_version}
-        write_json(self.inbox / name, body)
+        write_json(self.folder / name, body)
         return name
 
     def reject(self, path: Path, reason: str) -> None:
-        """Move a proposal out of the way and say why beside it. Whatever the file is, it is never followed."""
+        """Move a proposal to the ``rejected`` folder and write the reason beside it. A link is moved, not followed."""
         write_atomic(self.rejected / f"{path.name}.reason", reason + "\n")
         os.replace(path, self.rejected / path.name)
 
@@ -83,12 +99,12 @@ class Inbox:
 
 
 def read_proposal(path: Path) -> Proposal | None:
-    """Read one proposal; None when it looks half-written and was touched a moment ago.
+    """Read one proposal; None if it is not valid JSON yet and was written to less than ``SETTLE_SECONDS`` ago.
 
     Raises
     ------
     ProposalError
-        Saying what is wrong with the file or its weights.
+        Stating what is wrong with the file or its weights.
     """
     text, age_seconds = _read_regular(path)
     try:
@@ -107,7 +123,7 @@ def read_proposal(path: Path) -> Proposal | None:
 
 
 def check(proposal: Proposal, domains: list[str], current_version: int) -> None:
-    """Raise ProposalError unless the weights name exactly the run's domains and were chosen knowing its newest ones."""
+    """Raise ProposalError unless a proposal names exactly the run's domains and is based on its current version."""
     based_on = proposal.based_on_version
     if based_on is not None and based_on < current_version:
         raise ProposalError(
@@ -123,7 +139,7 @@ def check(proposal: Proposal, domains: list[str], current_version: int) -> None:
 
 
 def _read_regular(path: Path) -> tuple[str, float]:
-    """Return the text and age of a plain, small file; links, folders, pipes and giants are refused unread."""
+    """Return the text of a plain file and its age in seconds; refuse links, folders, pipes and large files unread."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -145,12 +161,12 @@ def _read_regular(path: Path) -> tuple[str, float]:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ProposalError(f"{twice!r} is given twice")
-    return found
+    return mapping
 
 
 def _parse(name: str, raw: Any) -> Proposal:

@@ -241,23 +241,12 @@ class RunConfig:
         _at_least(0, "mixture.poll_seconds", self.mixture.poll_seconds)
         if len(self.optimizer.betas) != 2:
             raise ConfigError(f"optimizer.betas is {list(self.optimizer.betas)}, expected two numbers")
-        self._check_refit()
+        self.mixture.controller.check_run(self.schedule.kind, self.evaluation.every_steps)
         if self.total_steps < 1:
             raise ConfigError(
                 f"budget_tokens {self.budget_tokens:g} is less than one step of {self.tokens_per_step} tokens "
                 "(data.global_batch x data.sequence_length)"
             )
-
-    def _check_refit(self) -> None:
-        if self.mixture.refit is None:
-            return
-        if self.schedule.kind != "constant_with_cooldown":
-            raise ConfigError(
-                f"mixture.refit is given and schedule.kind is {self.schedule.kind}: losses in mid-schedule lie above "
-                "those of finished runs and would be blamed on the mixture; set schedule.kind=constant_with_cooldown"
-            )
-        if self.evaluation.every_steps is None:
-            raise ConfigError("mixture.refit learns from validation losses; give evaluation.every_steps")
 
     @property
     def tokens_per_step(self) -> int:

@@ -7,35 +7,41 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-from autoscale_ds.controllers import Adviser
+from autoscale_ds.controllers import Adviser, StepLosses
 from autoscale_ds.errors import AutoScaleError
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.planner import MixturePlanner
 from autoscale_ds.stream.proposals import Inbox, Proposal, check, read_proposal
 from autoscale_ds.training.distributed import broadcast
+from autoscale_ds.training.losses import StepReport
 
 log = logging.getLogger(__name__)
-MOST_AT_ONCE = 50  # proposals judged between two steps: thousands of them must not hold up training
+MOST_AT_ONCE = 50  # proposals checked between two steps: checking thousands at once would delay the next step
 
 
 class HotSwap:
     """Turns proposals, from the inbox or of the run's controller, into journal events.
 
-    An event takes effect at the first step no rank has planned. Ranks plan in lockstep (the same number of steps
-    ahead), so rank 0's is everybody's; the planner refuses an event that comes too late, so a mistake here stops the
-    run instead of splitting it.
+    Rank 0 reads and checks the proposals, writes an event to the journal and broadcasts it; every rank adds it to its
+    planner. An event takes effect at the first step no rank has planned. All ranks have planned the same number of
+    steps ahead, so rank 0's next step is that of every rank. A planner refuses an event for a step it has planned, so
+    that a mistake here stops the run: ranks never sample by different weights.
 
     Parameters
     ----------
     inbox : Inbox
+        The run's proposal folders.
     journal : Journal or None
         Rank 0's file; None on the other ranks, which hold the events in their planners only.
     planner : MixturePlanner
+        This rank's.
     tokens_per_step : int
+        Training tokens of one optimizer step, over all ranks.
     poll_seconds : float
+        Least time between two looks into the inbox.
     adviser : Adviser or None
-        Who asks the run's controller; on rank 0 only.
+        Asks the run's controller; None on ranks other than 0.
     """
 
     def __init__(
@@ -48,13 +54,28 @@ class HotSwap:
         adviser: Adviser | None = None,
     ) -> None:
         self.adviser = adviser
-        self._inbox, self._journal, self._planner = inbox, journal, planner
-        self._tokens_per_step, self._poll_seconds = tokens_per_step, poll_seconds
+        self._inbox = inbox
+        self._journal = journal
+        self._planner = planner
+        self._tokens_per_step = tokens_per_step
+        self._poll_seconds = poll_seconds
         self._next_poll = 0.0
-        self._stuck: set[str] = set()
+        self._stuck: set[str] = set()  # names of proposals that could not be moved away
+
+    def observe(self, step: int, report: StepReport) -> None:
+        """Give the run's controller the losses of a step; call it before ``take_up`` after that step."""
+        if self.adviser is None:
+            return
+        names = self._planner.names
+        sums = dict(zip(names, report.sums, strict=True))
+        counts = dict(zip(names, map(int, report.counts), strict=True))
+        self.adviser.observe(StepLosses(step, sums, counts))
 
     def waiting(self) -> bool:
-        """Return whether there is something to take up; only rank 0 looks, into the inbox every ``poll_seconds``."""
+        """Return whether ``take_up`` has something to do: the controller is due, or the inbox holds a proposal.
+
+        False on ranks other than 0. The inbox is looked into every ``poll_seconds``.
+        """
         return self._controller_due() or self._inbox_filled()
 
     def _controller_due(self) -> bool:
@@ -67,17 +88,17 @@ class HotSwap:
         return bool(self._pending())
 
     def _pending(self) -> list[Path]:
-        """Return the next proposals to judge; those that could not even be moved away are left where they are."""
+        """Return the next proposals to check, without those that could not be moved away before."""
         try:
             return [path for path in self._inbox.pending() if path.name not in self._stuck][:MOST_AT_ONCE]
         except OSError as error:
-            log.warning("cannot look into %s: %s", self._inbox.inbox, error)
+            log.warning("cannot look into %s: %s", self._inbox.folder, error)
             return []
 
     def take_up(self) -> list[Event]:
-        """Judge what waits, ask the controller, and return the new events, already planned in. Collective."""
-        judged = [event.to_json() for event in self._judge(self._journal)] if self._journal is not None else None
-        events = [Event.from_json(line) for line in broadcast(judged)]
+        """Check the proposals, ask the controller, and return the new events, already in the planner. Collective."""
+        lines = [event.to_json() for event in self._judge(self._journal)] if self._journal is not None else None
+        events = [Event.from_json(line) for line in broadcast(lines)]
         for event in events:
             self._planner.add_event(event)
         return events
@@ -100,7 +121,7 @@ class HotSwap:
         known = {event.proposal for event in journal.events}
         for path in self._pending():
             try:
-                if path.name in known:  # journalled, then killed before the file was removed
+                if path.name in known:  # the run was killed between writing the event and removing the file
                     path.unlink()
                     continue
                 proposal = read_proposal(path)
@@ -131,7 +152,7 @@ class HotSwap:
         return self._append(journal, proposal.weights, proposal.source, proposal.reason, proposal.id)
 
     def _append(self, journal: Journal, weights: DomainWeights, source: str, reason: str, proposal: str = "") -> Event:
-        """Journal first, on disk, before any rank samples by it."""
+        """Return the event of accepted weights. It is on disk before any rank samples by it."""
         version, step = journal.current.version + 1, self._planner.next_step
         event = Event(version, step, weights, source, reason, now(), step * self._tokens_per_step, proposal)
         journal.append(event)

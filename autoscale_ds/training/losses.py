@@ -20,14 +20,16 @@ class StepReport:
     ----------
     sums, counts : list of float
         Loss in nats summed over counted tokens, and counted tokens, for each domain.
-    stop, proposals : bool
-        Whether some rank was told to stop, and whether rank 0 has proposals of weights.
+    stop : bool
+        Whether some rank was told to stop.
+    swap_due : bool
+        Whether rank 0 has a proposal to check or a controller to ask, see ``HotSwap.waiting``.
     """
 
     sums: list[float]
     counts: list[float]
     stop: bool
-    proposals: bool
+    swap_due: bool
 
     @property
     def loss(self) -> float:
@@ -52,11 +54,11 @@ class LossTally:
         self._box.index_add_(0, domains, sums)
         self._box.index_add_(0, domains + self._num_domains, counts)
 
-    def reduce(self, stop: bool, proposals: bool) -> StepReport:
+    def reduce(self, stop: bool, swap_due: bool) -> StepReport:
         """Return the sums over all ranks and start again from zero. Collective."""
-        self._box[-2], self._box[-1] = float(stop), float(proposals)
+        self._box[-2], self._box[-1] = float(stop), float(swap_due)
         dist.all_reduce(self._box)
         values = self._box.tolist()
         self._box.zero_()
         m = self._num_domains
-        return StepReport(values[:m], values[m : 2 * m], stop=values[-2] > 0, proposals=values[-1] > 0)
+        return StepReport(values[:m], values[m : 2 * m], stop=values[-2] > 0, swap_due=values[-1] > 0)

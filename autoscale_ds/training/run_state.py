@@ -28,8 +28,8 @@ class RunState:
         Sums since the last log line.
     decided_step : int
         Last step at which the controller was asked.
-    controller : mapping
-        The controller's own state.
+    controller : mapping or None
+        Name and own state of the controller, see ``Adviser.state``; None in checkpoints from before it was kept.
     layout : mapping or None
         What the files depend on besides the model, see ``parallel_rules.record``.
     updates : int
@@ -43,7 +43,7 @@ class RunState:
     tokens: int
     interval: Mapping[str, Any] | None = None
     decided_step: int = 0
-    controller: Mapping[str, Any] = field(default_factory=dict)
+    controller: Mapping[str, Any] | None = None
     layout: Mapping[str, Any] | None = None
     updates: int = 0
     files: Mapping[str, int] = field(default_factory=dict)

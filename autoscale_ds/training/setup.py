@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autoscale_ds import controllers
-from autoscale_ds.controllers import Controller
+from autoscale_ds.controllers import Controller, RunFacts
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import CheckpointError, ConfigError
 from autoscale_ds.mixture import DomainWeights, WeightsFile
@@ -69,7 +69,8 @@ def controller(run: RunConfig, corpus: Corpus, shape: ModelSpec) -> Controller:
         return initial_weights(asked, corpus)
 
     limits = token_limits(stream_spec(run, corpus), run.data.sequence_length)
-    return controllers.build(run.mixture, run.budget, weights, shape.num_parameters, constant, limits)
+    facts = RunFacts(run.budget, weights, run.mixture.weights, shape.num_parameters, constant, limits)
+    return controllers.build(run.mixture.controller, facts)
 
 
 def open_journal(journal: Journal, run: RunConfig, corpus: Corpus, controller: Controller) -> list[str]:
@@ -87,10 +88,11 @@ def open_journal(journal: Journal, run: RunConfig, corpus: Corpus, controller: C
         journal.append(first)
     before = journal.events[0].weights
     if any(abs(first.weights.get(name, 0.0) - weight) > SAME_WEIGHT for name, weight in before.items()):
-        key = "mixture.weights" if run.mixture.dry_run else controller.key
+        key = "weights" if run.mixture.dry_run else run.mixture.controller.first_weights
         raise ConfigError(
-            f"{key} is no longer what this run was started with: its first weights are not those in {journal.path}; "
-            "change the weights of a run with tools/swap_weights.py, or start another with run=ANOTHER_FOLDER"
+            f"mixture.{key} is no longer what this run was started with: its first weights are not those in "
+            f"{journal.path}; change the weights of a run with tools/swap_weights.py, or start another with "
+            "run=ANOTHER_FOLDER"
         )
     return [event.to_json() for event in journal.events]
 

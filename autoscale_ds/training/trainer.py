@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import time
@@ -175,7 +176,7 @@ class Trainer:
                 self._log_interval()
 
             # swap
-            if report.proposals:
+            if report.swap_due:
                 for event in self._swap.take_up():
                     self._log_swap(event)
 
@@ -209,6 +210,7 @@ class Trainer:
         engine.train_step(micro_batches, self._tally.add, decide, self._domain_weights())
         if verdict.fault == "rollback":
             raise RollBack
+        self._swap.observe(step, verdict.report)
         return verdict.report
 
     def _domain_weights(self) -> torch.Tensor | None:
@@ -259,7 +261,9 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
         journal = self._journal if ranks.rank == 0 else None
-        adviser = self._adviser(journal, planner, state.decided_step if state else 0) if journal is not None else None
+        adviser = self._adviser(journal, planner) if journal is not None else None
+        if adviser is not None and state is not None:
+            adviser.restore(state.decided_step, state.controller)
         self._swap = HotSwap(
             self.folder.inbox, journal, planner, run.tokens_per_step, run.mixture.poll_seconds, adviser
         )
@@ -284,16 +288,15 @@ class Trainer:
         self._journal = Journal(self.folder.journal)
         return setup.open_journal(self._journal, self.run, self.corpus, self.controller)
 
-    def _adviser(self, journal: Journal, planner: MixturePlanner, asked: int) -> Adviser:
+    def _adviser(self, journal: Journal, planner: MixturePlanner) -> Adviser:
         return Adviser(
-            self.controller,
+            copy.deepcopy(self.controller),  # a roll back starts again from the initial state
             self.run.budget,
             planner,
             journal,
             validation=lambda: read_metrics(self.folder.metrics, "validation"),
             record=self._record,
             dry_run=self.run.mixture.dry_run,
-            asked=asked,
         )
 
     def _save(self, needed: bool = False) -> None:
@@ -306,7 +309,7 @@ class Trainer:
                 journal=[json.loads(event.to_json()) for event in self._events],
                 tokens=self.step * self.run.tokens_per_step,
                 interval=self._records.interval.state(),
-                decided_step=self._swap.adviser.asked if self._swap.adviser else 0,
+                **(self._swap.adviser.state() if self._swap.adviser else {}),
             ),
         )
         if problem is not None and needed:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from autoscale_ds.controllers import Adviser
+from autoscale_ds.controllers import Adviser, StepLosses
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.search.predictor import AutoScalePath
 from autoscale_ds.stream.journal import Event, Journal
@@ -71,10 +71,17 @@ class Run:
         counts = np.zeros(len(self.planner.names))
         while self.planner.next_step < until:
             plans = [self.planner.plan() for _ in range(1 + (self.ahead if not self.planner.next_step else 0))]
+            self.adviser.observe(self.losses(plans[0]))
             self.take_up()
             for plan in plans:
                 counts = counts + np.bincount(plan.domains, minlength=len(counts))
                 yield counts
+
+    def losses(self, plan):
+        """Losses of a step as the trainer reports them: one nat a sample."""
+        counts = np.bincount(plan.domains, minlength=len(self.planner.names)).tolist()
+        by_name = dict(zip(self.planner.names, counts, strict=True))
+        return StepLosses(plan.step, {name: float(count) for name, count in by_name.items()}, by_name)
 
     def take_up(self):
         suggestion = self.adviser.ask() if self.adviser.due() else None

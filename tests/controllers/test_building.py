@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autoscale_ds.controllers import Budget, MixtureConfig, RefitConfig, build
+from autoscale_ds import config
+from autoscale_ds.controllers import AutoScaleConfig, Budget, MixtureConfig, RefitConfig, RunFacts, build
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.laws import lawfile
 from autoscale_ds.laws.model import fit_law
@@ -34,8 +35,8 @@ def law(tmp_path_factory):
 
 
 def controller(predictor, domains, limits=None, **mixture):
-    config = MixtureConfig(controller="autoscale", predictor=str(predictor), **mixture)
-    return build(config, BUDGET, lambda asked: DomainWeights.uniform(list(domains)), 10**8, limits=limits)
+    facts = RunFacts(BUDGET, lambda written: DomainWeights.uniform(list(domains)), None, 10**8, limits=limits)
+    return build(AutoScaleConfig(str(predictor), **mixture), facts)
 
 
 def test_the_optimum_of_a_law_keeps_the_floor_and_what_the_epochs_allow(law):
@@ -95,9 +96,9 @@ def test_other_predictors_hold_a_floor_of_their_own(tmp_path):
         with pytest.raises(ConfigError, match=r"mixture.floor is 0.1, but mixture.predictor .* is no law.json"):
             controller(tmp_path / name, ("a", "b"), floor=0.1)
     with pytest.raises(ConfigError, match=r"mixture.floor is given, but mixture.controller is fixed"):
-        MixtureConfig(floor=0.1)
+        config.build(MixtureConfig, {"floor": 0.1}, "mixture.")
     with pytest.raises(ConfigError, match=r"mixture.floor is -1, expected between 0 and 1"):
-        MixtureConfig(controller="autoscale", predictor="law.json", floor=-1)
+        config.build(MixtureConfig, {"controller": "autoscale", "predictor": "law.json", "floor": -1}, "mixture.")
 
 
 def test_a_limit_is_a_sample_short_of_the_epochs():

@@ -39,7 +39,7 @@ def test_a_linear_transition_has_the_weights_of_the_middle_of_each_interval_and_
     assert [step for step, _ in found] == [0, 10, 15, 20, 25, 30]
     assert [a for _, a in found] == pytest.approx([0.5, 0.55, 0.65, 0.75, 0.85, 0.9])
     # The tokens of a straight line: 10 steps at .5, 20 from .5 to .9, 70 at .9.
-    assert run.planner.asked()["a"] / 4 == pytest.approx(10 * 0.5 + 20 * 0.7 + 70 * 0.9)
+    assert run.planner.target_counts()["a"] / 4 == pytest.approx(10 * 0.5 + 20 * 0.7 + 70 * 0.9)
 
 
 def test_a_cosine_transition_follows_half_a_cosine_to_the_end_of_the_budget(tmp_path):

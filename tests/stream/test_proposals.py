@@ -20,7 +20,7 @@ def inbox(tmp_path):
 
 
 def put_raw(inbox, text, age=60):
-    path = inbox.inbox / "p.json"
+    path = inbox.folder / "p.json"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     os.utime(path, (time.time() - age,) * 2)
     return path
@@ -86,10 +86,10 @@ def test_a_file_still_being_written_is_left_alone_for_a_moment(inbox):
 def test_links_folders_pipes_and_giants_are_refused_unread(inbox, tmp_path):
     target = tmp_path / "secret"
     target.write_text(json.dumps({"weights": GOOD}))
-    (inbox.inbox / "link.json").symlink_to(target)
-    (inbox.inbox / "folder.json").mkdir()
-    os.mkfifo(inbox.inbox / "pipe.json")
-    with open(inbox.inbox / "giant.json", "wb") as file:
+    (inbox.folder / "link.json").symlink_to(target)
+    (inbox.folder / "folder.json").mkdir()
+    os.mkfifo(inbox.folder / "pipe.json")
+    with open(inbox.folder / "giant.json", "wb") as file:
         file.truncate(10 << 30)
     paths = inbox.pending()
     assert len(paths) == 4
@@ -104,7 +104,7 @@ def test_links_folders_pipes_and_giants_are_refused_unread(inbox, tmp_path):
 
 def test_only_finished_names_count_and_the_oldest_comes_first(inbox):
     for age, name in [(10, "b.json"), (20, "c.json"), (30, ".hidden.json"), (40, "a.json.partial")]:
-        path = inbox.inbox / name
+        path = inbox.folder / name
         path.write_text("{}")
         os.utime(path, (time.time() - age,) * 2)
     assert [path.name for path in inbox.pending()] == ["c.json", "b.json"]

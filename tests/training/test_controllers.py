@@ -4,9 +4,18 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from jobs import Job, consumed, losses, read_metrics, settings, tool
 
 from autoscale_ds import config
+from autoscale_ds.controllers import (
+    AutoScaleConfig,
+    FixedConfig,
+    MixtureConfig,
+    RefitConfig,
+    StageConfig,
+    StagedConfig,
+)
 from autoscale_ds.errors import ConfigError, MixtureError
 from autoscale_ds.laws import lawfile
 from autoscale_ds.laws.model import fit_law
@@ -172,7 +181,26 @@ STAGE = {"weights": "uniform"}
         ({"controller": "autoscale", "predictor": "law.json", "interval_tokens": 0}, "interval_tokens is 0"),
         (
             {"refit": {"runs": ["a.csv"], "every_tokens": 1}},
+            "mixture.refit is given, but mixture.controller is fixed; .*controller=autoscale",
+        ),
+        (
+            {
+                "controller": "autoscale",
+                "predictor": "law.json",
+                "mode": "anytime",
+                "refit": {"runs": ["a.csv"], "every_tokens": 1},
+            },
             "needs mixture.controller=autoscale and mixture.mode=target",
+        ),
+        ({"controller": "autoscale", "predictor": None}, "which needs mixture.predictor"),
+        ({"interval_tokens": 5}, "interval_tokens is given, .* set mixture.controller=staged or .*=autoscale"),
+        (
+            {"controller": "staged", "stages": [STAGE], "mode": "anytime"},
+            "mixture.mode is given, but mixture.controller is staged; leave it out, .* mixture.controller=autoscale",
+        ),
+        (
+            {"controller": "stagd", "stages": [STAGE]},
+            "controller is 'stagd'; did you mean staged.; expected one of fixed, staged, autoscale",
         ),
     ],
 )
@@ -180,6 +208,46 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path, mixture, mess
     tree = settings(tmp_path / "run", tmp_path, mixture=mixture)
     with pytest.raises(ConfigError, match=message):
         config.build(RunConfig, tree)
+
+
+WRITTEN_BEFORE = {  # the mixture section of a config.yaml as it was when every controller's keys were in it
+    "weights": None,
+    "poll_seconds": 1.0,
+    "controller": "fixed",
+    "predictor": None,
+    "floor": 0.0,
+    "mode": "target",
+    "interval_tokens": None,
+    "stages": [],
+    "refit": None,
+    "dry_run": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "controller"),
+    [
+        ({"weights": {"web": 1.0}}, FixedConfig()),
+        ({"controller": "staged", "stages": [STAGE]}, StagedConfig((StageConfig("uniform"),))),
+        (
+            {"controller": "autoscale", "predictor": "a.json", "mode": "anytime", "interval_tokens": 5},
+            AutoScaleConfig("a.json", mode="anytime", interval_tokens=5.0),
+        ),
+        (
+            {"controller": "autoscale", "predictor": "a.json", "refit": {"runs": ["a.csv"], "every_tokens": 1}},
+            AutoScaleConfig("a.json", refit=RefitConfig(("a.csv",), 1.0)),
+        ),
+    ],
+)
+def test_a_mixture_section_written_before_is_read_and_written_again(changes, controller):
+    mixture = config.build(MixtureConfig, {**WRITTEN_BEFORE, **changes}, "mixture.")
+    assert mixture.controller == controller
+    written = yaml.safe_load(config.to_yaml(mixture))
+    assert config.build(MixtureConfig, written, "mixture.") == mixture
+    known = {**WRITTEN_BEFORE, **changes}
+    assert {key: known[key] for key in written if key not in ("stages", "refit")} == {
+        key: value for key, value in written.items() if key not in ("stages", "refit")
+    }
 
 
 @pytest.mark.job

@@ -164,11 +164,11 @@ def test_a_journal_that_does_not_continue_the_checkpoints_copy_is_refused(make_t
 def test_bad_proposals_are_refused_with_their_reason_while_training_goes_on(make_trainer):
     trainer = make_trainer(budget_tokens=60 * 256)
     inbox = trainer.folder.inbox
-    (inbox.inbox / "broken.json").write_text('{"weights": {,}}')
+    (inbox.folder / "broken.json").write_text('{"weights": {,}}')
     inbox.put({"web": 0.5, "code": 0.5, "wiki": 0.0}, "test", "", None)
     inbox.put({"web": 0.2, "code": 0.2, "books": 0.6}, "test", "the good one", 0)
     inbox.put({"web": 0.3, "code": 0.1, "books": 0.6}, "test", "too late", 0)
-    os.utime(inbox.inbox / "broken.json", (time.time() - 60,) * 2)
+    os.utime(inbox.folder / "broken.json", (time.time() - 60,) * 2)
     assert trainer.fit() == 0
     (swap,) = read_metrics(trainer.folder.path, "swap")
     assert (swap["reason"], swap["effective_step"]) == ("the good one", 1)
@@ -185,12 +185,12 @@ def test_thousands_of_bad_proposals_hold_nothing_up(make_trainer):
     trainer = make_trainer(budget_tokens=60 * 256)
     inbox = trainer.folder.inbox
     for number in range(2000):
-        (inbox.inbox / f"junk-{number:04d}.json").write_text("[]")
+        (inbox.folder / f"junk-{number:04d}.json").write_text("[]")
     assert trainer.fit() == 0
     assert len(losses(trainer.folder.path)) == 60
     refused = len(list(inbox.rejected.glob("*.reason")))
     assert refused == 2000  # fifty a step
-    assert refused + len(list(inbox.inbox.iterdir())) == 2000
+    assert refused + len(list(inbox.folder.iterdir())) == 2000
 
 
 def test_a_proposal_that_can_be_neither_read_nor_moved_is_left_alone(make_trainer, caplog):
@@ -199,7 +199,7 @@ def test_a_proposal_that_can_be_neither_read_nor_moved_is_left_alone(make_traine
     trainer = make_trainer()
     trainer._restore()
     inbox, swap = trainer.folder.inbox, trainer._swap
-    foreign = inbox.inbox / "foreign.json"
+    foreign = inbox.folder / "foreign.json"
     foreign.write_text("{}")
     foreign.chmod(0)
     for parent in foreign.parents:
