@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from autoscale_ds import cli
-from autoscale_ds.laws import model, registry, trees
+from autoscale_ds.laws import model, registry
 from autoscale_ds.laws.score import score
 from autoscale_ds.mixture import RunTable
 from benchmarks._machine import describe, write_result
@@ -57,7 +57,7 @@ def main() -> None:
 
 def supported(train: RunTable) -> list[str]:
     """Return the laws that this table can be fitted with."""
-    names = [name for name in registry.NAMES if name != trees.NAME or trees.available()]
+    names = [name for name, law in registry.LAWS.items() if law.unavailable() is None]
     return [name for name in names if model.unsupported(train, name) is None]
 
 

@@ -1,15 +1,15 @@
-"""What a law is: a formula with named parameters, its derivatives, and what it needs of a run table.
+"""What a law is: something fitted to the losses of one target, and what it needs of a run table.
 
-A law states its formula once, in natural units, with the derivative of every parameter and of every weight. Fitting,
-bounds, priors, starts, ensembles and storage are shared (``fitting.py``).
+Most laws are a ``Formula`` (``fitting.py``): stated once, in natural units, with the derivative of every parameter and
+of every weight. Fitting, bounds, priors, starts, ensembles and storage are shared. Trees are a law that is not smooth.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -78,8 +78,22 @@ class Parameter:
     jitter: float = 0.5
 
 
+class TargetModel(Protocol):
+    """What is fitted to one target."""
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of a run around the prediction, nats."""
+
+    def predict(self, x: Inputs) -> Array:
+        """Return losses (n,)."""
+
+    def members(self) -> Sequence[TargetModel]:
+        """Return equally likely alternatives."""
+
+
 class Law(ABC):
-    """A formula for the loss of one target.
+    """A way to predict the loss of one target.
 
     Attributes
     ----------
@@ -87,31 +101,41 @@ class Law(ABC):
         As given to ``--law``.
     formula : str
         One line, for people.
+    smooth : bool
+        Whether its fits have ``slope(x)``, the derivative by each weight (n, m).
     needs_tokens, needs_scale : bool
         Whether several token counts, or either several token counts or several sizes, are needed to fit it.
     """
 
     name: ClassVar[str]
     formula: ClassVar[str]
+    smooth: ClassVar[bool] = True
     needs_tokens: ClassVar[bool] = False
     needs_scale: ClassVar[bool] = False
 
     @abstractmethod
-    def parameters(self, setting: Setting, y: Array) -> list[Parameter]:
-        """Return the parameters with starts fit for losses y (n,)."""
+    def fit(self, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, starts: int = 2, draws: int = 0) -> Any:
+        """Return a ``TargetModel`` fitted to losses y (n,), with ``draws`` members for the intervals."""
 
     @abstractmethod
-    def evaluate(self, p: Natural, x: Inputs, setting: Setting) -> tuple[Array, dict[str, Array]]:
-        """Return losses (n,) and the derivative by each natural parameter, (n,) or (n, m)."""
+    def encode(self, fitted: Any) -> dict[str, Any]:
+        """Return plain values from which ``decode`` makes the same fit."""
 
     @abstractmethod
-    def slope(self, p: Natural, x: Inputs, setting: Setting) -> Array:
-        """Return the derivative of the loss by each weight, shape (n, m)."""
+    def decode(self, entry: Mapping[str, Any], setting: Setting) -> Any:
+        """Return the fit that ``encode`` described."""
 
-    def num_parameters(self, setting: Setting) -> int:
-        """Return how many numbers are fitted."""
-        m = len(setting.domains)
-        return sum(m if q.per_domain else 1 for q in self.parameters(setting, np.array([1.0, 2.0])))
+    @abstractmethod
+    def fewest_rows(self, setting: Setting) -> int:
+        """Return how many runs a fit asks for."""
+
+    @abstractmethod
+    def says_it_needs(self, setting: Setting) -> tuple[str, str]:
+        """Return in words what ``fewest_rows`` follows from, and what to do besides adding runs."""
+
+    def unavailable(self) -> str | None:
+        """Return why it cannot be used on this machine, or None."""
+        return None
 
     def lacks(self, setting: Setting) -> str | None:
         """Return what the law needs and the table does not vary, or None."""
@@ -120,10 +144,6 @@ class Law(ABC):
         if self.needs_scale and not (setting.tokens_vary or setting.parameters_vary):
             return "at another token count or size"
         return None
-
-    def fewest_rows(self, setting: Setting) -> int:
-        """Return how many runs a fit asks for: as many as parameters, unless its priors can stand in."""
-        return self.num_parameters(setting)
 
 
 def level(y: Array, drop: float = 0.5) -> Parameter:

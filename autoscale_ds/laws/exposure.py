@@ -12,7 +12,6 @@ import numpy as np
 
 from autoscale_ds.laws.base import (
     Inputs,
-    Law,
     Natural,
     Parameter,
     Setting,
@@ -22,6 +21,7 @@ from autoscale_ds.laws.base import (
     scale_parameters,
     scale_terms,
 )
+from autoscale_ds.laws.fitting import Formula
 from autoscale_ds.mixture.arrays import Array
 
 
@@ -59,7 +59,7 @@ def exposure(p: Natural, x: Inputs) -> tuple[Array, dict[str, Array], Array]:
     return value, by, by_weight
 
 
-class Exposure(Law):
+class Exposure(Formula):
     """``E + B S(w)``, with ``A / N^alpha + B_D / D^beta`` added where size and tokens vary."""
 
     name: ClassVar[str] = "exposure"
@@ -94,7 +94,7 @@ class SharedExposure(Exposure):
         return len(setting.domains) + 2
 
 
-class ExposureScale(Law):
+class ExposureScale(Formula):
     """``E + S(w) (C + A / N^alpha + B_D / D^beta)``: scale shrinks what the mixture leaves over.
 
     Best over token counts and held-out mixtures of the two forms.
@@ -122,7 +122,7 @@ class ExposureScale(Law):
         return (p["C"] + scale_terms(p, x)[0])[:, None] * exposure(p, x)[2]
 
 
-class ExposureBudget(Law):
+class ExposureBudget(Formula):
     """``E + A / N^alpha + B / (D sum_i k_i w_i^gamma_i)^b``: exposure counted in tokens.
 
     Best over model sizes of the two forms.

@@ -1,4 +1,4 @@
-"""Fit any law to one target: starts, prior, noise, outliers, and an ensemble for the intervals.
+"""Formulas, and how they are fitted to one target: starts, prior, noise, outliers, and an ensemble for intervals.
 
 The noise and the weight of the prior are estimated together: ``sigma^2 = RSS / (n - p_eff)``, with p_eff the effective
 number of parameters, fixes how much the prior counts in the next round. Many clean runs are followed closely and a
@@ -8,13 +8,14 @@ few noisy ones lean on the prior.
 from __future__ import annotations
 
 import zlib
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from autoscale_ds.laws.base import Inputs, Law, Parameter, Setting
+from autoscale_ds.laws.base import Inputs, Law, Natural, Parameter, Setting
 from autoscale_ds.laws.least_squares import Problem, Solution, solve
 from autoscale_ds.mixture.arrays import Array
 
@@ -32,7 +33,7 @@ class Fit:
 
     Attributes
     ----------
-    law : Law
+    law : Formula
         The formula.
     setting : Setting
         Domains and what varies in the table it was fitted to.
@@ -46,7 +47,7 @@ class Fit:
         Equally likely alternatives to ``theta``; the spread of their predictions is the uncertainty of the law.
     """
 
-    law: Law
+    law: Formula
     setting: Setting
     layout: list[Parameter]
     theta: Array
@@ -66,7 +67,67 @@ class Fit:
         return [Fit(self.law, self.setting, self.layout, theta, self.noise, theta[None]) for theta in self.draws]
 
 
-def fit(law: Law, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, starts: int = 2, draws: int = 0) -> Fit:
+class Formula(Law):
+    """A law with named parameters."""
+
+    @abstractmethod
+    def parameters(self, setting: Setting, y: Array) -> list[Parameter]:
+        """Return the parameters with starts fit for losses y (n,)."""
+
+    @abstractmethod
+    def evaluate(self, p: Natural, x: Inputs, setting: Setting) -> tuple[Array, dict[str, Array]]:
+        """Return losses (n,) and the derivative by each natural parameter, (n,) or (n, m)."""
+
+    @abstractmethod
+    def slope(self, p: Natural, x: Inputs, setting: Setting) -> Array:
+        """Return the derivative of the loss by each weight, shape (n, m)."""
+
+    def num_parameters(self, setting: Setting) -> int:
+        """Return how many numbers are fitted."""
+        m = len(setting.domains)
+        return sum(m if q.per_domain else 1 for q in self.parameters(setting, np.array([1.0, 2.0])))
+
+    def fewest_rows(self, setting: Setting) -> int:
+        """Return how many runs a fit asks for: as many as parameters, unless its priors can stand in."""
+        return self.num_parameters(setting)
+
+    def says_it_needs(self, setting: Setting) -> tuple[str, str]:
+        """Return the number of parameters in words, and another law."""
+        has = f"has {self.num_parameters(setting)} parameters for {len(setting.domains)} domains and needs"
+        return has, "choose a smaller law (--law auto does)"
+
+    def fit(self, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, starts: int = 2, draws: int = 0) -> Fit:
+        """Return the formula fitted to losses y (n,), see ``fit``."""
+        return fit(self, x, y, setting, seed=seed, starts=starts, draws=draws)
+
+    def encode(self, fitted: Fit) -> dict[str, Any]:
+        """Return parameters by name, those of domains by domain, and the ensemble."""
+        values = natural(fitted.layout, fitted.theta, fitted.setting)
+        parameters = {
+            name: float(v) if v.ndim == 0 else dict(zip(fitted.setting.domains, map(float, v), strict=True))
+            for name, v in values.items()
+        }
+        return {
+            "formula": self.formula,
+            "own": fitted.setting.domains[fitted.setting.own],
+            "noise": fitted.noise,
+            "parameters": parameters,
+            # Internal parameters in the order above, one line a draw; seven digits are beyond their spread.
+            "draws": [" ".join(f"{number:.7g}" for number in draw) for draw in fitted.draws],
+        }
+
+    def decode(self, entry: Mapping[str, Any], setting: Setting) -> Fit:
+        """Return the fit that ``encode`` described."""
+        layout = self.parameters(setting, np.array([1.0, 2.0]))  # only names and forms are used after fitting
+        draws = np.array([[float(number) for number in line.split()] for line in entry["draws"]])
+        values = {
+            name: [value[domain] for domain in setting.domains] if isinstance(value, dict) else value
+            for name, value in entry["parameters"].items()
+        }
+        return Fit(self, setting, layout, internal(layout, values), float(entry["noise"]), draws)
+
+
+def fit(law: Formula, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, starts: int = 2, draws: int = 0) -> Fit:
     """Fit ``law`` to losses y (n,) by regularised least squares with outliers down-weighted.
 
     Parameters
@@ -114,7 +175,7 @@ def internal(layout: list[Parameter], values: Mapping[str, Any]) -> Array:
     return np.concatenate(pieces)
 
 
-def _problem(law: Law, layout: list[Parameter], x: Inputs, y: Array, setting: Setting) -> Problem:
+def _problem(law: Formula, layout: list[Parameter], x: Inputs, y: Array, setting: Setting) -> Problem:
     def model(theta: Array) -> tuple[Array, Array]:
         p = natural(layout, theta, setting)
         values, by = law.evaluate(p, x, setting)

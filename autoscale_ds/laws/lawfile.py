@@ -9,14 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_json
-from autoscale_ds.laws import trees
-from autoscale_ds.laws.base import Setting
-from autoscale_ds.laws.fitting import Fit, internal, natural
-from autoscale_ds.laws.model import Average, LossModel, TargetModel
+from autoscale_ds.laws.base import Law, Setting, TargetModel
+from autoscale_ds.laws.fitting import Fit
+from autoscale_ds.laws.model import Average, LossModel
 from autoscale_ds.laws.registry import LAWS
 from autoscale_ds.laws.scales import Scales
 from autoscale_ds.laws.trees import TreeFit
@@ -73,33 +70,9 @@ def _encode_target(fitted: TargetModel) -> dict[str, Any]:
     if isinstance(fitted, Average):
         parts = [_encode_target(part) for part in fitted.parts]
         return {"law": "average", "shares": list(fitted.shares), "parts": parts}
-    if isinstance(fitted, TreeFit):
-        own = fitted.setting.domains[fitted.setting.own]
-        return {
-            "law": trees.NAME,
-            "own": own,
-            "noise": fitted.noise,
-            "model": fitted.model,
-            "draws": list(fitted.draws),
-        }
-    assert isinstance(fitted, Fit)
-    return {
-        "law": fitted.law.name,
-        "formula": fitted.law.formula,
-        "own": fitted.setting.domains[fitted.setting.own],
-        "noise": fitted.noise,
-        "parameters": _by_name(fitted),
-        # Internal parameters of the ensemble in the order above, one line a draw; seven digits are beyond their spread.
-        "draws": [" ".join(f"{number:.7g}" for number in draw) for draw in fitted.draws],
-    }
-
-
-def _by_name(fitted: Fit) -> dict[str, Any]:
-    values = natural(fitted.layout, fitted.theta, fitted.setting)
-    return {
-        name: float(v) if v.ndim == 0 else dict(zip(fitted.setting.domains, map(float, v), strict=True))
-        for name, v in values.items()
-    }
+    assert isinstance(fitted, (Fit, TreeFit))
+    law: Law = fitted.law
+    return {"law": law.name, **law.encode(fitted)}
 
 
 def _decode_target(entry: dict[str, Any], domains: tuple[str, ...], scales: Scales) -> TargetModel:
@@ -114,13 +87,5 @@ def _decode_target(entry: dict[str, Any], domains: tuple[str, ...], scales: Scal
         scales.tokens_vary,
         scales.parameters_vary,
     )
-    if entry["law"] == trees.NAME:
-        return TreeFit(setting, entry["model"], float(entry["noise"]), tuple(entry["draws"]))
-    law = LAWS[entry["law"]]
-    layout = law.parameters(setting, np.array([1.0, 2.0]))  # only names and forms are used after fitting
-    draws = np.array([[float(number) for number in line.split()] for line in entry["draws"]])
-    values = {
-        name: [value[domain] for domain in domains] if isinstance(value, dict) else value
-        for name, value in entry["parameters"].items()
-    }
-    return Fit(law, setting, layout, internal(layout, values), float(entry["noise"]), draws)
+    decoded: TargetModel = LAWS[entry["law"]].decode(entry, setting)
+    return decoded

@@ -5,41 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student_t
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import fitting, registry, trees
-from autoscale_ds.laws.base import Inputs
+from autoscale_ds.laws import registry
+from autoscale_ds.laws.base import Inputs, TargetModel
 from autoscale_ds.laws.scales import Scales
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
-# 48 draws, scaled as a whole, give the spread of one prediction within about ten per cent; trees cost more: fewer.
-DRAWS, TREE_DRAWS = 48, 8
+# 48 draws, scaled as a whole, give the spread of one prediction within about ten per cent.
+DRAWS = 48
 # 5 % and 95 % points of a Gaussian: intervals are 90 % throughout.
 GAUSSIAN_90 = 1.6448536269514722
 # A scale this many times outside the table's is worth a warning.
 FAR = 1.5
 # Fewer runs than this are refused.
 FEWEST = 4
-
-
-class TargetModel(Protocol):
-    """What is fitted to one target."""
-
-    @property
-    def noise(self) -> float:
-        """Standard deviation of a run around the prediction, nats."""
-
-    def predict(self, x: Inputs) -> Array:
-        """Return losses (n,)."""
-
-    def members(self) -> Sequence[TargetModel]:
-        """Return equally likely alternatives."""
 
 
 @dataclass(frozen=True)
@@ -204,9 +190,8 @@ def fit_target(
     rows = np.flatnonzero(table.measured(target))
     y = table.losses[rows, table.targets.index(target)]
     x, setting = scales.of_table(table).take(rows), scales.setting(table, target)
-    if name == trees.NAME:
-        return trees.fit_trees(x, y, setting, seed=seed, draws=min(draws, TREE_DRAWS))
-    return fitting.fit(registry.LAWS[name], x, y, setting, seed=seed, starts=starts, draws=draws)
+    fitted: TargetModel = registry.LAWS[name].fit(x, y, setting, seed=seed, starts=starts, draws=draws)
+    return fitted
 
 
 def usable_rows(table: RunTable) -> int:
@@ -228,8 +213,6 @@ def unsupported(table: RunTable, name: str) -> str | None:
     """Return why a table cannot support a law, or None when it can."""
     name = registry.check_name(name)
     rows = usable_rows(table)
-    if name == trees.NAME:
-        return None if rows >= 8 else f"law {name} needs at least 8 runs, the targets have {rows}; add runs"
     law, setting = registry.LAWS[name], Scales.of(table).setting(table, table.targets[0])
     if missing := law.lacks(setting):
         return (
@@ -238,8 +221,6 @@ def unsupported(table: RunTable, name: str) -> str | None:
         )
     needed = law.fewest_rows(setting)
     if rows < needed:
-        return (
-            f"law {name} has {law.num_parameters(setting)} parameters for {len(table.domains)} domains and needs "
-            f"{needed} runs, the targets have {rows}; add runs, or choose a smaller law (--law auto does)"
-        )
+        needs, instead = law.says_it_needs(setting)
+        return f"law {name} {needs} {needed} runs, the targets have {rows}; add runs, or {instead}"
     return None

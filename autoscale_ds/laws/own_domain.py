@@ -8,7 +8,6 @@ import numpy as np
 
 from autoscale_ds.laws.base import (
     Inputs,
-    Law,
     Natural,
     Parameter,
     Setting,
@@ -18,6 +17,7 @@ from autoscale_ds.laws.base import (
     scale_parameters,
     scale_terms,
 )
+from autoscale_ds.laws.fitting import Formula
 from autoscale_ds.mixture.arrays import Array
 
 
@@ -32,7 +32,7 @@ def _in_own_column(derivative: Array, x: Inputs, setting: Setting) -> Array:
     return slope
 
 
-class Chinchilla(Law):
+class Chinchilla(Formula):
     """``E + A / N^alpha + B / (D (w + eps))^beta``: the Chinchilla law in the tokens of the own domain."""
 
     name: ClassVar[str] = "chinchilla"
@@ -57,7 +57,7 @@ class Chinchilla(Law):
         return _in_own_column(self.evaluate(p, x, setting)[1]["eps"], x, setting)
 
 
-class BiMix(Law):
+class BiMix(Formula):
     """``(w + eps)^-alpha_w (C + A / N^alpha + B_D / D^beta)``: Ge et al., arXiv 2405.14908, eq. 4.
 
     The paper's law has no size term; it is added where sizes vary, since nothing else could describe them.
@@ -89,7 +89,7 @@ class BiMix(Law):
         return _in_own_column(self.evaluate(p, x, setting)[1]["eps"], x, setting)
 
 
-class DCPT(Law):
+class DCPT(Formula):
     """``E + A / N^alpha + B r^eta / D^beta + C / (r + eps)^gamma``: Que et al., arXiv 2406.01375, eq. 6.
 
     r is the share of the target's own domain.

@@ -1,11 +1,11 @@
 """The laws by name, and what papers call them otherwise."""
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import trees
 from autoscale_ds.laws.base import Law
 from autoscale_ds.laws.exposure import Exposure, ExposureBudget, ExposureScale, SharedExposure
 from autoscale_ds.laws.own_domain import DCPT, BiMix, Chinchilla
 from autoscale_ds.laws.separable import Additive, DataMixingLaw, Linear, LogLinear
+from autoscale_ds.laws.trees import Trees
 
 LAWS: dict[str, Law] = {
     law.name: law
@@ -21,9 +21,10 @@ LAWS: dict[str, Law] = {
         Chinchilla(),
         BiMix(),
         DCPT(),
+        Trees(),
     )
 }
-NAMES = (*LAWS, trees.NAME)
+NAMES = tuple(LAWS)
 # What papers and users call them otherwise.
 ALIASES = {
     "effective-exposure": "exposure",

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from scipy.optimize import nnls
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import registry, trees
-from autoscale_ds.laws.base import Inputs
+from autoscale_ds.laws import registry
+from autoscale_ds.laws.base import Inputs, Law
 from autoscale_ds.laws.baselines import BASELINES
 from autoscale_ds.laws.model import DRAWS, FEWEST, Average, LossModel, fit_law, fit_target, unsupported, usable_rows
 from autoscale_ds.laws.scales import SAME, Scales
@@ -78,11 +78,10 @@ def choose(table: RunTable, *, seed: int = 0, average: bool = True, draws: int =
 def compare(table: RunTable, *, seed: int = 0) -> tuple[list[HeldOut], dict[str, str]]:
     """Return the held-out predictions of every law and baseline, and why others were left out."""
     parts = splits(table, seed)
-    names = [name for name in registry.NAMES if name != trees.NAME or trees.available()]
-    skipped = {} if trees.available() else {trees.NAME: "LightGBM is not installed (extra 'laws')"}
+    skipped: dict[str, str] = {}
     held_out = []
-    for name in names:
-        reason = unsupported(table, name) or _unlearnable(table, parts, name)
+    for name, law in registry.LAWS.items():
+        reason = law.unavailable() or unsupported(table, name) or _unlearnable(table, parts, law)
         if reason:
             skipped[name] = reason
         else:
@@ -91,13 +90,12 @@ def compare(table: RunTable, *, seed: int = 0) -> tuple[list[HeldOut], dict[str,
     return held_out, skipped
 
 
-def _unlearnable(table: RunTable, parts: Sequence[Split], name: str) -> str | None:
+def _unlearnable(table: RunTable, parts: Sequence[Split], law: Law) -> str | None:
     """Return why a law cannot be compared: some fold is left with one scale."""
-    law = registry.LAWS.get(name)
-    for part in parts if law else ():
+    for part in parts:
         train = table.take(part.train)
-        if law and law.lacks(Scales.of(train).setting(train, train.targets[0])):
-            return f"law {name} needs several scales, and a fold has one"
+        if law.lacks(Scales.of(train).setting(train, train.targets[0])):
+            return f"law {law.name} needs several scales, and a fold has one"
     return None
 
 
@@ -177,11 +175,15 @@ def _predict(train: RunTable, scales: Scales, name: str, target: str, x: Inputs,
     return BASELINES[name](scales.of_table(train).take(rows), y).predict(x)
 
 
+def _is_smooth(name: str) -> bool:
+    return name in registry.LAWS and registry.LAWS[name].smooth
+
+
 def _shares(table: RunTable, held_out: Sequence[HeldOut], report: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the share of each law: one law, or the non-negative least squares blend of the near-best."""
     ranked = [row for row in report if row["law"] in registry.NAMES]
     best = ranked[0]
-    near = [r["law"] for r in ranked[:4] if r["error"] <= NEAR_BEST * best["error"] and r["law"] != trees.NAME]
+    near = [r["law"] for r in ranked[:4] if r["error"] <= NEAR_BEST * best["error"] and _is_smooth(r["law"])]
     if len(near) < 2 or not np.isfinite(best["error"]):
         return {best["law"]: 1.0}
     by_name = {candidate.name: candidate.predicted for candidate in held_out}

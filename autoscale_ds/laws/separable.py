@@ -8,7 +8,6 @@ import numpy as np
 
 from autoscale_ds.laws.base import (
     Inputs,
-    Law,
     Natural,
     Parameter,
     Setting,
@@ -17,10 +16,11 @@ from autoscale_ds.laws.base import (
     scale_parameters,
     scale_terms,
 )
+from autoscale_ds.laws.fitting import Formula
 from autoscale_ds.mixture.arrays import Array
 
 
-class Additive(Law):
+class Additive(Formula):
     """``E + sum_i c_i (D w_i + a_i)^-b_i`` with free coefficients: AutoScale's sum of power laws.
 
     Kang et al., arXiv 2407.20177, eq. 3 has unit coefficients because each curve is scaled by hand. D counts in
@@ -57,7 +57,7 @@ class Additive(Law):
         return -p["b"] * p["c"] * (x.weights * tokens + p["a"]) ** (-p["b"] - 1) * tokens
 
 
-class Linear(Law):
+class Linear(Formula):
     """``sum_i t_i w_i``: every domain's contribution is proportional. A baseline."""
 
     name: ClassVar[str] = "linear"
@@ -83,7 +83,7 @@ class Linear(Law):
         return np.broadcast_to(p["t"], x.weights.shape).copy()
 
 
-class DataMixingLaw(Law):
+class DataMixingLaw(Formula):
     """``E + k exp(sum_i t_i w_i)``: Ye et al., arXiv 2403.16952, eq. 7; k stands in for a constant shift of t."""
 
     name: ClassVar[str] = "data-mixing"

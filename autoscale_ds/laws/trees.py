@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws.base import Inputs, Setting
+from autoscale_ds.laws.base import Inputs, Law, Setting
 from autoscale_ds.mixture.arrays import Array
 
-NAME = "regmix"
-FORMULA = "1,000 boosted trees on weights [, log tokens, log size]"
 # The paper's rate and number of trees. Its leaves (31, of 20 runs) cannot split a table of 64; eight leaves of three
 # runs score .967 there and .990 on 512, against .904 and .989, in half the time.
 TREES, OPTIONS = 1000, {"learning_rate": 0.01, "num_leaves": 8, "min_data_in_leaf": 3, "objective": "regression"}
 # Resampled forests only measure spread: a tenth of the trees at ten times the rate keeps law.json readable in size.
 COARSE = 10
+# Forests cost more than formulas: fewer draws.
+MOST_DRAWS = 8
 # Threads only pay for the many samples of the search for an optimum.
 MANY = 10_000
 
@@ -31,6 +32,11 @@ class TreeFit:
     noise: float
     draws: tuple[str, ...] = ()
 
+    @property
+    def law(self) -> Trees:
+        """The law it is a fit of."""
+        return Trees()
+
     def predict(self, x: Inputs) -> Array:
         """Return losses, shape (n,)."""
         booster = _lightgbm().Booster(model_str=self.model)
@@ -41,13 +47,41 @@ class TreeFit:
         return [TreeFit(self.setting, model, self.noise) for model in self.draws]
 
 
-def fit_trees(x: Inputs, y: Array, setting: Setting, *, seed: int = 0, draws: int = 0) -> TreeFit:
-    """Fit boosted trees, and ``draws`` more on bootstrap samples of the runs."""
-    features, rng = _features(x, setting), np.random.default_rng([seed, len(y)])
-    model = _train(features, y, seed)
-    samples = [rng.integers(0, len(y), len(y)) for _ in range(draws)]
-    noise = _out_of_sample_noise(features, y, seed)
-    return TreeFit(setting, model, noise, tuple(_train(features[rows], y[rows], seed, COARSE) for rows in samples))
+class Trees(Law):
+    """Boosted trees; steps, so its optimum is searched without derivatives."""
+
+    name = "regmix"
+    formula = "1,000 boosted trees on weights [, log tokens, log size]"
+    smooth = False
+
+    def fit(self, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, starts: int = 1, draws: int = 0) -> TreeFit:
+        """Return trees fitted to losses y (n,), and up to ``MOST_DRAWS`` more on bootstrap samples of the runs."""
+        features, rng = _features(x, setting), np.random.default_rng([seed, len(y)])
+        model = _train(features, y, seed)
+        samples = [rng.integers(0, len(y), len(y)) for _ in range(min(draws, MOST_DRAWS))]
+        noise = _out_of_sample_noise(features, y, seed)
+        return TreeFit(setting, model, noise, tuple(_train(features[rows], y[rows], seed, COARSE) for rows in samples))
+
+    def encode(self, fitted: TreeFit) -> dict[str, Any]:
+        """Return the trees in LightGBM's text form."""
+        own = fitted.setting.domains[fitted.setting.own]
+        return {"own": own, "noise": fitted.noise, "model": fitted.model, "draws": list(fitted.draws)}
+
+    def decode(self, entry: Mapping[str, Any], setting: Setting) -> TreeFit:
+        """Return the trees that ``encode`` described."""
+        return TreeFit(setting, entry["model"], float(entry["noise"]), tuple(entry["draws"]))
+
+    def fewest_rows(self, setting: Setting) -> int:
+        """Return the runs of the smallest split that leaves something to hold out."""
+        return 8
+
+    def says_it_needs(self, setting: Setting) -> tuple[str, str]:
+        """Return that it needs runs, and another law."""
+        return "needs at least", "choose another law (--law auto does)"
+
+    def unavailable(self) -> str | None:
+        """Return that LightGBM is missing, or None."""
+        return None if available() else "LightGBM is not installed (extra 'laws')"
 
 
 def _train(features: Array, y: Array, seed: int, coarse: int = 1) -> str:
