@@ -8,17 +8,16 @@ from autoscale_ds.errors import TrainingError
 
 
 def poison(trainer, step, times=1, value=math.nan):
-    """Make the loss of one step bad, the first ``times`` times it is computed."""
-    plain, left = trainer.engine.losses, [times]
+    """Make the loss of one step bad, the first ``times`` times the model computes it."""
+    left = [times]
 
-    def losses_with_fault(*arguments):
-        found = plain(*arguments)
+    def spoil(module, arguments, output):
         if torch.is_grad_enabled() and trainer.step == step and left[0]:
             left[0] -= 1
-            return found * value
-        return found
+            return output * value
+        return None
 
-    trainer.engine.losses = losses_with_fault
+    trainer.engine.module.register_forward_hook(spoil)
 
 
 def weights_of(trainer):
@@ -64,11 +63,11 @@ def test_too_many_bad_steps_stop_the_run(make_trainer):
 
 def test_a_gradient_that_is_not_finite_is_left_out_without_zero_too(make_trainer):
     trainer = make_trainer({"train_micro_batch_size_per_gpu": 8, "zero_optimization": {"stage": 0}})
-    plain = trainer.engine.backward
 
-    def backward(loss):
-        plain(loss * math.inf if trainer.step == 3 else loss)
+    def spoil(module, gradients):
+        return (gradients[0] * math.inf,) if trainer.step == 3 else None
 
-    trainer.engine.backward = backward
+    trainer.engine.module.norm.register_full_backward_pre_hook(spoil)
     assert trainer.fit() == 0
+    assert [r["step"] for r in read_metrics(trainer.folder.path, "train") if r["gradient_norm"] is None] == [4]
     assert all(torch.isfinite(parameter).all() for parameter in weights_of(trainer))
