@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 
@@ -26,3 +27,19 @@ class RunPaths:
     def metrics(self) -> Path:
         """Records of training and validation, one JSON line each."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the job that runs in the folder, from its start to its end."""
+        return self.path / ".lock"
+
+    def has_job(self) -> bool:
+        """Return whether a job runs in the folder; True where the file system has no locks to tell by."""
+        try:
+            with open(self.lock, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False

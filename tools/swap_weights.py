@@ -101,6 +101,10 @@ def _wait(run: Path, inbox: Inbox, proposal: str, timeout: float) -> Event:
         refusal = inbox.rejection(proposal)
         if refusal is not None:
             raise ProposalError(f"the run refused it: {refusal}")
+        if not RunPaths(run).has_job():
+            raise ProposalError(
+                f"no job runs in {run}; the proposal stays in {inbox.folder} and is taken up when the run goes on"
+            )
         time.sleep(0.1)
     raise ProposalError(
         f"no answer within {timeout:g} s; the proposal stays in {inbox.folder} and is taken up when the run goes on"

@@ -18,6 +18,7 @@ from autoscale_ds.mixture.repeats import averaged
 from autoscale_ds.report.style import compact
 from autoscale_ds.search.ddo import perturbations
 from autoscale_ds.search.design import FLOPS_PER_PARAMETER
+from autoscale_ds.search.predictor import is_path, read_predictor
 from autoscale_ds.sweep.plan import SweepPlan, Target
 from autoscale_ds.sweep.results import TABLE_FILE
 
@@ -100,7 +101,7 @@ class Sweep:
     law : LossModel or None
         ``law.json`` of the folder.
     autoscale : WeightsFile or None
-        ``autoscale.json`` of the folder.
+        Weights of the folder's ``autoscale.json`` at the target's budget.
     notes : tuple of str
         What was left out, one line each.
     """
@@ -172,7 +173,7 @@ def read_sweep(path: str | Path) -> Sweep:
         planned=len(plan.runs) if plan else None,
         target=_target(plan.target) if plan else None,
         law=lawfile.load(law) if path.is_dir() and law.exists() else None,
-        autoscale=WeightsFile.read(autoscale) if path.is_dir() and autoscale.exists() else None,
+        autoscale=_autoscale(autoscale, plan.target) if plan and autoscale.exists() else None,
         notes=(*table.dropped, *notes, *left_out),
     )
 
@@ -183,6 +184,20 @@ def _plan(path: Path) -> SweepPlan | None:
         return SweepPlan.read(path)
     except (ConfigError, OSError):
         return None
+
+
+def _autoscale(path: Path, target: Target) -> WeightsFile | None:
+    """Return the weights that ``fit_mixture.py autoscale`` left in a sweep folder.
+
+    ``--save-path`` writes the optima of the path, from which the weights at the target's budget follow; None where the
+    plan has no target. ``--out`` writes weights.
+    """
+    if not is_path(path):
+        return WeightsFile.read(path)
+    if target.tokens is None:
+        return None
+    predictor = read_predictor(path, budget_tokens=target.tokens)
+    return WeightsFile(predictor.predict(target.tokens), target.tokens, path.name)
 
 
 def _target(target: Target) -> Scale | None:

@@ -201,6 +201,12 @@ def read_predictor(
     )
 
 
+def is_path(path: str | Path) -> bool:
+    """Return whether a JSON file is what ``save_optima`` writes."""
+    raw = read_json(path)
+    return isinstance(raw, dict) and raw.get("kind") == KIND
+
+
 def save_optima(path: str | Path, optima: Sequence[tuple[float, DomainWeights]], floor: float) -> None:
     """Write autoscale.json: what ``read_predictor`` fits the path through; atomic."""
     entries = [{"tokens": tokens, "weights": weights.as_dict()} for tokens, weights in sorted(optima, key=_tokens)]

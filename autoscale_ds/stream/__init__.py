@@ -8,7 +8,7 @@ From a proposal to a sample:
 4. ``journal``: rank 0 appends an ``Event``; its effective step is the first step that no rank has planned.
 5. Rank 0 broadcasts the event; each rank adds it to its ``planner.MixturePlanner``.
 6. When the planner comes to the effective step, it turns the weights into samples per domain (the quota).
-7. ``counts``: largest remainder gives each domain a whole number of samples, within one of its target.
+7. ``counts``: earliest deadline gives each domain a whole number of samples; running counts stay near their targets.
 8. ``permutation``: a keyed shuffle puts them into the slots of the global batch; each rank takes its slice.
 9. Sample n of a domain is a window of its text, by a keyed permutation of all its windows for each epoch.
 10. ``dataset``: a reader fetches the windows of the plan from the corpus as tensors; it never sees weights.

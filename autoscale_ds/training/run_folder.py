@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,16 +56,14 @@ class RunFolder(RunPaths):
             When another job runs in it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open as long as the job lives
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        lock = open(self.lock, "a+")  # noqa: SIM115 - held open as long as the job lives
+        if not _locked(lock):
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
             lock.close()
             raise ConfigError(
                 f"{self.path} belongs to a job that is running ({owner}); wait for it, or give another run=FOLDER"
-            ) from None
+            )
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {os.uname().nodename}\n")
         lock.flush()
@@ -72,6 +72,8 @@ class RunFolder(RunPaths):
             folder.mkdir(exist_ok=True)
         for beat in self.beats.iterdir():
             beat.unlink()
+        for unfinished in self.checkpoints.glob(".step-*.partial"):  # a job that was killed while saving left it
+            shutil.rmtree(unfinished, ignore_errors=True)
         self.inbox.create()
 
     def release(self) -> None:
@@ -100,6 +102,17 @@ class RunFolder(RunPaths):
                     )
         write_atomic(path, configuration.to_yaml(run))
         write_json(self.path / "ds_config.json", ds_config)
+
+
+def _locked(lock: IO[str]) -> bool:
+    """Lock a file for this job; tried for half a second, since ``RunPaths.has_job`` holds it for a moment too."""
+    for attempt in range(6):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(0.1 if attempt < 5 else 0.0)
+    return False
 
 
 def load_run_config(run: str | Path) -> RunConfig:

@@ -128,6 +128,17 @@ def describe(run: RunConfig, ds_config: Mapping[str, Any], shape: ModelSpec, ran
         f"batch      micro-batch {micro} x accumulation {accumulation} x data-parallel {ranks.data_parallel_size} = "
         f"{run.data.global_batch} sequences; x {run.data.sequence_length} = {run.tokens_per_step:,} tokens a step",
         f"budget     {run.total_steps:,} steps = {tokens:,} tokens",
+        *_warm_up_warning(run),
+    ]
+
+
+def _warm_up_warning(run: RunConfig) -> list[str]:
+    warm_up, budget = run.schedule.warmup_tokens, run.budget.tokens
+    if warm_up <= budget:
+        return []
+    return [
+        f"warning    schedule.warmup_tokens {warm_up:,.0f} is more than the budget: the learning rate ends at "
+        f"{budget / warm_up:.0%} of its peak; lower it, or raise budget_tokens"
     ]
 
 
@@ -139,7 +150,7 @@ def _layout(ranks: Ranks) -> str:
 
 def describe_domains(run: RunConfig, planner: MixturePlanner, weights: DomainWeights) -> list[str]:
     """Return tokens and epochs planned by domain for the rest of the run, if the weights stay as they are."""
-    tokens_left = (run.total_steps - planner.next_step) * run.tokens_per_step
+    tokens_left = max(run.total_steps - planner.next_step, 0) * run.tokens_per_step
     lines = []
     for name in planner.names:
         weight, windows = weights.get(name, 0.0), planner.spec.num_windows[name]

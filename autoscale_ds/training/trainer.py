@@ -141,6 +141,9 @@ class Trainer:
         while True:
             self._restore()
             try:
+                if any_rank(self._stop.requested, self.device):
+                    log.warning("stopped before the first step; nothing is new, the same command continues")
+                    return REQUEUE_EXIT_CODE
                 code = self._loop()
                 dist.barrier()  # a rank that exits early breaks the collectives of those still running
                 return code
@@ -281,6 +284,12 @@ class Trainer:
             self._on_record,
         )
         self._say_domains()
+        if self.step >= run.total_steps:
+            log.warning(
+                "step %s of %s is done: nothing is left to train; give a larger budget_tokens to go on",
+                f"{self.step:,}",
+                f"{run.total_steps:,}",
+            )
         if checkpoint is None and run.faults.policy == "rollback":
             self._save(needed=True)  # so that there is always something to return to
 

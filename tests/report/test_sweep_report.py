@@ -19,6 +19,7 @@ from autoscale_ds.report.sweep_analysis import fit_path, fit_scale
 from autoscale_ds.report.sweep_law import rank_stability
 from autoscale_ds.report.sweep_reading import Scale, is_sweep, read_sweep
 from autoscale_ds.search import AutoScale
+from autoscale_ds.search.predictor import read_predictor, save_optima
 
 FIGURES = {"effects", "ddo_curves", "optimal_weights", "laws", "rank_stability"}
 
@@ -115,6 +116,17 @@ def test_fits_beside_the_sweep_are_shown(tmp_path, no_laws):
     assert "autoscale.json at 64M tokens" in page.text
     assert "0.2100 [0.200, 0.220]" in [cell for row in page.rows for cell in row]
     assert "law at 64M tokens" in page.text
+
+
+def test_the_path_that_fit_mixture_saves_beside_a_sweep_is_shown_at_its_target(tmp_path, no_laws):
+    folder = sweeps.write_sweep(tmp_path / "probe")
+    small = DomainWeights({"books": 0.2, "code": 0.3, "web": 0.5})
+    large = DomainWeights({"books": 0.1, "code": 0.3, "web": 0.6})
+    save_optima(folder / "autoscale.json", [(1e6, small), (4e6, large)], 0.0)
+    page = Page(build([folder])).check()
+    assert "autoscale.json at 64M tokens" in page.text
+    expected = read_predictor(folder / "autoscale.json", budget_tokens=64e6).predict(64e6)
+    assert f"{expected['web']:.4f}" in [cell for row in page.rows for cell in row]
 
 
 def test_a_plain_run_table_is_reported_with_what_it_has(tmp_path, no_laws):

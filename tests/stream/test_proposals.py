@@ -83,6 +83,13 @@ def test_a_file_still_being_written_is_left_alone_for_a_moment(inbox):
         read_proposal(path)
 
 
+def test_a_file_from_the_future_is_judged_like_others(inbox):
+    path = put_raw(inbox, '{"weights": {"web"', age=0)
+    os.utime(path, (time.time() + 86400,) * 2)
+    with pytest.raises(ProposalError, match="half-written"):
+        read_proposal(path)
+
+
 def test_links_folders_pipes_and_giants_are_refused_unread(inbox, tmp_path):
     target = tmp_path / "secret"
     target.write_text(json.dumps({"weights": GOOD}))

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 from pickle import UnpicklingError
@@ -280,3 +281,61 @@ def test_a_mistake_is_one_line_and_exit_code_2(small_corpus, tmp_path):
     assert "model.preset is 'gpt5', expected one of gpt2" in line
     assert "Traceback" not in job.logs[0].read_text()
     shutil.rmtree(tmp_path / "a")
+
+
+def test_a_checkpoint_that_a_killed_job_left_unfinished_is_removed_at_the_next_start(make_trainer):
+    trainer = make_trainer()
+    leftover = trainer.folder.checkpoints / ".step-00000005.partial"
+    leftover.mkdir()
+    (leftover / "mp_rank_00_model_states.pt").write_bytes(b"half")
+    trainer.folder.release()
+    assert make_trainer().fit() == 0
+    assert not leftover.exists()
+
+
+def test_waiting_for_a_swap_of_a_run_without_a_job_ends_at_once(make_trainer):
+    trainer = make_trainer()
+    assert trainer.fit() == 0
+    trainer.folder.release()
+    began = time.monotonic()
+    done = tool("swap_weights.py", trainer.folder.path, "--set", "web=0.1", "--rescale", "--wait")
+    assert done.returncode == 2
+    assert "no job runs in" in done.stderr
+    assert "is taken up when the run goes on" in done.stderr
+    assert time.monotonic() - began < 60  # the tool's own limit is 600 s
+    assert len(trainer.folder.inbox.pending()) == 1
+
+
+def test_a_budget_below_what_is_done_is_said_and_nothing_is_planned_below_zero(make_trainer, caplog):
+    caplog.set_level("INFO")
+    trainer = make_trainer()
+    assert trainer.fit() == 0
+    trainer.folder.release()
+    caplog.clear()
+    assert make_trainer(budget_tokens=20 * 256).fit() == 0
+    assert "step 30 of 20 is done: nothing is left to train; give a larger budget_tokens to go on" in caplog.text
+    assert " -" not in "".join(line for line in caplog.text.splitlines() if " tokens " in line)
+
+
+def test_a_warm_up_longer_than_the_budget_is_warned_of(make_trainer, caplog):
+    caplog.set_level("INFO")
+    make_trainer(**{"schedule.warmup_tokens": 40 * 256})
+    assert "schedule.warmup_tokens 10,240 is more than the budget: the learning rate ends at 75% of its" in caplog.text
+
+
+def test_a_stop_that_comes_before_the_first_step_ends_with_the_requeue_code(make_trainer):
+    trainer = make_trainer()
+    trainer._stop.requested = True
+    assert trainer.fit() == 75
+    assert list(trainer.folder.checkpoints.glob("step-*")) == []
+
+
+@pytest.mark.job
+def test_a_signal_while_a_job_starts_ends_it_with_the_requeue_code(small_corpus, tmp_path):
+    job = Job(tmp_path / "a", settings(tmp_path / "run", small_corpus))
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / ".lock").exists():  # read its configuration, builds its engine
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    job.signal(signal.SIGTERM)
+    assert job.wait() == [75]
