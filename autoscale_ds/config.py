@@ -24,6 +24,7 @@ from autoscale_ds.errors import ConfigError
 T = TypeVar("T")
 IDENTITY: Mapping[str, Any] = {"identity": True}
 """Metadata of a field that must not change between starts of one run: ``field(default=0, metadata=IDENTITY)``."""
+_MAPPINGS = (dict, Mapping, typing.get_origin(Mapping[str, int]))
 _CLASSES = "classes"  # key in a field's metadata: the function that returns the dataclasses by tag
 
 
@@ -135,7 +136,8 @@ class _Choice:
         tag = self._data[self.name]
         if not isinstance(tag, str) or tag not in self._classes:
             expected = ", ".join(self._classes)
-            hint = _suggest(str(tag), self._classes)
+            near = difflib.get_close_matches(str(tag), list(self._classes), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"{self._where}{self.name} is {tag!r}{hint}; expected one of {expected}")
         return tag
 
@@ -218,7 +220,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
             return build(hint, value, f"{where}.")
-    elif origin in (dict, Mapping, typing.get_origin(Mapping[str, int])):
+    elif origin in _MAPPINGS:
         if isinstance(value, Mapping):
             return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     elif origin is tuple:
@@ -286,7 +288,9 @@ def _suggest(key: str, known: Any) -> str:
 def _spell(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if dataclasses.is_dataclass(hint) or typing.get_origin(hint) in _MAPPINGS:
+        return "keys and values"
+    if typing.get_origin(hint) is tuple:
+        return "a list"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    return names.get(hint) or (
-        "keys and values" if dataclasses.is_dataclass(hint) else str(hint).replace("typing.", "")
-    )
+    return names.get(hint) or str(hint).replace("typing.", "")

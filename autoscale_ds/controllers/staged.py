@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from autoscale_ds.controllers.base import (
 from autoscale_ds.errors import AutoScaleError, ConfigError
 from autoscale_ds.mixture import DomainWeights
 
+log = logging.getLogger(__name__)
 Transition = Literal["step", "linear", "cosine"]
 
 
@@ -107,6 +109,15 @@ class Staged(Stateless):
             start = self._stages[-1].end if self._stages else 0
             end = budget.total_steps if until is None else math.ceil(until / budget.tokens_per_step)
             self._stages.append(Stage(weights, start, end, transition))
+        late = [number for number, stage in enumerate(self._stages, start=1) if stage.start >= budget.total_steps]
+        if late:
+            log.warning(
+                "stage %d of %d begins after the budget of %s tokens and is never reached; lower until_tokens of the "
+                "stage before",
+                late[0],
+                len(self._stages),
+                f"{budget.tokens:,}",
+            )
         self.knots = self._knots(budget.knots(interval_tokens).step)
 
     def initial(self) -> Suggestion:

@@ -1,4 +1,8 @@
-"""The evaluations of a run. A new one is one file and one line here."""
+"""The evaluations of a run. A new one is one file and one entry here.
+
+An entry is called with the run's configuration and its open corpus and returns the evaluation, or an empty one where it
+does not apply. Every entry runs, at the interval it gives itself; ``run.evaluation`` holds what a user sets.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from autoscale_ds.report.page import Html
 from autoscale_ds.report.reading import Run
 from autoscale_ds.report.style import Image, compact, counted
 from autoscale_ds.stream.journal import Event
+from autoscale_ds.training.record_kinds import KINDS, numbers
 
 Sections = list[tuple[str, Html]]
 # Changes of weight spelled out for a swap: the largest.
@@ -29,6 +30,7 @@ def sections(run: Run) -> tuple[Sections, list[Image]]:
         page.section("Loss and perplexity", *losses, _validation_table(run), training),
         page.section("Weights and swaps", *([by_name["weights"]] if "weights" in by_name else []), swap_table(run)),
         page.section("Tokens and epochs", *tokens, _domain_table(run)),
+        *_other_evaluations(run),
     ], images
 
 
@@ -112,6 +114,22 @@ def _validation_table(run: Run) -> Html:
         f"Validation at {compact(first['tokens'])} (first) and {compact(last['tokens'])} tokens (last); loss in nats"
     )
     return page.table(header, rows, caption=where + " per token")
+
+
+def _other_evaluations(run: Run) -> Sections:
+    """Return a section with first and last figures of the evaluations that no other section shows; none without any."""
+    kinds = sorted(set(run.records) - set(KINDS))
+    rows = []
+    for kind in kinds:
+        first, last = (numbers(run.records[kind][at]) for at in (0, -1))
+        rows += [
+            [kind, name, first.get(name), value, compact(run.last(kind)["tokens"])] for name, value in last.items()
+        ]
+    if not rows:
+        return []
+    header = ["evaluation", "figure", "first", "last", "tokens (last)"]
+    table = page.table(header, rows, caption="Figures of other evaluations", text_columns=(0, 1))
+    return [page.section("Evaluations", table)]
 
 
 def _bits(record: object, name: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +34,9 @@ class StepReport:
 
     @property
     def loss(self) -> float:
-        """Mean loss in nats a token; not finite if any token's is not."""
-        return sum(self.sums) / sum(self.counts)
+        """Mean loss in nats a counted token; not finite if any token's is not, or no token counts."""
+        counted = sum(self.counts)
+        return sum(self.sums) / counted if counted else math.nan
 
 
 class LossTally:

@@ -44,10 +44,14 @@ def _validation_line(record: Record) -> str:
     return f"validation {record['loss']:.4f}   {by_domain}"
 
 
-def _figures_line(record: Record) -> str:
+def numbers(record: Record) -> dict[str, float]:
+    """Return the figures of a record that are plain numbers, without its step and tokens."""
     figures = {name: value for name, value in record.items() if name not in ("kind", "step", "tokens")}
-    numbers = "  ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, (int, float)))
-    return f"{record['kind']}   {numbers}"
+    return {name: value for name, value in figures.items() if isinstance(value, (int, float))}
+
+
+def _figures_line(record: Record) -> str:
+    return f"{record['kind']}   " + "  ".join(f"{name} {value:.4g}" for name, value in numbers(record).items())
 
 
 KINDS: dict[str, RecordKind] = {

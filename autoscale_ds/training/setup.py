@@ -128,8 +128,17 @@ def describe(run: RunConfig, ds_config: Mapping[str, Any], shape: ModelSpec, ran
         f"batch      micro-batch {micro} x accumulation {accumulation} x data-parallel {ranks.data_parallel_size} = "
         f"{run.data.global_batch} sequences; x {run.data.sequence_length} = {run.tokens_per_step:,} tokens a step",
         f"budget     {run.total_steps:,} steps = {tokens:,} tokens",
+        *_loss_weights(run),
         *_warm_up_warning(run),
     ]
+
+
+def _loss_weights(run: RunConfig) -> list[str]:
+    weights = run.objective.domain_weights
+    if not weights:
+        return []
+    given = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+    return [f"loss       weights by domain before scaling: {given}; others 1"]
 
 
 def _warm_up_warning(run: RunConfig) -> list[str]:

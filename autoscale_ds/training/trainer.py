@@ -120,7 +120,7 @@ class Trainer:
         """Build what does not depend on the step: data, model, engine."""
         run, ranks = self.run, self.ranks
         self.corpus = workbench.corpus(run.data.corpus)
-        run.objective.check_domains(self.corpus.domains)
+        on_rank_zero(lambda: run.objective.check_domains(self.corpus.domains))
         self.stream_spec = setup.stream_spec(run, self.corpus)
         self.model_spec = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
         for line in setup.describe(run, ds_config, self.model_spec, ranks):
@@ -216,12 +216,16 @@ class Trainer:
         self._swap.observe(step, verdict.report)
         return verdict.report
 
-    def _domain_weights(self) -> torch.Tensor | None:
-        """Return the loss weight of every domain in the step at hand, (domains,); None is 1 for all."""
+    def _loss_weights(self) -> dict[str, float] | None:
+        """Return the scaled loss weight of every domain in the step at hand; None is 1 for all."""
         weights = self.run.objective.domain_weights
-        if weights is None:
+        return None if weights is None else normalised_weights(weights, self.stream.weights())
+
+    def _domain_weights(self) -> torch.Tensor | None:
+        """Return the same in the order of the planner's domains, (domains,)."""
+        scaled = self._loss_weights()
+        if scaled is None:
             return None
-        scaled = normalised_weights(weights, self.stream.weights())
         return torch.tensor([scaled[name] for name in self.stream.planner.names], device=self.device)
 
     def _learning_rate(self, step: int) -> float:
@@ -367,12 +371,13 @@ class Trainer:
     def _log_interval(self) -> None:
         interval, run = self._records.take_interval(), self.run
         rate = interval.steps * run.tokens_per_step / interval.seconds
-        peak = self._peak_flops
+        peak, loss_weights = self._peak_flops, self._loss_weights()
         self._record(
             "train",
             {
                 **interval.figures(self.stream.planner.names),
                 "weights": self.stream.weights(),
+                **({"loss_weights": loss_weights} if loss_weights is not None else {}),
                 "gradient_norm": self.engine.gradient_norm,
                 "learning_rate": self._learning_rate(self.step - 1),
                 "tokens_per_second": rate,

@@ -61,3 +61,9 @@ def test_weights_of_a_user_stay_until_the_next_stage(tmp_path):
         if run.planner.next_step == 5 and len(run.journal.events) == 1:
             run.accept(weights(0.9), "user")
     assert [(e.effective_step, e.weights["a"]) for e in run.journal.events] == [(0, 0.5), (5, 0.9), (10, 0.2)]
+
+
+def test_a_stage_that_begins_after_the_budget_is_warned_of(caplog):
+    weights = DomainWeights({"a": 0.5, "b": 0.5})
+    Staged([(weights, 9e9, "step"), (weights, None, "step")], Budget(64, 60))
+    assert "stage 2 of 2 begins after the budget of 3,840 tokens and is never reached" in caplog.text

@@ -7,6 +7,7 @@ from jobs import read_metrics
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.evaluation.base import Evaluation
 from autoscale_ds.evaluation.registry import EVALUATIONS
+from autoscale_ds.report.build import build
 
 
 class EndOfDocument(Evaluation):
@@ -29,7 +30,7 @@ def registered(monkeypatch):
     monkeypatch.setitem(EVALUATIONS, "end_of_document", lambda run, corpus: EndOfDocument())
 
 
-def test_a_new_evaluation_runs_when_due_once_each_and_leaves_the_losses_alone(make_trainer):
+def test_a_new_evaluation_runs_when_due_once_each_and_is_in_the_report(make_trainer, tmp_path):
     trainer = make_trainer()
     trainer._on_record = lambda record: setattr(trainer._stop, "requested", record["step"] >= 14)
     assert trainer.fit() == 75
@@ -41,6 +42,9 @@ def test_a_new_evaluation_runs_when_due_once_each_and_leaves_the_losses_alone(ma
     assert [record["step"] for record in records] == [0, 7, 14, 21, 28, 30]
     assert all(0 < record["probability"] < 1 for record in records)
     assert [record["step"] for record in read_metrics(again.folder.path, "validation")] == [0, 10, 20, 30]
+    html = build([again.folder.path], tmp_path / "report").read_text()
+    assert "end_of_document" in html
+    assert "probability" in html
 
 
 def test_an_evaluation_that_needs_what_the_engine_lacks_is_refused_before_step_0(make_trainer, monkeypatch):

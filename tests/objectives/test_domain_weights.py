@@ -1,6 +1,6 @@
 import pytest
 import torch
-from jobs import losses, settings
+from jobs import losses, read_metrics, settings
 
 from autoscale_ds import config
 from autoscale_ds.errors import ConfigError
@@ -59,3 +59,12 @@ def test_a_weight_that_is_no_share_is_refused(weight):
 def test_an_unknown_objective_is_refused(make_trainer):
     with pytest.raises(ConfigError, match=r"objective\.kind is 'casual', expected one of causal"):
         make_trainer(**{"objective.kind": "casual"})
+
+
+def test_the_scaled_weights_are_in_the_records_and_the_given_ones_are_printed(make_trainer, caplog):
+    caplog.set_level("INFO")
+    trainer = make_trainer(**{"objective.domain_weights": {"web": 3.0}})
+    assert trainer.fit() == 0
+    assert "loss       weights by domain before scaling: web 3; others 1" in caplog.text
+    expected = {"web": 1.5, "code": 0.5, "books": 0.5}  # 3, 1, 1 over .5 x 3 + .3 + .2
+    assert read_metrics(trainer.folder.path, "train")[-1]["loss_weights"] == pytest.approx(expected)
