@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from autoscale_ds.errors import AutoScaleError
+from autoscale_ds.interrupts import remember_interrupts
 
 
 def run(main: Callable[[], int | None], *, tear_down: bool = True) -> None:
@@ -22,6 +23,7 @@ def run(main: Callable[[], int | None], *, tear_down: bool = True) -> None:
         failed there with code -6, "terminate called without an active exception". That is what C++ says when Python
         ends a thread that asks for the interpreter meanwhile, probably one of gloo's; it could not be made to happen.
     """
+    remember_interrupts()
     try:
         code = main() or 0
         sys.stdout.flush()

@@ -29,6 +29,10 @@ class CheckpointError(AutoScaleError):
     """A checkpoint is missing, damaged, or does not fit the run that wants it."""
 
 
+class VersionError(CheckpointError):
+    """A checkpoint was written by another version of this program; an older one must not be taken in its place."""
+
+
 class ReportError(AutoScaleError):
     """What was given holds nothing a report can show, or the page cannot be written."""
 

@@ -20,6 +20,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from autoscale_ds.training.signals import StopRequest
+
+STOP = StopRequest()
+if __name__ == "__main__":
+    STOP.end_while_starting()  # before the imports below, which take seconds
+
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -30,7 +36,6 @@ from autoscale_ds.training import launchers
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.ds_config import read_ds_config, resolve
 from autoscale_ds.training.record_kinds import kind_of
-from autoscale_ds.training.signals import StopRequest
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -124,8 +129,6 @@ def say_that_a_rank_was_lost(error: RuntimeError) -> int:
 def main() -> int:
     """Read both files, join the other ranks, train."""
     arguments = parse_arguments()
-    stop = StopRequest()
-    stop.install()  # starting takes seconds to minutes: a signal meanwhile is acted on before the first step
     launchers.fill_environment()
     rank = int(os.environ.get("RANK", "0"))
     run, ds_config = read_configuration(arguments, rank)
@@ -138,7 +141,7 @@ def main() -> int:
         ranks = ranks_from_environment()
         device = start_distributed(ranks)
         try:
-            return Trainer(run, ds_config, ranks, device, on_record=terminal.show, stop=stop).fit()
+            return Trainer(run, ds_config, ranks, device, on_record=terminal.show, stop=STOP).fit()
         except RuntimeError as error:
             if not lost_a_rank(error):
                 raise

@@ -9,15 +9,15 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, TypeVar
 
 from autoscale_ds.errors import AutoScaleError, CorpusError
+from autoscale_ds.interrupts import check_interrupt
 
 T = TypeVar("T")
 
@@ -27,17 +27,12 @@ class Pool:
 
     ``function`` is inherited by the fork, with all it holds, and never pickled. Tasks are drawn when a worker is free,
     so a generator of large tasks is never far ahead. Used as a context manager, which ends the workers.
-
-    Ctrl-C is remembered besides being raised: Python drops an exception that is raised while an object is finalised.
-    Two of some sixty interrupts were lost before, probably so; now the next result ends the work.
     """
 
     def __init__(self, function: Callable[[Any], Any], workers: int) -> None:
         self._function = function
         self._connections: list[Connection] = []
         self._processes: list[Any] = []
-        self._interrupted = False
-        self._earlier_handler: Any = None
         for _ in range(workers if workers > 1 else 0):
             self._start()
 
@@ -45,8 +40,8 @@ class Pool:
         """Yield (task, result) in the order of completion; raises the first error of a worker."""
         if not self._connections:
             for task in tasks:
+                check_interrupt()
                 yield task, self._function(task)
-                self._check_interrupt()
             return
         idle, busy = list(self._connections), dict[Any, Any]()
         for task in tasks:
@@ -59,20 +54,12 @@ class Pool:
             yield from self._collect(idle, busy)
 
     def _collect(self, idle: list[Connection], busy: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
-        self._check_interrupt()
+        check_interrupt()
         for connection in wait(list(busy)):
             assert isinstance(connection, Connection)
             task = busy.pop(connection)
             yield task, self._receive(connection)
             idle.append(connection)
-
-    def _remember_interrupt(self, number: int, frame: FrameType | None) -> None:
-        self._interrupted = True
-        raise KeyboardInterrupt
-
-    def _check_interrupt(self) -> None:
-        if self._interrupted:
-            raise KeyboardInterrupt
 
     def _send(self, connection: Connection, task: Any) -> None:
         try:
@@ -113,15 +100,11 @@ class Pool:
         self._processes.append(process)
 
     def __enter__(self) -> Pool:
-        if threading.current_thread() is threading.main_thread():  # others may not set handlers, nor get the signal
-            self._earlier_handler = signal.signal(signal.SIGINT, self._remember_interrupt)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._earlier_handler is not None:
-            signal.signal(signal.SIGINT, self._earlier_handler)
         for process, connection in zip(self._processes, self._connections, strict=True):
             connection.close()
             if kind is not None:

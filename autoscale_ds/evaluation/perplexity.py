@@ -73,10 +73,18 @@ class ValidationSet:
             yield tokens, torch.from_numpy(self._domains[places]), torch.from_numpy(real)
 
     def score(self, sums: list[float], counts: list[float]) -> dict[str, DomainScore]:
-        """Return figures from losses summed over tokens, and tokens, in the order of ``names``."""
+        """Return figures by domain, without domains that have no counted token.
+
+        Parameters
+        ----------
+        sums, counts : list of float
+            Losses summed over counted tokens, and counted tokens, in the order of ``names``.
+        """
         scores = {}
         for name, total, count in zip(self.names, sums, counts, strict=True):
-            loss = total / count if count else math.nan
+            if not count:  # the objective counts no token of this domain's windows
+                continue
+            loss = total / count
             width = self._bytes_per_token[name]
             scores[name] = DomainScore(loss, _exp(loss), loss / math.log(2) / width if width else None)
         return scores
@@ -137,9 +145,10 @@ def evaluate(site: Site, windows: ValidationSet) -> dict[str, DomainScore] | Non
 def validation_figures(scores: Mapping[str, DomainScore]) -> dict[str, Any]:
     """Return the scores as a metrics record: means over domains, then each figure by domain."""
     losses = [score.loss for score in scores.values()]
+    count = len(losses) or math.nan
     return {
-        "loss": sum(losses) / len(losses),
-        "mean_perplexity": sum(score.perplexity for score in scores.values()) / len(scores),
+        "loss": sum(losses) / count,
+        "mean_perplexity": sum(score.perplexity for score in scores.values()) / count,
         "domain_loss": {name: score.loss for name, score in scores.items()},
         "perplexity": {name: score.perplexity for name, score in scores.items()},
         "bits_per_byte": {name: s.bits_per_byte for name, s in scores.items() if s.bits_per_byte is not None},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,7 +42,15 @@ class Prepared(NamedTuple):
 
 
 class Objective(ABC):
-    """How a model learns from windows of tokens."""
+    """How a model learns from windows of tokens.
+
+    Attributes
+    ----------
+    counts_all : bool
+        Whether ``counted`` is None for every batch. Otherwise ranks add up in each step how many positions count.
+    """
+
+    counts_all: ClassVar[bool] = False
 
     @abstractmethod
     def prepare(self, batch: Batch) -> Prepared:

@@ -55,7 +55,9 @@ class SampleLog:
 def drop_samples_from(folder: Path, step: int) -> None:
     """Drop what any rank wrote of ``step`` and later: those steps are done again, maybe by other ranks."""
     for path in folder.glob("rank-*.txt"):
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = [f"{line}\n" for line in path.read_text(encoding="utf-8").split("\n")]
+        lines[-1] = lines[-1].removesuffix("\n")  # torn by a kill, or empty
+        lines = [line for line in lines if line]
         kept = [line for line in lines if line.endswith("\n") and int(line.split()[0]) < step]
         if kept != lines:
             write_atomic(path, "".join(kept))

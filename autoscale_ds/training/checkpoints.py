@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 
-from autoscale_ds.errors import CheckpointError
+from autoscale_ds.errors import CheckpointError, VersionError
 from autoscale_ds.files import write_atomic, write_json
 from autoscale_ds.training.distributed import Ranks, any_rank, broadcast
 from autoscale_ds.training.engine import PORTABLE_FILE, Engine, make_portable
@@ -30,7 +30,10 @@ from autoscale_ds.training.run_state import RunState
 
 log = logging.getLogger(__name__)
 STATE_FILE = "run.json"
-_UNREADABLE = (CheckpointError, OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError, UnpicklingError)
+_UNREADABLE = (
+    CheckpointError, OSError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, KeyError, SafetensorError,
+    UnpicklingError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ class Checkpoints:
                 else:
                     self._load_converted(engine, checkpoint)
                 problem = None
+            except VersionError:  # the same on every rank: they read the same run.json
+                raise
             except _UNREADABLE as error:
                 problem = _short(error)
             if not any_rank(problem is not None, device):

@@ -87,7 +87,7 @@ class Interval:
     def figures(self, names: Sequence[str]) -> dict[str, Any]:
         """Return mean loss, loss by domain, and each domain's realised share of the tokens."""
         by_domain = list(zip(names, self.sums, self.counts, strict=True))
-        total = sum(self.counts)
+        total = sum(self.counts) or math.nan
         return {
             "loss": sum(self.sums) / total,
             "domain_loss": {name: loss / count for name, loss, count in by_domain if count},
@@ -105,10 +105,10 @@ def read_metrics(path: str | Path, kind: str | None = None) -> list[dict[str, An
     """
     # A line torn inside a character is no text; it is the last one and left out.
     text = Path(path).read_text(encoding="utf-8", errors="replace")
-    records = [json.loads(line) for line in text.split("\n")[:-1]]
+    records = [record for _, record in _parsed(path, text)]
     for record in records:
-        if record["kind"] == FORMAT["kind"] and record["version"] != VERSION:
-            raise ReportError(f"{path} has version {record['version']!r}, this program reads version {VERSION}")
+        if record["kind"] == FORMAT["kind"] and record.get("version") != VERSION:
+            raise ReportError(f"{path} has version {record.get('version')!r}, this program reads version {VERSION}")
     return [r for r in records if r["kind"] != FORMAT["kind"] and (kind is None or r["kind"] == kind)]
 
 
@@ -129,14 +129,31 @@ def memory_gigabytes(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
+def _parsed(path: str | Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every whole line and its record; a torn last line is left out.
+
+    Lines end with a line feed only: text in a record may hold other characters that Unicode calls line ends.
+    """
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            record = json.loads(line)
+            record["kind"], record["step"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ReportError(
+                f"{path} is damaged: line {number} is no record ({type(error).__name__} {error}); take it out"
+            ) from None
+        yield line, record
+
+
 def _drop_after(path: Path, step: int) -> None:
     """Keep what lies before ``step``, and every swap: a rerun trains steps again, but accepts no proposal twice."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and _is_kept(json.loads(line), step)]
-    if kept != lines:
-        write_atomic(path, "".join(kept))
+    text = path.read_text(encoding="utf-8", errors="replace")
+    kept = [line for line, record in _parsed(path, text) if _is_kept(record, step)]
+    whole = "".join(f"{line}\n" for line in kept)
+    if whole != text:
+        write_atomic(path, whole)
 
 
 def _is_kept(record: Mapping[str, Any], step: int) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoscale_ds.errors import CheckpointError
+from autoscale_ds.errors import CheckpointError, VersionError
 
 VERSION = 1
 
@@ -70,13 +70,30 @@ class RunState:
             raise CheckpointError(f"{path} holds {type(raw).__name__}, expected the state of a run")
         version = raw.get("version", 1)
         if version != VERSION:
-            raise CheckpointError(
+            raise VersionError(
                 f"{path} has version {version!r}, this program reads version {VERSION}; continue the run with the "
                 "program that wrote it"
             )
         values = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
         values.setdefault("decided_step", raw.get("asked", 0))  # its name before versions were counted
-        missing = [name for name in ("stream", "journal", "tokens", "files") if name not in values]
-        if missing:
-            raise CheckpointError(f"{path} has no {missing[0]!r}, so the run cannot be continued from it")
+        for name, kinds in _TYPES.items():
+            if not isinstance(values.get(name, _DEFAULTS.get(name)), kinds):
+                raise CheckpointError(
+                    f"{path} has {values.get(name)!r:.60} as {name!r}, so the run cannot be continued from it"
+                )
         return cls(**values)
+
+
+_NONE = type(None)
+_DEFAULTS: dict[str, Any] = {"decided_step": 0, "updates": 0}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "stream": (dict,),
+    "journal": (list,),
+    "tokens": (int,),
+    "interval": (dict, _NONE),
+    "decided_step": (int,),
+    "controller": (dict, _NONE),
+    "layout": (dict, _NONE),
+    "updates": (int,),
+    "files": (dict,),
+}

@@ -372,6 +372,8 @@ class Trainer:
         interval, run = self._records.take_interval(), self.run
         rate = interval.steps * run.tokens_per_step / interval.seconds
         peak, loss_weights = self._peak_flops, self._loss_weights()
+        if loss_weights is not None and not any(loss_weights.values()):
+            log.warning("step %s: every domain that is sampled has loss weight 0; nothing is learned", f"{self.step:,}")
         self._record(
             "train",
             {

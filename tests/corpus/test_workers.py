@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from autoscale_ds.corpus.workers import Pool
+from autoscale_ds.interrupts import remember_interrupts
 
 
 def tasks_with_a_lost_interrupt():
@@ -17,11 +18,18 @@ def tasks_with_a_lost_interrupt():
     yield from range(2, 100)
 
 
+@pytest.fixture(autouse=True)
+def remembered():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    remember_interrupts()
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupt_whose_exception_was_dropped_still_ends_the_work(workers):
-    before, finished = signal.getsignal(signal.SIGINT), []
+    finished = []
     with pytest.raises(KeyboardInterrupt), Pool(lambda task: task, workers) as pool:  # noqa: PT012
         for task, _ in pool.map(tasks_with_a_lost_interrupt()):
             finished.append(task)
     assert len(finished) < 10
-    assert signal.getsignal(signal.SIGINT) is before

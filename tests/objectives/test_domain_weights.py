@@ -3,8 +3,8 @@ import torch
 from jobs import losses, read_metrics, settings
 
 from autoscale_ds import config
-from autoscale_ds.errors import ConfigError
-from autoscale_ds.objectives import normalised_weights, objective
+from autoscale_ds.errors import ConfigError, TrainingError
+from autoscale_ds.objectives import OBJECTIVES, Objective, Prepared, normalised_weights, objective
 from autoscale_ds.training.config import RunConfig
 
 
@@ -68,3 +68,46 @@ def test_the_scaled_weights_are_in_the_records_and_the_given_ones_are_printed(ma
     assert "loss       weights by domain before scaling: web 3; others 1" in caplog.text
     expected = {"web": 1.5, "code": 0.5, "books": 0.5}  # 3, 1, 1 over .5 x 3 + .3 + .2
     assert read_metrics(trainer.folder.path, "train")[-1]["loss_weights"] == pytest.approx(expected)
+
+
+class Sometimes(Objective):
+    """Counts all positions of some batches and half of those of others."""
+
+    def prepare(self, batch):
+        inputs, targets, _ = objective("causal").prepare(batch)
+        whole = bool((batch.domains == batch.domains[0]).all())
+        half = torch.zeros_like(targets, dtype=torch.bool)
+        half[:, ::2] = True
+        return Prepared(inputs, targets, None if whole else half)
+
+
+class Spelled(Sometimes):
+    """The same, every mask spelled out."""
+
+    def prepare(self, batch):
+        inputs, targets, counted = super().prepare(batch)
+        return Prepared(inputs, targets, torch.ones_like(targets, dtype=torch.bool) if counted is None else counted)
+
+
+def test_no_mask_means_that_every_position_counts(make_trainer, monkeypatch):
+    runs = []
+    for name, each in {"sometimes": Sometimes, "spelled": Spelled}.items():
+        monkeypatch.setitem(OBJECTIVES, name, each)
+        trainer = make_trainer(folder=name, **{"objective.kind": name})
+        assert trainer.fit() == 0
+        trainer.close()
+        runs.append([(r["loss"], r["gradient_norm"]) for r in read_metrics(trainer.folder.path, "train")])
+    assert runs[0] == runs[1]
+
+
+class Nothing(Objective):
+    def prepare(self, batch):
+        inputs, targets, _ = objective("causal").prepare(batch)
+        return Prepared(inputs, targets, torch.zeros_like(targets, dtype=torch.bool))
+
+
+def test_steps_without_a_counted_token_are_left_out_as_faults(make_trainer, monkeypatch):
+    monkeypatch.setitem(OBJECTIVES, "nothing", Nothing)
+    trainer = make_trainer(**{"objective.kind": "nothing", "faults.max_skips": 2})
+    with pytest.raises(TrainingError, match="the loss of step 2 is nan"):
+        trainer.fit()

@@ -4,7 +4,8 @@ The weights are swapped on the way by a proposal, and every run is told to stop 
 trainer.
 
 usage: layouts_job.py CORPUS FOLDER KIND SIZE STAGE...      for example: tensor 2 0 1 2 3; 2o offloads the optimizer,
-                                                        1w weighs domains and predicts every third token
+                                                        1w weighs domains and predicts every third token,
+                                                        1c checkpoints activations
 """
 
 import sys
@@ -73,6 +74,8 @@ def main(corpus, folder, kind, size, *stages):
         tree = settings(run, corpus, budget_tokens=STEPS * 8 * 32, **parallel)
         if stage.endswith("w"):
             tree["objective"] = {"kind": "every_third", "domain_weights": LOSS_WEIGHTS}
+        if stage.endswith("c"):
+            tree["model"]["activation_checkpointing"] = True
         zero = {"stage": int(stage[0])}
         if stage.endswith("o"):
             zero["offload_optimizer"] = {"device": "cpu"}

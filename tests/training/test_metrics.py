@@ -43,3 +43,19 @@ def test_a_file_of_another_version_is_refused_and_one_without_a_version_is_read(
 def test_records_of_an_evaluation_nobody_listed_are_shown_by_their_numbers():
     record = {"kind": "skills", "step": 3, "tokens": 9, "addition": 0.25, "by_digits": {"1": 0.5}}
     assert kind_of(record).in_one_line(record) == "skills   addition 0.25"
+
+
+def test_text_with_unicode_line_ends_stays_one_record(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    writer = MetricsWriter(path, 0, None)
+    writer.write({"kind": "swap", "step": 2, "reason": "a\u2028b\u0085c"})
+    writer.write({"kind": "train", "step": 3, "loss": 1.0})
+    writer.close()
+    MetricsWriter(path, 2, None).close()
+    assert [(r["kind"], r["step"]) for r in read_metrics(path)] == [("swap", 2)]
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path):
+    (tmp_path / "m").write_text('{"kind": "train", "step": 1}\n\n{"kind": "train", "step": 2}\n')
+    with pytest.raises(ReportError, match="m is damaged: line 2 is no record"):
+        read_metrics(tmp_path / "m")

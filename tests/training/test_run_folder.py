@@ -331,11 +331,32 @@ def test_a_stop_that_comes_before_the_first_step_ends_with_the_requeue_code(make
 
 
 @pytest.mark.job
-def test_a_signal_while_a_job_starts_ends_it_with_the_requeue_code(small_corpus, tmp_path):
-    job = Job(tmp_path / "a", settings(tmp_path / "run", small_corpus))
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / ".lock").exists():  # read its configuration, builds its engine
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    job.signal(signal.SIGTERM)
-    assert job.wait() == [75]
+@pytest.mark.parametrize("seconds", [0.7, 4.0])  # while Python imports; while the rank waits for the one that is dead
+def test_a_signal_while_a_job_starts_ends_it_with_the_requeue_code(small_corpus, tmp_path, seconds):
+    job = Job(tmp_path / "a", settings(tmp_path / "run", small_corpus), ranks=2)
+    job.processes[0].kill()
+    time.sleep(seconds)
+    job.signal(signal.SIGTERM, rank=1)
+    assert job.wait(timeout=30) == [-signal.SIGKILL, 75]
+    assert "stopped while starting" in job.logs[1].read_text()
+
+
+def test_a_checkpoint_of_another_version_is_refused_and_no_older_one_is_taken(make_trainer):
+    trainer = make_trainer()
+    assert trainer.fit() == 0
+    trainer.folder.release()
+    path = trainer.folder.checkpoints / "step-00000030" / "run.json"
+    path.write_text(path.read_text().replace('"version": 1,', '"version": 2,', 1))
+    with pytest.raises(CheckpointError, match="has version 2, this program reads version 1"):
+        make_trainer().fit()
+
+
+def test_a_checkpoint_with_values_of_wrong_types_falls_back_to_the_one_before(make_trainer):
+    trainer = make_trainer()
+    assert trainer.fit() == 0
+    trainer.folder.release()
+    path = trainer.folder.checkpoints / "step-00000030" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "stream": "x"}))
+    again = make_trainer()
+    assert again.fit() == 0
+    assert list(losses(again.folder.path)) == list(range(1, 31))

@@ -22,9 +22,18 @@ def test_a_file_from_before_versions_were_counted_is_read():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"version": 2}, "has version 2, this program reads version 1; continue the run with"), (None, "has no 'stream'")],
+    [
+        ({"version": 2}, "has version 2, this program reads version 1; continue the run with"),
+        ({"stream": None}, "has None as 'stream'"),
+        ({"files": "a"}, "has 'a' as 'files'"),
+        ({"updates": "q"}, "has 'q' as 'updates'"),
+    ],
 )
-def test_another_version_or_a_missing_value_is_one_clear_line(change, message):
-    raw = {**STATE.to_json(), **change} if change else {"journal": [], "tokens": 0, "files": {}}
+def test_another_version_or_a_wrong_value_is_one_clear_line(change, message):
     with pytest.raises(CheckpointError, match=message):
-        RunState.from_json(raw, Path("run.json"))
+        RunState.from_json({**STATE.to_json(), **change}, Path("run.json"))
+
+
+def test_a_missing_value_is_one_clear_line():
+    with pytest.raises(CheckpointError, match="has None as 'stream'"):
+        RunState.from_json({"journal": [], "tokens": 0, "files": {}}, Path("run.json"))

@@ -183,12 +183,14 @@ class DeepSpeedEngine:
         self._engine._copy_recovery_script = lambda path: None  # writes past _files; tools/export_hf.py does its job
 
     def _counted_scale(self, batch: Sequence[Batch]) -> float:
-        """Return positions / counted positions of the whole step; 1 where all positions count. Collective."""
-        masks = [self._job.objective.prepare(micro).counted for micro in batch]
-        if any(mask is None for mask in masks):
+        """Return positions / counted positions of the whole step. Collective, unless all positions always count."""
+        if self._job.objective.counts_all:
             return 1.0
-        totals = torch.tensor([[mask.numel(), int(mask.sum())] for mask in masks if mask is not None]).sum(0)
-        totals = totals.double().to(batch[0].tokens.device)
+        totals = torch.zeros(2, dtype=torch.float64, device=batch[0].tokens.device)
+        for micro in batch:
+            _, targets, mask = self._job.objective.prepare(micro)
+            totals[0] += targets.numel()
+            totals[1] += targets.numel() if mask is None else mask.sum()
         dist.all_reduce(totals)  # ranks that share a slice add the same figures: the ratio stays
         positions, counted = totals.tolist()
         return positions / counted if counted else 0.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import MethodType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from autoscale_ds.errors import TrainingError
 from autoscale_ds.models.spec import StageLayer
@@ -74,6 +76,9 @@ class PipelineEngine(DeepSpeedEngine):
             num_stages=job.ranks.parallel.pipeline,
             loss_fn=lambda hidden, labels: self._at_last_stage(self.module.tied_modules[head], hidden, labels),
             activation_checkpoint_interval=int(job.spec.activation_checkpointing),
+            # DeepSpeed's own function needs inputs with gradients, which token ids have not.
+            activation_checkpoint_func=partial(checkpoint, use_reentrant=False),
+            checkpointable_layers=[job.spec.block.__name__],
         )
 
     def _whole_name(self, name: str) -> str:
