@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import gammaincinv
-from scipy.stats import qmc
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture.arrays import Array
@@ -81,6 +80,8 @@ def dirichlet(concentration: Array, count: int, seed: int) -> Array:
     Scrambled Sobol points through the inverse gamma distribution: the same law as independent draws, spread more
     evenly. Concentrations under 0.05 are raised to it, where the inverse would underflow to all zeros.
     """
+    from scipy.stats import qmc  # takes 0.7 s to import: not in a job that draws nothing
+
     m = len(concentration)
     power = int(np.ceil(np.log2(max(count, 2))))
     uniform = qmc.Sobol(m, scramble=True, rng=np.random.default_rng([seed, 11])).random_base2(power)[:count]
