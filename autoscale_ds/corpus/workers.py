@@ -94,7 +94,12 @@ class Pool:
         with warnings.catch_warnings():
             # Python 3.12 warns of threads at a fork (of Rust libraries, here): the workers never wait for them.
             warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-            process.start()
+            # Blocked until the worker ignores it: Ctrl-C at the first moment of its life would print a traceback.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._connections.append(mine)
         self._processes.append(process)
@@ -117,6 +122,7 @@ def _serve(connection: Connection, inherited: list[Connection], function: Callab
     for other in inherited:
         other.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent stops the workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork, and the processes use all cores
     while True:
         try:

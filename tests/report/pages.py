@@ -1,13 +1,11 @@
 """Looking into a page as a browser would."""
 
-import os
 import struct
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 pytest.importorskip("matplotlib")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -68,6 +66,4 @@ def png_size(path):
 
 def run_tool(*arguments):
     """Run tools/report.py as a user does."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, str(REPOSITORY / "tools" / "report.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    return run_forked([str(REPOSITORY / "tools" / "report.py"), *map(str, arguments)])

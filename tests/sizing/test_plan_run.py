@@ -1,9 +1,8 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 from autoscale_ds import config
 from autoscale_ds.training.config import RunConfig
@@ -14,8 +13,7 @@ LARGE = ROOT / "launch/configs/gpt2_large.yaml"
 
 
 def plan_run(*arguments):
-    command = [sys.executable, str(ROOT / "tools/plan_run.py"), "--config", str(LARGE), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return run_forked([str(ROOT / "tools/plan_run.py"), "--config", str(LARGE), *map(str, arguments)])
 
 
 def test_layouts_are_ranked_written_and_the_best_is_given_as_settings_that_the_trainer_takes(tmp_path):

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
+from forked import ForkedProcess, run_forked
 
 ROOT = Path(__file__).parents[2]
 TOKENS_PER_STEP = 8 * 32
@@ -34,13 +33,13 @@ def write_configs(folder, corpus, **schedule):
 
 
 def command(name, *arguments):
-    return [sys.executable, str(ROOT / "launch/sweep.py"), name, *map(str, arguments)]
+    return [str(ROOT / "launch/sweep.py"), name, *map(str, arguments)]
 
 
 def sweep_tool(name, *arguments, code=0):
     """Run one command of launch/sweep.py to its end and return it."""
     env = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command(name, *arguments), capture_output=True, text=True, timeout=400, check=False, env=env)
+    done = run_forked(command(name, *arguments), env, timeout=400)
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-3000:]
     return done
 
@@ -48,5 +47,4 @@ def sweep_tool(name, *arguments, code=0):
 def start_worker(sweep, log):
     """Start one worker process."""
     env = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    with open(log, "a") as file:
-        return subprocess.Popen(command("work", sweep, "--quiet"), stdout=file, stderr=file, env=env)
+    return ForkedProcess(command("work", sweep, "--quiet"), env, log)

@@ -4,12 +4,11 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import yaml
+from forked import ForkedProcess, run_forked
 
 ROOT = Path(__file__).parents[2]
 DS = {"train_micro_batch_size_per_gpu": 2, "zero_optimization": {"stage": 1}}
@@ -42,22 +41,21 @@ def settings(run, corpus, **changes):
 class Job:
     """``launch/train.py`` on some ranks, one process each."""
 
-    def __init__(self, folder, tree, ds=None, ranks=1):
+    def __init__(self, folder, tree, ds=None, ranks=1, port=None):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.run = Path(tree["run"])
         (folder / "run.yaml").write_text(yaml.safe_dump(tree))
         (folder / "ds.json").write_text(json.dumps(ds or DS))
-        command = [sys.executable, str(ROOT / "launch/train.py"), "--config", str(folder / "run.yaml")]
+        command = [str(ROOT / "launch/train.py"), "--config", str(folder / "run.yaml")]
         command += ["--deepspeed_config", str(folder / "ds.json")]
-        port = str(free_port())
+        port = str(port or free_port())
         self.logs = [folder / f"rank{rank}.log" for rank in range(ranks)]
         self.processes = []
         for rank in range(ranks):
             env = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
             env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-            with open(self.logs[rank], "w") as log:
-                self.processes.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
+            self.processes.append(ForkedProcess(command, env, self.logs[rank]))
 
     def wait(self, timeout=240):
         """Return the exit codes of all ranks."""
@@ -110,10 +108,9 @@ def consumed(run):
     return sorted(lines, key=lambda line: tuple(map(int, line.split()[:2])))
 
 
-def tool(name, *arguments, **options):
+def tool(name, *arguments):
     """Run one of tools/ and return the finished process."""
-    command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    return run_forked([str(ROOT / "tools" / name), *map(str, arguments)])
 
 
 def free_port():
