@@ -1,11 +1,14 @@
 """Locks left by processes that were killed while compiling an op."""
 
 import contextlib
+import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
-from autoscale_ds.training.engine.op_builds import sole_build
+from autoscale_ds.training.engine.op_builds import sole_build, use_own_folder
 
 BUILD = """
 import sys, time
@@ -53,3 +56,18 @@ def test_the_lock_of_a_program_that_does_not_know_ours_is_left_alone(tmp_path):
     (tmp_path / "lock").touch()
     with sole_build(tmp_path):
         assert (tmp_path / "lock").exists()
+
+
+def test_each_environment_builds_in_a_folder_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "/usr/bin")
+    folders = []
+    for prefix in ("/envs/a", "/envs/b", "/envs/a"):
+        monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
+        monkeypatch.setattr(sys, "prefix", prefix)
+        use_own_folder()
+        folders.append(os.environ["TORCH_EXTENSIONS_DIR"])
+    assert folders[0] == folders[2] != folders[1]
+    assert shutil.which("ninja") == str(Path(sys.executable).parent / "ninja")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    use_own_folder()
+    assert os.environ["TORCH_EXTENSIONS_DIR"] == str(tmp_path)

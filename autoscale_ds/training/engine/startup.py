@@ -3,42 +3,49 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from autoscale_ds.errors import ConfigError
 from autoscale_ds.training.distributed import Ranks
-from autoscale_ds.training.engine.op_builds import sole_build
+from autoscale_ds.training.engine.op_builds import build_op
 
 
 def start_distributed(ranks: Ranks) -> torch.device:
     """Join the other ranks and return this rank's device."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
     from deepspeed.utils import logger
 
     logger.setLevel(os.environ.get("DS_LOG_LEVEL", "ERROR").upper())  # its warnings repeat what is checked here
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local_rank)
-        deepspeed.init_distributed(dist_backend="nccl", auto_mpi_discovery=False, verbose=False)
+        _join("nccl")
         return torch.device("cuda", ranks.local_rank)
     _build_communication_op()
-    deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
+    _join("gloo")
     return torch.device("cpu")
 
 
-def _build_communication_op() -> None:
-    """Compile what ``init_distributed`` needs on a CPU (about a minute, once a machine), before ranks wait on it."""
+def _join(backend: str) -> None:
+    """Meet the other ranks; raises ConfigError when the meeting point is taken."""
     import deepspeed
-    from deepspeed.accelerator import get_accelerator
-    from torch.utils.cpp_extension import _get_build_directory
 
-    builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
-    if builder is not None and deepspeed.ops.__compatible_ops__.get(builder.NAME, False):
-        with sole_build(Path(_get_build_directory(builder.name, verbose=False))):
-            builder.load(verbose=False)
+    try:
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise ConfigError(
+            f"port {os.environ.get('MASTER_PORT')} of {os.environ.get('MASTER_ADDR')} is in use, by another job "
+            "perhaps; give another (deepspeed --master_port N, torchrun --master-port N, or MASTER_PORT=N)"
+        ) from None
+
+
+def _build_communication_op() -> None:
+    """Compile what ``init_distributed`` needs on a CPU, before ranks wait on it."""
+    build_op("ShareMemCommBuilder")
 
 
 def stop_distributed() -> None:
