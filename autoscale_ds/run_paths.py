@@ -5,6 +5,10 @@ from __future__ import annotations
 import fcntl
 from pathlib import Path
 
+import yaml
+
+from autoscale_ds.errors import ConfigError
+
 
 class RunPaths:
     """Paths inside a run folder.
@@ -27,6 +31,19 @@ class RunPaths:
     def metrics(self) -> Path:
         """Records of training and validation, one JSON line each."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def config(self) -> Path:
+        """Configuration of the last start."""
+        return self.path / "config.yaml"
+
+    @property
+    def corpus(self) -> str:
+        """Folder of the corpus at the last start; raises ConfigError where the configuration does not say it."""
+        try:
+            return str(yaml.safe_load(self.config.read_text(encoding="utf-8"))["data"]["corpus"])
+        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self.config} does not say where the corpus is: {error}") from None
 
     @property
     def lock(self) -> Path:

@@ -32,7 +32,8 @@ import numpy as np
 from autoscale_ds.corpus import Corpus, IndexedWriter, Manifest, ShardInfo, TokenizerInfo
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.journal import Event
-from autoscale_ds.stream.planner import MixturePlanner, StreamSpec
+from autoscale_ds.stream.planner import MixturePlanner
+from autoscale_ds.stream.spec import StreamSpec
 from benchmarks._machine import describe, write_result
 
 T, BATCH, DOMAINS, TOKENS_PER_DOMAIN = 1024, 512, 7, 3_000_000

@@ -99,7 +99,8 @@ def work(a: argparse.Namespace) -> int:
         ranks = ranks_from_environment()
         device = start_distributed(ranks)
         try:
-            code = Worker(a.sweep, ranks, device, a.lease_seconds, lambda run, record: bar.refresh()).work()
+            worker = Worker(a.sweep, ranks, device, a.lease_seconds, lambda run, record: bar.refresh(), a.corpus)
+            code = worker.work()
         finally:
             stop_distributed()
     return code or (report_failures(a.sweep) if rank == 0 else 0)
@@ -109,6 +110,7 @@ def supervise(a: argparse.Namespace) -> int:
     """Start several workers on this machine and show the progress of all."""
     SweepPlan.read(a.sweep)
     command = [sys.executable, __file__, "work", str(a.sweep), "--quiet", "--lease-seconds", str(a.lease_seconds)]
+    command += ["--corpus", str(a.corpus)] if a.corpus else []
     with SweepBar(a.sweep, quiet=a.quiet) as bar:
         code = run_workers(command, a.workers, a.sweep / "logs", bar.refresh)
     return code or report_failures(a.sweep)
@@ -221,6 +223,7 @@ def _plan_options(s: argparse.ArgumentParser) -> None:
         "--config", help="what is learned: a YAML file, see launch/configs/; its warm-up scales with budgets"
     )
     s.add_argument("--deepspeed_config", help="how the hardware does it: a JSON file, see ds_configs/")
+    s.add_argument("--corpus", type=Path, metavar="DIR", help="where the corpus lies (default: as configured)")
     s.add_argument("--tokens", type=_budgets, default=(), metavar="T[,T…]", help="budgets, tokens: one scale each")
     s.add_argument("--kind", choices=design.KINDS, default="ddo", help="which mixtures (default: ddo)")
     s.add_argument("--runs", type=int, metavar="K", help="number of mixtures, for dirichlet and axis")
@@ -258,6 +261,7 @@ MIXTURE_HELP = "a mixture to train as it is: uniform, proportional, or NAME=weig
 
 def _work_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--workers", type=int, default=1, metavar="N", help="start N workers on this machine (default: 1)")
+    s.add_argument("--corpus", type=Path, metavar="DIR", help="where the corpus lies now (default: as planned)")
     s.add_argument("--lease-seconds", type=float, default=120.0, help="a worker elsewhere silent for so long is dead")
     s.add_argument("--retry-failed", action="store_true", help="try failed runs again")
     s.add_argument("--quiet", action="store_true", help="no progress bar")

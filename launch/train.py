@@ -46,6 +46,11 @@ def parse_arguments() -> argparse.Namespace:
         "--deepspeed_config", required=True, help="how the hardware does it: a JSON file, see ds_configs/"
     )
     parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; not needed")
+    parser.add_argument(
+        "--accept-new-text",
+        action="store_true",
+        help="go on although the corpus holds other text in some domains; those are read from their beginning",
+    )
     parser.add_argument("--quiet", action="store_true", help="warnings only, no progress bar")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.global_batch=256")
     return parser.parse_args()
@@ -74,6 +79,9 @@ class Terminal:
     def show(self, record: Mapping[str, Any]) -> None:
         """Show one metrics record: on the bar, or as a line where there is no terminal."""
         kind = kind_of(record)
+        if record["kind"] == "start":
+            self._total = record["total_steps"]
+            self._bar.update(self._task, total=self._total, completed=record["step"])
         if kind.in_one_line is None:
             return
         text = kind.in_one_line(record)
@@ -141,7 +149,10 @@ def main() -> int:
         ranks = ranks_from_environment()
         device = start_distributed(ranks)
         try:
-            return Trainer(run, ds_config, ranks, device, on_record=terminal.show, stop=STOP).fit()
+            accepts = arguments.accept_new_text
+            return Trainer(
+                run, ds_config, ranks, device, on_record=terminal.show, stop=STOP, accept_new_text=accepts
+            ).fit()
         except RuntimeError as error:
             if not lost_a_rank(error):
                 raise

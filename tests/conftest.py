@@ -23,20 +23,23 @@ from autoscale_ds.training.ds_config import resolve
 VOCABULARY = 97
 
 
-def write_corpus(folder, tokens_by_domain, validation_tokens=600, seed=0):
+def write_corpus(folder, tokens_by_domain, validation_tokens=600, seeds=None, tokenizer="random"):
     """Write a finished corpus of random documents; each domain prefers its own tokens, so that losses differ.
 
-    A domain's training split lies in two shards, so that windows cross from one into the next.
+    A domain's training split lies in two shards, so that windows cross from one into the next. A domain of no tokens is
+    left out, and the others are as with it; ``seeds`` gives a domain other text.
     """
     domains = {}
     for index, (name, tokens) in enumerate(tokens_by_domain.items()):
-        rng = np.random.default_rng([seed, index])
+        if not tokens:
+            continue
+        rng = np.random.default_rng([(seeds or {}).get(name, 0), index])
         (folder / name).mkdir(parents=True)
         first = _write_shard(folder, f"{name}/train-00000", tokens // 3, rng, index)
         second = _write_shard(folder, f"{name}/train-00001", tokens - tokens // 3, rng, index)
         held_out = _write_shard(folder, f"{name}/validation-00000", validation_tokens, rng, index)
         domains[name] = {"train": (first, second), "validation": (held_out,)}
-    Manifest(TokenizerInfo("random", VOCABULARY, 0), domains).save(folder)
+    Manifest(TokenizerInfo(tokenizer, VOCABULARY, 0), domains).save(folder)
     return folder
 
 
@@ -62,7 +65,7 @@ def small_corpus(tmp_path_factory):
 @pytest.fixture(scope="session")
 def corpus_of(tmp_path_factory):
     """Return ``write_corpus`` into a folder of its own."""
-    return lambda *sizes: write_corpus(tmp_path_factory.mktemp("corpus"), *sizes)
+    return lambda *sizes, **changes: write_corpus(tmp_path_factory.mktemp("corpus"), *sizes, **changes)
 
 
 @pytest.fixture(scope="session")
@@ -91,9 +94,9 @@ def make_trainer(one_rank, small_corpus, tmp_path):
     ranks, device = one_rank
     made = []
 
-    def make(ds=None, folder="run", **changes):
+    def make(ds=None, folder="run", accept_new_text=False, **changes):
         run = config.build(RunConfig, settings(tmp_path / folder, small_corpus, **changes))
-        made.append(Trainer(run, resolve(ds or DS, run, 1), ranks, device))
+        made.append(Trainer(run, resolve(ds or DS, run, 1), ranks, device, accept_new_text=accept_new_text))
         return made[-1]
 
     yield make

@@ -10,6 +10,7 @@ NAMES = {
     "search": {"DDO", "AutoScale"},
     "corpus": {
         "Corpus",
+        "CorpusIdentity",
         "IndexedShard",
         "IndexedWriter",
         "Manifest",

@@ -14,8 +14,8 @@ import argparse
 from pathlib import Path
 
 from autoscale_ds import cli
-from autoscale_ds.corpus import Corpus
 from autoscale_ds.training.checkpoints import find_checkpoint, read_checkpoint
+from autoscale_ds.training.run_corpus import open_run_corpus
 from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     """Find the checkpoint, convert it."""
     arguments = parse_arguments()
     run = load_run_config(arguments.run)
-    vocabulary = Corpus(arguments.corpus or run.data.corpus).manifest.tokenizer.vocabulary_size
+    vocabulary = open_run_corpus(arguments.run, arguments.corpus).manifest.tokenizer.vocabulary_size
     checkpoint = read_checkpoint(find_checkpoint(RunFolder(arguments.run).checkpoints, arguments.step))
 
     from autoscale_ds.training.engine import make_portable

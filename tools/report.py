@@ -29,7 +29,7 @@ def main() -> None:
     a = _parser().parse_args()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("autoscale_ds").setLevel(logging.INFO)
-    print(build(a.paths, a.out, a.title, named=_named(a.label), target=a.target))
+    print(build(a.paths, a.out, a.title, named=_named(a.label), target=a.target, corpus=a.corpus))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("paths", nargs="*", metavar="RUN|SWEEP", help="run folders, sweep folders, run tables")
     parser.add_argument("--out", metavar="FOLDER", help="where to write (default: report/ inside the only argument)")
+    parser.add_argument("--corpus", metavar="FOLDER", help="where the corpus of the runs lies now")
     parser.add_argument("--title", help="heading of the page")
     parser.add_argument(
         "--label", action="append", default=[], metavar="NAME=RUN,RUN", help="runs to compare as one group; repeatable"

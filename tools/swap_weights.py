@@ -4,9 +4,11 @@
     python tools/swap_weights.py RUN --set books=0.3 --rescale        books to 0.3, the others shrink in proportion
     python tools/swap_weights.py RUN --set books=0.3 --set code=0.7 --set web=0
     python tools/swap_weights.py RUN --weights weights.json --wait    as tools/fit_mixture.py writes it
+    python tools/swap_weights.py RUN --drop-domain books              before books leaves the corpus
 
 The run's rank 0 takes the proposal up between two steps, writes the event to RUN/mixture/journal.jsonl, and every
-rank samples by it from the same step on. With --wait this prints the event, or why it was refused.
+rank samples by it from the same step on. With --wait this prints the event, or why it was refused. While no job runs,
+proposals wait for the next start, and may name domains that have joined the corpus since the last one.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ import time
 from pathlib import Path
 
 from autoscale_ds import cli
-from autoscale_ds.errors import MixtureError, ProposalError
+from autoscale_ds.corpus import Corpus
+from autoscale_ds.errors import AutoScaleError, MixtureError, ProposalError
 from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.run_paths import RunPaths
-from autoscale_ds.stream.journal import Event, read_events
-from autoscale_ds.stream.proposals import Inbox
+from autoscale_ds.stream.journal import Event, Journal, read_events
+from autoscale_ds.stream.proposals import Inbox, Proposal, checked_weights
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -29,6 +32,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="run folder")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--set", action="append", default=[], metavar="DOMAIN=WEIGHT", help="change one; may be repeated")
+    how.add_argument(
+        "--drop-domain",
+        action="append",
+        default=[],
+        metavar="DOMAIN",
+        help="turn one off and scale the others up, so that it may leave the corpus; may be repeated",
+    )
     how.add_argument("--weights", type=Path, metavar="FILE", help='JSON: {"weights": {domain: weight, ...}}')
     parser.add_argument("--rescale", action="store_true", help="with --set: scale the other domains to fill up to 1")
     parser.add_argument("--reason", default="", help="kept in the journal")
@@ -43,15 +53,20 @@ def main() -> int:
     arguments = parse_arguments()
     events = _read_journal(arguments.run)
     current = events[-1]
-    if not arguments.set and arguments.weights is None:
+    if not (arguments.set or arguments.drop_domain) and arguments.weights is None:
         print(_table(current, events[-2] if len(events) > 1 else None))
         return 0
-    asked = _asked(arguments, current.weights)
-    asked.weights.check_domains(list(current.weights))
+    known = _known_weights(arguments.run, current.weights)
+    asked = _asked(arguments, known)
+    if arguments.weights is None:
+        asked.weights.check_domains(list(known))
+    else:
+        checked_weights(Proposal("", asked.weights), list(known), Journal(RunPaths(arguments.run).journal))
     inbox = Inbox(arguments.run)
     source = arguments.source or asked.source or "file"
     proposal = inbox.put(asked.weights, source, arguments.reason, current.version)
-    print(f"proposed: {inbox.folder / proposal}")
+    waits = "" if RunPaths(arguments.run).has_job() else "; no job runs, so the next start takes it up"
+    print(f"proposed: {inbox.folder / proposal}{waits}")
     if arguments.wait:
         print(_table(_wait(arguments.run, inbox, proposal, arguments.timeout), current))
     return 0
@@ -64,6 +79,17 @@ def _read_journal(run: Path) -> list[Event]:
     return read_events(path)
 
 
+def _known_weights(run: Path, current: DomainWeights) -> DomainWeights:
+    """Return the current weights, with 0 for domains of the corpus that the run takes up at its next start."""
+    if RunPaths(run).has_job():
+        return current
+    try:
+        domains = Corpus(RunPaths(run).corpus).domains
+    except AutoScaleError:  # moved away, or damaged: the journal's domains are those that can be told
+        return current
+    return DomainWeights({**dict.fromkeys(domains, 0.0), **current})
+
+
 def _asked(arguments: argparse.Namespace, current: DomainWeights) -> WeightsFile:
     if arguments.weights is not None:
         return WeightsFile.read(arguments.weights)
@@ -71,11 +97,11 @@ def _asked(arguments: argparse.Namespace, current: DomainWeights) -> WeightsFile
 
 
 def _changed(arguments: argparse.Namespace, current: DomainWeights) -> DomainWeights:
-    given = dict(_parse_set(text) for text in arguments.set)
+    given = {**dict(_parse_set(text) for text in arguments.set), **dict.fromkeys(arguments.drop_domain, 0.0)}
     unknown = sorted(set(given) - set(current))
     if unknown:
         raise MixtureError(f"unknown domain {unknown[0]!r}; the run's domains are: {', '.join(current)}")
-    if arguments.rescale:
+    if arguments.rescale or arguments.drop_domain:
         return current.rescaled(given)
     try:
         return DomainWeights({**current, **given})

@@ -85,8 +85,15 @@ class Adviser:
     def ask(self) -> Suggestion | None:
         """Return what the controller wants from the planner's next step on, weights checked; None for no change."""
         self._decided_step = self._planner.next_step
+        return self._asked(self._controller.propose)
+
+    def budget_changed(self) -> Suggestion | None:
+        """Return what the controller wants now that the run is longer or shorter; None for no change."""
+        return self._asked(self._controller.budget_changed)
+
+    def _asked(self, question: Callable[[View], Suggestion | None]) -> Suggestion | None:
         try:
-            suggestion = self._controller.propose(self._view())
+            suggestion = question(self._view())
             if suggestion is not None:
                 self._planner.check_weights(suggestion.weights)
         except AutoScaleError as error:

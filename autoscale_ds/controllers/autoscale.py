@@ -92,6 +92,16 @@ class AutoScaleTarget(Stateless):
     def propose(self, view: View) -> None:
         """Keep it."""
 
+    def budget_changed(self, view: View) -> Suggestion:
+        """Return weights for the rest, by which the whole run comes nearest to the optimum for its new budget."""
+        tokens = self._budget.tokens
+        wanted = self._predictor.predict(tokens)
+        seen = np.array([view.planned.get(name, 0.0) for name in wanted])
+        reached = nearest_above(tokens * np.array(list(wanted.values())), seen, tokens)
+        rest = dict(zip(wanted, map(float, np.maximum(reached - seen, 0.0)), strict=True))
+        reason = f"the rest of the optimum for {tokens:,} tokens by {self._source}"
+        return Suggestion(DomainWeights.normalised(rest), reason)
+
 
 class AutoScaleAnytime(Stateless):
     """Samples by dN*/dt, so that the tokens seen are near the optimum for their own number at every knot.
@@ -134,7 +144,7 @@ class AutoScaleAnytime(Stateless):
 
     def _towards(self, step: int, planned: Mapping[str, float]) -> Suggestion:
         knot = next_knot(self.knots, step, self._budget.total_steps)
-        tokens = knot * self._budget.tokens_per_step
+        tokens = self._budget.tokens_at(knot)
         wanted = self._predictor.predict(tokens)
         seen = np.array([planned[name] for name in wanted])
         reached = nearest_above(tokens * np.array(list(wanted.values())), seen, tokens)
@@ -156,13 +166,13 @@ def build_autoscale(config: AutoScaleConfig, run: RunFacts) -> Controller:
         For a predictor or run tables that do not fit the corpus.
     """
     predictor = read_predictor(
-        config.predictor,
+        run.own_copy(config.predictor),
         budget_tokens=run.budget.tokens,
         parameters=run.parameters,
         floor=config.floor,
         limits=run.limits,
     )
-    _check_predictor(predictor, config, run.budget, list(run.read_weights(None)))
+    _check_predictor(predictor, config, run)
     source = Path(config.predictor).name
     if config.mode == "anytime":
         return AutoScaleAnytime(predictor, run.budget, source, config.interval_tokens)
@@ -170,10 +180,11 @@ def build_autoscale(config: AutoScaleConfig, run: RunFacts) -> Controller:
     return target if config.refit is None else build_refit(config.refit, run, target, predictor, source)
 
 
-def _check_predictor(predictor: Predictor, config: AutoScaleConfig, budget: Budget, domains: list[str]) -> None:
+def _check_predictor(predictor: Predictor, config: AutoScaleConfig, run: RunFacts) -> None:
     """Raise ConfigError for a predictor of other domains, or if no mixture is within its bounds."""
+    budget = run.budget
     try:
-        DomainWeights.uniform(list(predictor.domains)).check_domains(domains)
+        run.read_weights(DomainWeights.uniform(list(predictor.domains)))
     except AutoScaleError as error:
         raise ConfigError(
             f"mixture.predictor {config.predictor} is for other domains than the corpus: {error}"

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.journal import Event
 
 # Weights as a configuration writes them: a rule, a file, or numbers by name; None is the default rule.
@@ -29,24 +30,48 @@ class Budget:
     Attributes
     ----------
     tokens_per_step : int
-        Training tokens of one optimizer step, over all ranks.
+        Training tokens of one optimizer step, over all ranks, as the run goes on now.
     total_steps : int
         Optimizer steps of the whole run.
+    clock : Clock, optional
+        Tokens of the steps so far, where the batch has changed between starts; None is the same for every step.
     """
 
     tokens_per_step: int
     total_steps: int
+    clock: Clock | None = None
 
     @property
     def tokens(self) -> int:
         """Training tokens of the whole run."""
-        return self.tokens_per_step * self.total_steps
+        return self.tokens_at(self.total_steps)
 
-    def knots(self, interval_tokens: float | None) -> range:
-        """Return every step at which an interval begins, after step 0; ``None`` is a hundredth of the budget."""
+    def tokens_at(self, step: int) -> int:
+        """Return the training tokens before a step."""
+        return self._clock.tokens(step)
+
+    def step_after(self, tokens: float) -> int:
+        """Return the first step before which at least this many tokens were trained on."""
+        return self._clock.step_after(tokens)
+
+    def every(self, interval_tokens: float | None, tokens_per_step: int | None = None) -> int:
+        """Return the steps of an interval, at least one; ``None`` is a hundredth of the budget."""
         tokens = self.tokens / 100 if interval_tokens is None else interval_tokens
-        every = max(1, round(tokens / self.tokens_per_step))
-        return range(every, self.total_steps, every)
+        return max(1, round(tokens / (tokens_per_step or self.tokens_per_step)))
+
+    def knots(self, interval_tokens: float | None) -> list[int]:
+        """Return every step at which an interval begins, after step 0; a change of batch begins one too."""
+        steps: list[int] = []
+        stretches = self._clock.changes
+        ends = [*(first for first, _ in stretches[1:]), self.total_steps]
+        for (first, per_step), end in zip(stretches, ends, strict=True):
+            every = self.every(interval_tokens, per_step)
+            steps += range(first or every, min(end, self.total_steps), every)
+        return steps
+
+    @property
+    def _clock(self) -> Clock:
+        return self.clock or Clock(((0, self.tokens_per_step),))
 
 
 @dataclass(frozen=True)
@@ -100,7 +125,7 @@ class View:
     @property
     def tokens(self) -> int:
         """Training tokens before ``next_step``."""
-        return self.next_step * self.budget.tokens_per_step
+        return self.budget.tokens_at(self.next_step)
 
 
 @dataclass(frozen=True)
@@ -143,6 +168,9 @@ class Controller(Protocol):
         Asked at the knots, or at the first step that can still be planned after one.
         """
 
+    def budget_changed(self, view: View) -> Suggestion | None:
+        """Return the weights from ``view.next_step`` on, or None, at a start with another budget; changes no state."""
+
     def state(self) -> dict[str, Any]:
         """Return everything ``observe`` has changed, as JSON values; saved in every checkpoint."""
 
@@ -152,6 +180,10 @@ class Controller(Protocol):
 
 class Stateless:
     """Base of controllers that learn nothing from the losses of steps: there is nothing to save."""
+
+    def budget_changed(self, view: View) -> Suggestion | None:
+        """Leave the weights as they are."""
+        return None
 
     def observe(self, losses: StepLosses) -> None:
         """Do nothing."""
@@ -208,6 +240,8 @@ class RunFacts:
         Between these numbers of training tokens the run's learning rate is constant.
     limits : mapping of str to float, optional
         Tokens that may be read of a domain, where there is a limit; the optimum of a law stays within.
+    own_copy : callable
+        From a path in the configuration to the file to read: the run keeps its own copy of what it was told to read.
     """
 
     budget: Budget
@@ -216,6 +250,7 @@ class RunFacts:
     parameters: int
     constant_tokens: tuple[float, float] = (0.0, math.inf)
     limits: Mapping[str, float] | None = None
+    own_copy: Callable[[str], str] = str
 
     def configured(self) -> Suggestion:
         """Return the weights of ``mixture.weights``, for a controller that starts with them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoscale_ds.controllers.base import ControllerConfig, RunFacts, Stateless, Suggestion, View
@@ -17,19 +18,20 @@ class Fixed(Stateless):
 
     Parameters
     ----------
-    first : Suggestion
-        The weights, and where they come from.
+    first : callable
+        Returns the weights, and where they come from; called when they are asked for, so that a run that resumes
+        needs no file of weights any more.
     """
 
     name = "fixed"
     knots: tuple[int, ...] = ()
 
-    def __init__(self, first: Suggestion) -> None:
+    def __init__(self, first: Callable[[], Suggestion]) -> None:
         self._first = first
 
     def initial(self) -> Suggestion:
         """Return the configured weights."""
-        return self._first
+        return self._first()
 
     def propose(self, view: View) -> None:
         """Keep them."""
@@ -37,4 +39,4 @@ class Fixed(Stateless):
 
 def build_fixed(config: FixedConfig, run: RunFacts) -> Fixed:
     """Return the controller of ``mixture.weights``."""
-    return Fixed(run.configured())
+    return Fixed(run.configured)

@@ -90,8 +90,10 @@ class Evidence:
         return self._joined(records, view) if records else None
 
     def _joined(self, records: Sequence[Mapping[str, Any]], view: View) -> RunTable:
-        table, per_step = self.runs, view.budget.tokens_per_step
-        shares = [shares_until(view.events, round(record["tokens"] / per_step)) for record in records]
+        table = self.runs
+        shares = [
+            shares_until(view.events, view.budget.step_after(record["tokens"]), view.budget) for record in records
+        ]
         losses = [[_number(record["domain_loss"].get(name)) for name in table.targets] for record in records]
         weights = [[share.get(name, 0.0) for name in table.domains] for share in shares]
         return replace(
@@ -215,7 +217,8 @@ def build_refit(config: RefitConfig, run: RunFacts, start: Controller, predictor
 
 
 def _evidence(config: RefitConfig, law: LossModel, source: str, run: RunFacts) -> Evidence:
-    runs = RunTable.read(config.runs, phase="constant").with_domains(law.domains).with_targets(list(law.targets))
+    tables = [run.own_copy(path) for path in config.runs]
+    runs = RunTable.read(tables, phase="constant").with_domains(law.domains).with_targets(list(law.targets))
     if not set(runs.targets) & set(law.domains):
         raise ConfigError(f"mixture.refit needs targets this run measures, its domains; {source} has none of them")
     parameters = math.nan if np.isnan(runs.parameters).all() else run.parameters
@@ -260,14 +263,15 @@ class Ending:
         return gains[0], float(low), float(high)
 
 
-def shares_until(events: Sequence[Event], step: int) -> dict[str, float]:
+def shares_until(events: Sequence[Event], step: int, budget: Budget) -> dict[str, float]:
     """Return each domain's share of the tokens before ``step``, by the journal: within a sample of what was read."""
     ends = [*(event.effective_step for event in events[1:]), step]
+    whole = budget.tokens_at(step)
     shares: dict[str, float] = {}
     for event, end in zip(events, ends, strict=True):
-        steps = min(end, step) - min(event.effective_step, step)
+        tokens = budget.tokens_at(min(end, step)) - budget.tokens_at(min(event.effective_step, step))
         for name, weight in event.weights.items():
-            shares[name] = shares.get(name, 0.0) + weight * steps / step
+            shares[name] = shares.get(name, 0.0) + weight * tokens / whole
     return shares
 
 

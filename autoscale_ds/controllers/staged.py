@@ -107,7 +107,7 @@ class Staged(Stateless):
         self._stages: list[Stage] = []
         for weights, until, transition in stages:
             start = self._stages[-1].end if self._stages else 0
-            end = budget.total_steps if until is None else math.ceil(until / budget.tokens_per_step)
+            end = budget.total_steps if until is None else budget.step_after(until)
             self._stages.append(Stage(weights, start, end, transition))
         late = [number for number, stage in enumerate(self._stages, start=1) if stage.start >= budget.total_steps]
         if late:
@@ -118,7 +118,7 @@ class Staged(Stateless):
                 len(self._stages),
                 f"{budget.tokens:,}",
             )
-        self.knots = self._knots(budget.knots(interval_tokens).step)
+        self.knots = self._knots(budget.every(interval_tokens))
 
     def initial(self) -> Suggestion:
         """Return the first stage's weights."""
@@ -152,7 +152,7 @@ class Staged(Stateless):
 
     def _describe(self, index: int) -> str:
         stage = self._stages[index]
-        until = f"until {stage.end * self._budget.tokens_per_step:,} tokens"
+        until = f"until {self._budget.tokens_at(stage.end):,} tokens"
         return f"stage {index + 1} of {len(self._stages)}, {stage.transition}, {until}"
 
 

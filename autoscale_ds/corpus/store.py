@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from autoscale_ds.corpus.identity import CorpusIdentity
 from autoscale_ds.corpus.indexed import IndexedShard, shard_files
 from autoscale_ds.corpus.manifest import Manifest, ShardInfo
 from autoscale_ds.errors import CorpusError
@@ -80,6 +82,11 @@ class Corpus:
     def domains(self) -> list[str]:
         """Domain names, in the manifest's order."""
         return list(self.manifest.domains)
+
+    @cached_property
+    def identity(self) -> CorpusIdentity:
+        """Which text and tokenizer it is made of."""
+        return CorpusIdentity.of(self.manifest)
 
     def shards(self, domain: str, split: str = "train") -> Sequence[ShardInfo]:
         """Return what the manifest says of a split; empty when the domain has no such split."""

@@ -28,6 +28,7 @@ def build(
     *,
     named: Mapping[str, Sequence[str | Path]] | None = None,
     target: float | None = None,
+    corpus: str | Path | None = None,
 ) -> Path:
     """Write the figures and the page about runs and sweeps, and return the path of the page.
 
@@ -41,6 +42,8 @@ def build(
         Groups of runs by name, compared before those of ``paths``; a run in both counts here only.
     target : float, optional
         Mean perplexity to reach when runs are compared; the final one of the first group by default.
+    corpus : path, optional
+        Where the corpus of the runs lies now, if not where they were told.
 
     Raises
     ------
@@ -57,7 +60,7 @@ def build(
     sweeps = [path for path in paths if is_sweep(path)]
     runs = [path for path in paths if path not in sweeps]
     reports = [_sweep(path, i, len(sweeps)) for i, path in enumerate(sweeps)]
-    reports += [_runs(runs, named, target)] if runs or named else []
+    reports += [_runs(runs, named, target, corpus)] if runs or named else []
     parts = [section for sections, _, _ in reports for section in sections]
     images = [image for _, drawn, _ in reports for image in drawn]
     heading = "; ".join(name for *_, name in reports)
@@ -78,12 +81,15 @@ def _sweep(path: str | Path, index: int, count: int) -> tuple[Sections, list[Ima
 
 
 def _runs(
-    paths: Sequence[str | Path], named: Mapping[str, Sequence[str | Path]], target: float | None
+    paths: Sequence[str | Path],
+    named: Mapping[str, Sequence[str | Path]],
+    target: float | None,
+    corpus: str | Path | None,
 ) -> tuple[Sections, list[Image], str]:
     """Return sections, figures and a heading: of one run in detail, of several side by side."""
-    groups = {name: [read_run(path) for path in members] for name, members in named.items()}
+    groups = {name: [read_run(path, corpus) for path in members] for name, members in named.items()}
     taken = {run.path.resolve() for members in groups.values() for run in members}
-    runs: dict[Path, Run] = {Path(path).resolve(): read_run(path) for path in paths}
+    runs: dict[Path, Run] = {Path(path).resolve(): read_run(path, corpus) for path in paths}
     others = [run for path, run in runs.items() if path not in taken]
     if not groups and len(others) == 1:
         return *run_page.sections(others[0]), f"Run {others[0].name}"

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import AutoScaleError, ReportError
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.run_paths import RunPaths
@@ -21,6 +20,7 @@ from autoscale_ds.stream.journal import Event, read_events
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import read_metrics
 from autoscale_ds.training.record_kinds import kind_of
+from autoscale_ds.training.run_corpus import open_run_corpus, recorded
 from autoscale_ds.training.run_folder import load_run_config
 
 Record = Mapping[str, Any]
@@ -48,6 +48,8 @@ class Run:
         Why ``windows`` is None.
     age_seconds : float or None
         Time since the last record was written.
+    tokenizer : str or None
+        Digest of the tokenizer whose ids it was trained on; None where the run does not say.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Run:
     parameters: int | None
     no_epochs: str
     age_seconds: float | None
+    tokenizer: str | None = None
 
     @property
     def name(self) -> str:
@@ -140,8 +143,15 @@ class Run:
         return records[-1] if records else {}
 
 
-def read_run(path: str | Path) -> Run:
+def read_run(path: str | Path, corpus: str | Path | None = None) -> Run:
     """Read a run folder, config.yaml, metrics.jsonl and the journal; nothing of it is changed or locked.
+
+    Parameters
+    ----------
+    path : path
+        Run folder.
+    corpus : path, optional
+        Where its corpus lies now, if not where the run was told.
 
     Raises
     ------
@@ -154,7 +164,7 @@ def read_run(path: str | Path) -> Run:
     by_kind: dict[str, list[Record]] = {}
     for record in records:
         by_kind.setdefault(record["kind"], []).append(record)
-    windows, parameters, reason = _corpus(config)
+    windows, parameters, reason = _corpus(folder, config, corpus)
     return Run(
         path=folder.path,
         config=config,
@@ -164,6 +174,7 @@ def read_run(path: str | Path) -> Run:
         parameters=parameters,
         no_epochs=reason,
         age_seconds=max(time.time() - folder.metrics.stat().st_mtime, 0.0) if folder.metrics.exists() else None,
+        tokenizer=recorded(folder.path).tokenizer,
     )
 
 
@@ -190,12 +201,21 @@ def _records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _corpus(config: RunConfig) -> tuple[dict[str, int] | None, int | None, str]:
-    """Return windows by domain and model size as far as the corpus can be read, and why not."""
+def _corpus(
+    folder: RunPaths, config: RunConfig, given: str | Path | None
+) -> tuple[dict[str, int] | None, int | None, str]:
+    """Return windows by domain and model size, and why not.
+
+    Windows stand in the journal; the size of the model takes the corpus's vocabulary.
+    """
+    on_record = recorded(folder.path).domains
+    windows = {name: text.windows for name, text in on_record.items() if text is not None} or None
     try:
-        corpus = Corpus(config.data.corpus)
-        windows = count_windows(corpus, config.data.sequence_length)
+        corpus = open_run_corpus(folder.path, given)
+        windows = windows or count_windows(corpus, config.data.sequence_length)
         shape = config.model.build(config.data.sequence_length, corpus.manifest.tokenizer.vocabulary_size)
     except (AutoScaleError, OSError) as error:
-        return None, None, str(error)
+        if given is not None:
+            raise
+        return windows, None, str(error)
     return windows, shape.num_parameters, ""

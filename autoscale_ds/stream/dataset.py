@@ -113,6 +113,11 @@ class MixtureStream:
     ) -> None:
         if planner.spec.global_batch % world_size:
             raise StreamError(f"a global batch of {planner.spec.global_batch} cannot be split over {world_size} ranks")
+        if planner.batch != planner.spec.global_batch:
+            raise StreamError(
+                f"step {planner.next_step:,} and those after it were planned with data.global_batch={planner.batch}: "
+                "go on with it until a checkpoint after they are done, then change it"
+            )
         self.planner = planner
         self.dataset = dataset
         self.end: StreamEnd | None = None
@@ -162,6 +167,12 @@ class MixtureStream:
         except StreamEnd as end:
             self.end = end
             return None
+        lost = self.planner.unreadable()
+        if lost and (missing := lost.intersection(self.planner.names[domain] for domain in set(plan.domains.tolist()))):
+            raise StreamError(
+                f"step {plan.step:,} reads {min(missing)} as it was before its text changed; start with that corpus "
+                "until a checkpoint after the change"
+            )
         self._planned.append(self.planner.position())
         return plan
 
@@ -193,8 +204,10 @@ def _unchanged(batch: Any) -> Any:
 
 
 def open_windows(corpus: Corpus, names: Sequence[str], sequence_length: int, split: str = "train") -> WindowDataset:
-    """Open a split of a corpus as windows, domains in the order of ``names``."""
-    return WindowDataset([corpus.store(name, split) for name in names], sequence_length)
+    """Open a split of a corpus as windows, domains in the order of ``names``; those that left are empty."""
+    held = set(corpus.domains)
+    stores = [corpus.store(name, split) if name in held else TokenStore([]) for name in names]
+    return WindowDataset(stores, sequence_length)
 
 
 def count_windows(corpus: Corpus, sequence_length: int, split: str = "train") -> dict[str, int]:

@@ -16,6 +16,10 @@ from typing import Any
 from autoscale_ds.errors import AutoScaleError, StreamError
 from autoscale_ds.files import append_line, write_atomic
 from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.stream.spec import SpecChange
+
+START = "start"
+"""Source of an event that keeps the weights and says what else a start of the run changed."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Event:
         The first step sampled with these weights.
     weights : DomainWeights
     source : str
-        Who asked: ``config``, ``user``, ``file``, ``predictor`` or ``controller:NAME``.
+        Who asked: ``config``, ``user``, ``file``, ``predictor`` or ``controller:NAME``; ``start`` for an event that
+        keeps the weights and says what else a start of the run changed.
     reason : str
         Why, in words.
     time : str
@@ -39,6 +44,9 @@ class Event:
         Training tokens before ``effective_step``.
     proposal : str
         Name of the proposal file, so that it is accepted once; empty if the event comes from no file.
+    stream : SpecChange or None
+        What else changes for the data order at this step: corpus, batch, limits; all of it in the first event. None in
+        most events, and in all of journals from before it was kept.
     """
 
     version: int
@@ -49,18 +57,26 @@ class Event:
     time: str
     tokens_seen: int
     proposal: str = ""
+    stream: SpecChange | None = None
 
     def to_json(self) -> str:
         """Return the one-line JSON form."""
-        return json.dumps({**vars(self), "weights": self.weights.as_dict()}, ensure_ascii=False, allow_nan=False)
+        raw = {**vars(self), "weights": self.weights.as_dict()}
+        if self.stream is None:
+            del raw["stream"]
+        else:
+            raw["stream"] = self.stream.to_json()
+        return json.dumps(raw, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str | dict[str, Any]) -> Event:
         """Return the event that ``to_json`` wrote; raises StreamError for anything else."""
         try:
             raw = json.loads(line) if isinstance(line, str) else dict(line)
+            if "stream" in raw:
+                raw = {**raw, "stream": SpecChange.from_json(raw["stream"])}
             return cls(**{**raw, "weights": DomainWeights(raw["weights"])})
-        except (ValueError, KeyError, TypeError, AutoScaleError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, AutoScaleError) as error:
             raise StreamError(f"{str(line)[:120]!r} is no journal event: {error}") from None
 
 
@@ -83,6 +99,11 @@ class Journal:
     def current(self) -> Event:
         """The newest event, whether or not its effective step has been reached."""
         return self.events[-1]
+
+    @property
+    def weights_version(self) -> int:
+        """Version of the newest event that changed the weights."""
+        return next(event.version for event in reversed(self.events) if event.source != START)
 
     def append(self, event: Event) -> None:
         """Add an event to the file and to memory."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,39 +21,13 @@ from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.counts import allocate, carry_over
 from autoscale_ds.stream.journal import Event, check_order
 from autoscale_ds.stream.permutation import GOLDEN, key_from, mix, permute, radices, shuffle
+from autoscale_ds.stream.spec import SpecChange, StreamSpec
 
-WhenExhausted = Literal["stop", "renormalise", "repeat"]
 _UNLIMITED = np.iinfo(np.int64).max
 
 
 class StreamEnd(StreamError):
     """A domain has given all its epochs and the policy is to stop; not a fault."""
-
-
-@dataclass(frozen=True)
-class StreamSpec:
-    """What fixes the data order, besides the journal.
-
-    Attributes
-    ----------
-    seed : int
-        Keys every permutation and the order of slots.
-    global_batch : int
-        Samples a step, over all ranks.
-    num_windows : mapping of str to int
-        Windows each domain holds: ``(tokens - 1) // sequence_length``.
-    max_epochs : mapping of str to float
-        How often a domain may be gone through; absent means without limit.
-    when_exhausted : {"stop", "renormalise", "repeat"}
-        What happens then: end the run; turn the domain off and scale the others up; go on regardless.
-        Less than one step's worth of a domain may be left unseen at that point.
-    """
-
-    seed: int
-    global_batch: int
-    num_windows: Mapping[str, int]
-    max_epochs: Mapping[str, float] = field(default_factory=dict)
-    when_exhausted: WhenExhausted = "stop"
 
 
 @dataclass(frozen=True)
@@ -79,14 +53,15 @@ class StepPlan:
 class Position:
     """Where a plan stands: ``step`` is the next one; arrays (m,) in the order of ``MixturePlanner.names``.
 
-    ``cursor`` counts samples given so far, ``lag`` is target minus that, ``quota`` the samples a step asked for. The
-    planner never writes into these arrays again: it makes new ones.
+    ``cursor`` counts samples given of the text a domain has now, ``given`` of all the texts it has had; ``lag`` is
+    target minus given, ``quota`` the samples that the last step asked for. The planner never writes into these arrays
+    again: it makes new ones.
     """
 
     step: int
     cursor: npt.NDArray[np.int64]
+    given: npt.NDArray[np.int64]
     lag: npt.NDArray[np.float64]
-    exhausted: npt.NDArray[np.bool_]
     quota: npt.NDArray[np.float64]
 
 
@@ -102,89 +77,157 @@ class Forecast:
 class MixturePlanner:
     """Plans steps in order; every rank runs its own and gets the same plan.
 
+    A domain's cursor belongs to its text. When an event says that a domain has other text, its cursor starts again at
+    that event; all other domains go on. A domain that leaves keeps its cursor for the case that it comes back.
+
     Parameters
     ----------
     spec : StreamSpec
-        What fixes the data order besides the events.
+        What fixes the data order at step 0 besides the events, as far as the first event does not say it.
     events : sequence of Event
         The journal so far; the first must take effect at step 0.
 
     Attributes
     ----------
     names : list of str
-        Domains, sorted, so that no file order matters.
+        Every domain the run has ever had, sorted, so that no file order matters.
+    spec : StreamSpec
+        What holds after the newest event.
     next_step : int
         The first step nobody has planned.
     """
 
     def __init__(self, spec: StreamSpec, events: Sequence[Event]) -> None:
+        changes = [event.stream for event in events if event.stream is not None]
         self.spec = spec
-        self.names = sorted(spec.num_windows)
-        sizes = [spec.num_windows[name] for name in self.names]
-        self._sizes = np.array(sizes, np.int64)
-        radix = np.array([radices(size) for size in sizes], np.uint64).reshape(-1, 2)
-        self._a = radix[:, 0].copy()
-        self._b = radix[:, 1].copy()
+        self.names = sorted({*spec.num_windows, *(name for change in changes for name in change.domains)})
+        self._places = {name: place for place, name in enumerate(self.names)}
         self._keys = np.array([key_from(spec.seed, "domain", name) for name in self.names], np.uint64)
         self._step_key = key_from(spec.seed, "step")
-        self._limit = np.array([self._window_limit(name) for name in self.names], np.int64)
         self._indices = np.arange(len(self.names))
 
         self.next_step = 0
         self._cursor = np.zeros(len(self.names), np.int64)
+        self._given = np.zeros(len(self.names), np.int64)
         self._lag = np.zeros(len(self.names))
-        self._exhausted = np.zeros(len(self.names), bool)
+        self._quota = np.zeros(len(self.names))
+        self._last_quota = self._quota
         self._events: list[Event] = []
         self._due = 0  # how many of the events have taken effect
-        self._quota = np.zeros(len(self.names))
+        self._texts: dict[str, str] = {}  # digest of the text that each cursor belongs to, where known
+        self._follow(spec)
         for event in events:
             self.add_event(event)
         if not self._events or self._events[0].effective_step != 0:
             raise StreamError("the journal must begin with weights that take effect at step 0")
 
-    # -- weights ------------------------------------------------------------------------------------------------
+    @property
+    def domains(self) -> list[str]:
+        """Names of the domains that the corpus holds now."""
+        return [name for name in self.names if name in self.spec.num_windows]
+
+    @property
+    def batch(self) -> int:
+        """Samples of the next step."""
+        due = (event for event in self._events[self._due :] if event.effective_step <= self.next_step and event.stream)
+        return SpecChange.recorded(event.stream for event in due).global_batch or self._active.global_batch
+
+    def _follow(self, spec: StreamSpec) -> None:
+        """Set up everything that depends on the spec in effect."""
+        self._active = spec
+        sizes = [spec.num_windows.get(name, 0) for name in self.names]
+        radix = np.array([radices(size) for size in sizes], np.uint64).reshape(-1, 2)
+        self._sizes = np.array(sizes, np.int64)
+        self._a = radix[:, 0].copy()
+        self._b = radix[:, 1].copy()
+        self._limit = np.array([_window_limit(spec, name) for name in self.names], np.int64)
+
+    # -- events -------------------------------------------------------------------------------------------------
 
     def add_event(self, event: Event) -> None:
         """Take up a change of weights; its step must not have been planned yet."""
         check_order([*self._events[-1:], event])
         if event.effective_step < self.next_step:
             raise StreamError(f"event {event.version} wants step {event.effective_step}, already planned")
-        self.check_weights(event.weights)
+        spec = self.spec
+        if event.stream is not None:
+            unknown = sorted(set(event.stream.domains) - set(self._places))
+            if unknown:
+                raise StreamError(f"event {event.version} brings domain {unknown[0]!r}, which takes a new start")
+            spec = spec.changed(event.stream)
+        _check_weights(event.weights, spec)
+        self.spec = spec
         self._events.append(event)
 
     def check_weights(self, weights: DomainWeights) -> None:
         """Raise StreamError for weights that ask for a domain with nothing to give."""
-        for name, weight in weights.as_dict().items():
-            if weight > 0 and not self.spec.num_windows.get(name):
-                raise StreamError(f"domain {name!r} has weight {weight:g} but holds not one window of training text")
+        _check_weights(weights, self.spec)
+        for name in self.exhausted:
+            if weights.get(name, 0.0) > 0:
+                epochs = self.spec.max_epochs[name]
+                raise StreamError(
+                    f"domain {name!r} is asked for with weight {weights[name]:g}, but it has given all its {epochs:g} "
+                    f"epochs by step {self.next_step:,}: raise data.max_epochs and start again, or give it weight 0"
+                )
 
     @property
     def exhausted(self) -> list[str]:
-        """Domains turned off because their epochs are used up."""
-        return [name for name, off in zip(self.names, self._exhausted, strict=True) if off]
+        """Domains whose epochs are used up by what holds after the newest event: from cursors, never remembered."""
+        return [name for name in self.spec.max_epochs if name in self.spec.num_windows and not self._left(name)]
 
-    def _quota_of(self, weights: DomainWeights) -> npt.NDArray[np.float64]:
-        """Return samples a step, summing to the global batch; weights may be 1e-6 off 1, counts may not."""
-        by_name = weights.as_dict()
-        raw = np.array([by_name.get(name, 0.0) for name in self.names])
-        raw[self._exhausted] = 0.0
-        total = math.fsum(raw)
-        if total == 0:
-            raise StreamEnd(f"every domain with weight is used up at step {self.next_step}")
-        quota = raw * (self.spec.global_batch / total)
-        quota[np.argmax(quota)] += self.spec.global_batch - math.fsum(quota)
-        return quota
+    def _left(self, name: str) -> int:
+        """Return the samples that a domain may still give by what holds after the newest event."""
+        starts_again = self._have_other_text(SpecChange.recorded(e.stream for e in self._events[self._due :]))
+        place = self._places[name]
+        return max(_window_limit(self.spec, name) - (0 if starts_again[place] else int(self._cursor[place])), 0)
 
     def _apply_due_events(self) -> None:
         before = self._due
         while self._due < len(self._events) and self._events[self._due].effective_step <= self.next_step:
+            change = self._events[self._due].stream
+            if change is not None:
+                self._cursor = np.where(self._have_other_text(change), 0, self._cursor)
+                for name, given in (change.cursors or {}).items():
+                    self._cursor[self._places[name]] = given
+                self._take_over(change)
             self._due += 1
         if self._due != before:
             self._reweigh()
 
+    def _have_other_text(self, change: SpecChange) -> npt.NDArray[np.bool_]:
+        """Return which domains have other text from a change on, (m,)."""
+        other = np.zeros(len(self.names), bool)
+        for name, text in change.domains.items():
+            other[self._places[name]] = text is not None and self._texts.get(name, text.train) != text.train
+        return other
+
+    def _take_over(self, change: SpecChange) -> None:
+        self._texts.update({name: text.train for name, text in change.domains.items() if text is not None})
+        self._follow(self._active.changed(change))
+
+    # -- weights ------------------------------------------------------------------------------------------------
+
     def _reweigh(self) -> None:
+        """Set the quota by the weights in effect, and spread what domains that are off were owed."""
         self._quota = self._quota_of(self._events[self._due - 1].weights)
-        self._lag = carry_over(self._lag, self._quota)
+        if self._quota.any():
+            self._lag = carry_over(self._lag, self._quota)
+
+    def _quota_of(self, weights: DomainWeights) -> npt.NDArray[np.float64]:
+        """Return samples a step, summing to the global batch; weights may be 1e-6 off 1, counts may not.
+
+        All zero when no domain with weight has anything left.
+        """
+        by_name = weights.as_dict()
+        raw = np.array([by_name.get(name, 0.0) for name in self.names])
+        if self._active.when_exhausted == "renormalise":
+            raw[self._cursor >= self._limit] = 0.0
+        total = math.fsum(raw)
+        if total == 0:
+            return raw
+        quota = raw * (self._active.global_batch / total)
+        quota[np.argmax(quota)] += self._active.global_batch - math.fsum(quota)
+        return quota
 
     # -- plans --------------------------------------------------------------------------------------------------
 
@@ -198,11 +241,13 @@ class MixturePlanner:
         StreamEnd
             When a domain is used up and the policy is ``stop``, or no domain is left.
         """
+        self._apply_due_events()
         step, cursor = self.next_step, self._cursor
         counts = self.skip()
-        share = self.spec.global_batch // world_size
+        batch = self._active.global_batch
+        share = batch // world_size
         key = mix(np.array([step], np.uint64) * GOLDEN + self._step_key)[0]
-        slots = shuffle(self.spec.global_batch, key, rank * share, (rank + 1) * share)
+        slots = shuffle(batch, key, rank * share, (rank + 1) * share)
         domains = np.repeat(self._indices, counts)[slots]
         first = cursor - np.cumsum(counts) + counts  # of each domain, less the slots before its own
         return self._locate(step, domains, first[domains] + slots)
@@ -213,23 +258,54 @@ class MixturePlanner:
         Raises what ``plan`` raises.
         """
         self._apply_due_events()
-        counts = self._next_counts()
+        if not self._quota.any():
+            raise StreamEnd(f"every domain with weight is used up at step {self.next_step}")
+        lag, quota, counts = self._next_counts()
         self._cursor = self._cursor + counts
-        self._lag = self._lag + (self._quota - counts)
+        self._given = self._given + counts
+        self._lag = lag + (quota - counts)
+        self._last_quota = quota
         self.next_step += 1
+        if self._active.when_exhausted == "renormalise" and ((self._cursor >= self._limit) & (self._quota > 0)).any():
+            self._reweigh()
         return counts
 
-    def _next_counts(self) -> npt.NDArray[np.int64]:
-        while True:
-            counts = allocate(self._lag, self._quota)
-            over = self._cursor > self._limit - counts
-            if not over.any():
-                return counts
-            if self.spec.when_exhausted == "stop":
-                name = self.names[int(np.argmax(over))]
-                raise StreamEnd(f"{name} has used its {self.spec.max_epochs[name]:g} epochs at step {self.next_step}")
-            self._exhausted = self._exhausted | over
-            self._reweigh()
+    def _next_counts(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Return lags and quotas of the next step, and its counts; a domain gives no more than it has left."""
+        lag, quota = self._lag, self._quota
+        left = self._limit - self._cursor
+        counts = allocate(lag, quota)
+        if self._active.when_exhausted == "stop" and (counts > left).any():
+            name = self.names[int(np.argmax(counts > left))]
+            epochs = self._active.max_epochs[name]
+            raise StreamEnd(f"{name} has used its {epochs:g} epochs at step {self.next_step}")
+        last = counts > left
+        while (counts > left).any():
+            last |= counts > left
+            lag, quota, counts = self._share_out(last, left)
+        return lag, quota, counts
+
+    def _share_out(
+        self, last: npt.NDArray[np.bool_], left: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Return lags, quotas and counts of a step in which some domains give what they have left.
+
+        The others fill the batch in proportion to their weights, and take over what the former were owed.
+        """
+        rest = self._active.global_batch - int(left[last].sum())
+        others = np.where(last, 0.0, self._quota)
+        total = others.sum()
+        if rest and not total:
+            raise StreamEnd(f"every domain with weight is used up at step {self.next_step}")
+        quota = others * (rest / total) if total else others
+        if rest:
+            quota[np.argmax(quota)] += rest - math.fsum(quota)
+            lag = carry_over(self._lag, quota)
+            counts = allocate(lag, quota)
+        else:
+            lag, counts = np.zeros(len(last)), np.zeros(len(last), np.int64)
+        counts[last] = left[last]
+        return lag, np.where(last, left, quota), counts
 
     def _locate(self, step: int, domains: npt.NDArray[np.int64], ordinals: npt.NDArray[np.int64]) -> StepPlan:
         """Turn 'the n-th sample of a domain' into an epoch and a window."""
@@ -239,56 +315,71 @@ class MixturePlanner:
         windows = permute(positions.view(np.uint64), sizes, a, b, keys)
         return StepPlan(step, domains, epochs, windows.view(np.int64))
 
-    def _window_limit(self, name: str) -> int:
-        epochs = self.spec.max_epochs.get(name)
-        if epochs is None or self.spec.when_exhausted == "repeat":
-            return _UNLIMITED
-        return math.floor(epochs * self.spec.num_windows[name])
-
     # -- state --------------------------------------------------------------------------------------------------
 
     def position(self) -> Position:
         """Return where the plan stands now; costs nothing, so there can be one for every step."""
-        return Position(self.next_step, self._cursor, self._lag, self._exhausted, self._quota)
+        return Position(self.next_step, self._cursor, self._given, self._lag, self._last_quota)
 
     def state(self, position: Position | None = None) -> dict[str, Any]:
         """Return what, with the journal, continues the plan at a position (default: now).
 
-        Plain JSON values keyed by domain name: about 40 bytes and two names a domain.
+        Plain JSON values keyed by domain name: about 50 bytes and three names a domain.
         """
         at = position or self.position()
         return {
             "step": at.step,
             "cursors": dict(zip(self.names, at.cursor.tolist(), strict=True)),
+            "given": dict(zip(self.names, at.given.tolist(), strict=True)),
             "lags": dict(zip(self.names, at.lag.tolist(), strict=True)),
-            "exhausted": [name for name, off in zip(self.names, at.exhausted, strict=True) if off],
         }
 
     def weights(self, position: Position | None = None) -> dict[str, float]:
         """Return the weights of the step planned last before a position, exhausted domains turned off."""
         quota = (position or self.position()).quota
-        return dict(zip(self.names, (quota / self.spec.global_batch).tolist(), strict=True))
+        batch = round(float(quota.sum()))
+        return dict(zip(self.names, (quota / max(batch, 1)).tolist(), strict=True))
+
+    def samples(self, position: Position | None = None) -> int:
+        """Return the samples of all steps before a position (default: now)."""
+        return int((position or self.position()).given.sum())
 
     def target_counts(self) -> dict[str, float]:
         """Return the samples of each domain that the weights ask for before ``next_step``.
 
         The number that was planned is within one sample of it.
         """
-        return dict(zip(self.names, (self._cursor + self._lag).tolist(), strict=True))
+        return dict(zip(self.names, (self._given + self._lag).tolist(), strict=True))
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state``. Domains it does not know start at their beginning; unknown ones must be gone."""
-        known, exhausted = set(self.names), set(state["exhausted"])
-        gone = sorted(name for name, cursor in state["cursors"].items() if cursor and name not in known)
+        """Continue from ``state``. Domains it does not know start at their beginning; unknown ones must be gone.
+
+        Whether a domain is used up follows from its cursor and its limit. A state from before that was so names the
+        domains that were turned off; those that have samples left give them.
+        """
+        gone = sorted(name for name, cursor in state["cursors"].items() if cursor and name not in self._places)
         if gone:
             raise StreamError(f"the checkpoint has samples of {gone[0]!r}, which this corpus does not hold")
         self.next_step = int(state["step"])
-        self._cursor = np.array([state["cursors"].get(name, 0) for name in self.names], np.int64)
-        self._lag = np.array([state["lags"].get(name, 0.0) for name in self.names])
-        self._exhausted = np.array([name in exhausted for name in self.names])
+        cursors, lags = state["cursors"], state["lags"]
+        given = state.get("given", cursors)
+        self._cursor = np.array([cursors.get(name, 0) for name in self.names], np.int64)
+        self._given = np.array([given.get(name, 0) for name in self.names], np.int64)
+        self._lag = np.array([lags.get(name, 0.0) for name in self.names])
         self._due = sum(event.effective_step < self.next_step for event in self._events)
+        for event in self._events[: self._due]:
+            if event.stream is not None:
+                self._take_over(event.stream)
         if self._due:
-            self._quota = self._quota_of(self._events[self._due - 1].weights)
+            self._quota = self._last_quota = self._quota_of(self._events[self._due - 1].weights)
+
+    def unreadable(self) -> set[str]:
+        """Return domains whose text at the next step is no longer what the corpus holds after the newest event."""
+        if self._due == len(self._events):
+            return set()
+        ahead = SpecChange.recorded(event.stream for event in self._events[self._due :])
+        now = self._texts
+        return {name for name, text in ahead.domains.items() if text is None or now.get(name, text.train) != text.train}
 
     def forecast(self, weights: Mapping[str, float], until_step: int) -> list[Forecast]:
         """Return when domains complete an epoch before ``until_step`` under ``weights``, soonest first.
@@ -296,9 +387,30 @@ class MixturePlanner:
         For a domain with ``max_epochs`` that is its limit, else its next pass: when tokens begin to repeat.
         """
         completions = []
-        for name, cursor, size in zip(self.names, self._cursor.tolist(), self._sizes.tolist(), strict=True):
-            epochs = self.spec.max_epochs.get(name, cursor // max(size, 1) + 1)
-            left, rate = epochs * size - cursor, weights.get(name, 0.0) * self.spec.global_batch
-            if rate > 0 and left > 0:
+        for name, cursor in zip(self.names, self._cursor.tolist(), strict=True):
+            size, rate = self.spec.num_windows.get(name, 0), weights.get(name, 0.0) * self.spec.global_batch
+            if not rate > 0:
+                continue
+            limit = self.spec.max_epochs.get(name)
+            epochs = limit if limit is not None else cursor // max(size, 1) + 1
+            left = (
+                self._left(name)
+                if limit is not None and self.spec.when_exhausted != "repeat"
+                else epochs * size - cursor
+            )
+            if left > 0:
                 completions.append(Forecast(name, float(epochs), self.next_step + int(left / rate)))
         return sorted((f for f in completions if f.step < until_step), key=lambda f: (f.step, f.domain))
+
+
+def _window_limit(spec: StreamSpec, name: str) -> int:
+    epochs = spec.max_epochs.get(name)
+    if epochs is None or spec.when_exhausted == "repeat":
+        return _UNLIMITED
+    return math.floor(epochs * spec.num_windows.get(name, 0))
+
+
+def _check_weights(weights: DomainWeights, spec: StreamSpec) -> None:
+    for name, weight in weights.as_dict().items():
+        if weight > 0 and not spec.num_windows.get(name):
+            raise StreamError(f"domain {name!r} has weight {weight:g} but holds not one window of training text")

@@ -22,6 +22,7 @@ from typing import Any
 from autoscale_ds.errors import AutoScaleError, ProposalError
 from autoscale_ds.files import write_atomic, write_json
 from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.stream.journal import Journal
 
 MAX_BYTES = 4 << 20  # room for 50,000 domains; a larger file is refused without reading it
 SETTLE_SECONDS = 2.0  # a file that cannot be parsed is refused when it was not written to for this long
@@ -122,20 +123,33 @@ def read_proposal(path: Path) -> Proposal | None:
     return _parse(path.name, raw)
 
 
-def check(proposal: Proposal, domains: list[str], current_version: int) -> None:
-    """Raise ProposalError unless a proposal names exactly the run's domains and is based on its current version."""
-    based_on = proposal.based_on_version
-    if based_on is not None and based_on < current_version:
+def checked_weights(proposal: Proposal, domains: list[str], journal: Journal) -> DomainWeights:
+    """Return the weights of a proposal for exactly the run's domains.
+
+    A domain that is off may be left out, and one that has left the corpus may be named with weight 0.
+
+    Raises
+    ------
+    ProposalError
+        When it names other domains, leaves out one that is on, or is based on weights that are not the newest.
+    """
+    based_on, newest = proposal.based_on_version, journal.current.version
+    if based_on is not None and based_on < journal.weights_version:
         raise ProposalError(
             f"it is older than the current weights: based on version {based_on}, the run is at version "
-            f"{current_version}; look at those and propose again"
+            f"{newest}; look at those and propose again"
         )
-    if based_on is not None and based_on > current_version:
-        raise ProposalError(f"it is based on version {based_on}, the run is only at version {current_version}")
+    if based_on is not None and based_on > newest:
+        raise ProposalError(f"it is based on version {based_on}, the run is only at version {newest}")
+    left = {name for event in journal.events for name in event.weights} - set(domains)
+    off = [name for name in domains if name not in proposal.weights and not journal.current.weights.get(name, 0.0)]
+    kept = {name: weight for name, weight in proposal.weights.items() if weight > 0 or name not in left}
     try:
-        proposal.weights.check_domains(domains)
+        weights = DomainWeights({**kept, **dict.fromkeys(off, 0.0)})
+        weights.check_domains(domains)
     except AutoScaleError as error:
         raise ProposalError(str(error)) from None
+    return weights
 
 
 def _read_regular(path: Path) -> tuple[str, float]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autoscale_ds import config as configuration
-from autoscale_ds.corpus import Corpus
+from autoscale_ds.corpus import Corpus, CorpusIdentity
 from autoscale_ds.errors import AutoScaleError, ConfigError
 from autoscale_ds.files import write_json
 from autoscale_ds.mixture import DomainWeights
@@ -85,6 +85,8 @@ class SweepPlan:
         Validations a run, evenly spaced, the last at its end.
     target : Target
         The run the sweep is made for.
+    corpus : CorpusIdentity or None
+        What the runs are trained on; None in plans from before it was kept.
     """
 
     config: Mapping[str, Any]
@@ -92,6 +94,7 @@ class SweepPlan:
     runs: tuple[PlannedRun, ...]
     evaluations: int = 4
     target: Target = field(default_factory=Target)
+    corpus: CorpusIdentity | None = None
 
     @classmethod
     def read(cls, folder: str | Path) -> SweepPlan:
@@ -109,7 +112,8 @@ class SweepPlan:
             raise ConfigError(f"{path} is no sweep plan of version {VERSION}; make one with launch/sweep.py plan")
         try:
             runs = tuple(PlannedRun(**{**run, "weights": DomainWeights(run["weights"])}) for run in raw["runs"])
-            return cls(raw["config"], raw["deepspeed"], runs, raw["evaluations"], Target(**raw["target"]))
+            corpus = CorpusIdentity.from_json(raw["corpus"]) if raw.get("corpus") else None
+            return cls(raw["config"], raw["deepspeed"], runs, raw["evaluations"], Target(**raw["target"]), corpus)
         except (KeyError, TypeError, AutoScaleError) as error:
             raise ConfigError(f"{path} is damaged: {error}") from None
 
@@ -119,7 +123,8 @@ class SweepPlan:
         runs = [{**asdict(run), "weights": run.weights.as_dict()} for run in self.runs]
         head = {"version": VERSION, "kind": KIND, "evaluations": self.evaluations, "target": asdict(self.target)}
         shared = {"config": dict(self.config), "deepspeed": dict(self.deepspeed)}
-        write_json(Path(folder) / PLAN_FILE, {**head, **shared, "runs": runs})
+        corpus = self.corpus.to_json() if self.corpus is not None else None
+        write_json(Path(folder) / PLAN_FILE, {**head, **shared, "corpus": corpus, "runs": runs})
 
     def extended(self, more: SweepPlan) -> SweepPlan:
         """Return the plan with the runs of another that it does not have yet, under that name or another.
@@ -140,12 +145,14 @@ class SweepPlan:
                 raise ConfigError(f"run {run.run} is planned already with other weights or tokens; name it differently")
         added = [run for run in more.runs if (run.weights, run.tokens, run.seed) not in trained]
         _refuse_same_folder([*self.runs, *added])
-        return replace(self, runs=(*self.runs, *added), target=more.target if more.target != Target() else self.target)
+        target = more.target if more.target != Target() else self.target
+        return replace(self, config=more.config, runs=(*self.runs, *added), target=target, corpus=more.corpus)
 
     def _shared(self) -> dict[str, Any]:
         """Return what all runs share, every default filled in: a newer version may know more keys."""
         config = configuration.to_dict(configuration.build(RunConfig, self.config))
         config["mixture"].pop("weights")  # each run's own
+        config["data"].pop("corpus")  # where it lies: what it is made of counts, see check_corpus
         return {"config": config, "deepspeed": dict(self.deepspeed), "evaluations": self.evaluations}
 
     def run_config(self, planned: PlannedRun, folder: str | Path) -> RunConfig:
@@ -160,6 +167,15 @@ class SweepPlan:
         run = configuration.build(RunConfig, tree)
         every = max(run.total_steps // self.evaluations, 1)
         return replace(run, evaluation=replace(run.evaluation, every_steps=every))
+
+    def check_corpus(self, folder: str | Path, corpus: Corpus) -> None:
+        """Raise ConfigError for a corpus of other text or another tokenizer than the sweep was planned with."""
+        difference = self.corpus.difference(corpus.identity) if self.corpus is not None else None
+        if difference:
+            raise ConfigError(
+                f"the corpus {corpus.folder} is not the one {folder} was planned with: {difference}; put that one back "
+                "(a moved or copied one is given as --corpus DIR), or plan another sweep folder"
+            )
 
     def check(self, folder: str | Path, corpus: Corpus) -> None:
         """Raise ConfigError or MixtureError for anything that would stop a worker later."""

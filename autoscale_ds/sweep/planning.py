@@ -32,6 +32,8 @@ class PlanRequest:
     ----------
     sweep : Path
         Sweep folder; runs are added when it has a plan already.
+    corpus : path or None
+        Where the corpus lies, if not where the configuration or the plan there is says.
     config, deepspeed_config : path or None
         Run configuration (YAML) and DeepSpeed file; may be None when the sweep has a plan already.
     overrides : sequence of str
@@ -64,6 +66,7 @@ class PlanRequest:
     """
 
     sweep: Path
+    corpus: Path | None = None
     config: str | Path | None = None
     deepspeed_config: str | Path | None = None
     overrides: Sequence[str] = ()
@@ -95,8 +98,14 @@ def make_plan(request: PlanRequest) -> tuple[SweepPlan, int]:
     """
     known = SweepPlan.read(request.sweep) if (request.sweep / PLAN_FILE).exists() else None
     shared = shared_settings(request, known)
-    corpus = Corpus(shared.config["data"]["corpus"])
-    made = replace(shared, runs=tuple(planned_runs(request, corpus)))
+    folder = request.corpus or shared.config["data"]["corpus"]
+    corpus = Corpus(folder)
+    if known is not None:
+        known.check_corpus(request.sweep, corpus)
+    config = {**shared.config, "data": {**shared.config["data"], "corpus": str(folder)}}
+    moves_only = known is not None and request.corpus is not None and not (request.tokens or request.designs)
+    runs = () if moves_only else tuple(planned_runs(request, corpus))
+    made = replace(shared, config=config, runs=runs, corpus=corpus.identity)
     whole = made if known is None else known.extended(made)
     whole.check(request.sweep, corpus)
     return whole, len(whole.runs) - (len(known.runs) if known else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autoscale_ds.corpus import CorpusIdentity
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import write_json
 from autoscale_ds.mixture.table import LOSS, WEIGHT
@@ -19,16 +21,17 @@ from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, run_folder
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import read_metrics
 
+log = logging.getLogger(__name__)
 RESULT_FILE, FAILED_FILE, TABLE_FILE = "result.json", "failed.json", "runs.parquet"
 
 
-def write_result(sweep: Path, planned: PlannedRun, run: RunConfig, shape: Mapping[str, float]) -> None:
+def write_result(sweep: Path, planned: PlannedRun, run: RunConfig, shape: Mapping[str, Any]) -> None:
     """Write what a finished run reached, from its metrics.
 
     Parameters
     ----------
     shape : mapping
-        ``parameters`` and ``flops_per_token`` of the model.
+        ``parameters`` and ``flops_per_token`` of the model, digest of the ``corpus``.
     """
     folder = run_folder(sweep, planned)
     metrics = RunPaths(folder).metrics
@@ -73,10 +76,10 @@ def collect(sweep: str | Path, plan: SweepPlan) -> list[dict[str, Any]]:
     ConfigError
         When no run has finished.
     """
-    rows = [row for planned in plan.runs for row in _rows(planned, read_result(sweep, planned))]
+    rows = [row for planned in plan.runs for row in _rows(planned, _on_the_same_corpus(sweep, plan, planned))]
     if not rows:
         raise ConfigError(f"no run of {sweep} has finished; start workers with: launch/sweep.py work {sweep}")
-    _write_parquet(Path(sweep) / TABLE_FILE, rows)
+    _write_parquet(Path(sweep) / TABLE_FILE, rows, plan.corpus)
     return rows
 
 
@@ -92,6 +95,21 @@ def search_cost(plan: SweepPlan, rows: Sequence[Mapping[str, Any]]) -> dict[str,
     return cost
 
 
+def _on_the_same_corpus(sweep: str | Path, plan: SweepPlan, planned: PlannedRun) -> dict[str, Any] | None:
+    """Return the result of a run, None while it has none or when it was trained on another corpus than is planned."""
+    result = read_result(sweep, planned)
+    trained_on = result.get("corpus") if result is not None else None
+    if trained_on and plan.corpus is not None and trained_on != plan.corpus.digest:
+        log.warning(
+            "run %s is left out: it was trained on another corpus (%s, not %s); delete its folder to train it again",
+            planned.run,
+            trained_on,
+            plan.corpus.digest,
+        )
+        return None
+    return result
+
+
 def _rows(planned: PlannedRun, result: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     if result is None:
         return []
@@ -105,6 +123,7 @@ def _rows(planned: PlannedRun, result: Mapping[str, Any] | None) -> list[dict[st
             "parameters": float(result["parameters"]),
             "tokens": float(point["tokens"]),
             "flops": result["flops_per_token"] * point["tokens"],
+            "corpus": result.get("corpus", ""),
             **{WEIGHT + name: weight for name, weight in planned.weights.items()},
             **{LOSS + name: loss for name, loss in point["loss"].items()},
         }
@@ -112,8 +131,8 @@ def _rows(planned: PlannedRun, result: Mapping[str, Any] | None) -> list[dict[st
     ]
 
 
-def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows atomically; a column missing in a row is null."""
+def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], corpus: CorpusIdentity | None) -> None:
+    """Write rows atomically, with what they were trained on in the file's metadata; a missing value is null."""
     import pyarrow
     import pyarrow.parquet
 
@@ -122,7 +141,8 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     handle, working = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     try:
-        pyarrow.parquet.write_table(pyarrow.table(columns), working)
+        metadata = {"autoscale_ds.corpus": json.dumps(corpus.to_json())} if corpus is not None else None
+        pyarrow.parquet.write_table(pyarrow.table(columns, metadata=metadata), working)
         os.chmod(working, 0o644)
         os.replace(working, path)
     except BaseException:

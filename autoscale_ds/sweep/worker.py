@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Worker:
         See ``Claims``.
     on_record : callable
         Given (run, metrics record) on rank 0.
+    corpus : Path, optional
+        Where the corpus lies, if not where the plan says.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Worker:
         device: torch.device,
         lease_seconds: float = 120.0,
         on_record: Callable[[PlannedRun, Mapping[str, Any]], None] = lambda run, record: None,
+        corpus: Path | None = None,
     ) -> None:
         self._sweep = sweep
         self._ranks = ranks
@@ -67,10 +71,12 @@ class Worker:
         self._stop = StopRequest()
         reuse = zero_stage(self._plan.deepspeed) < 3  # ZeRO-3 partitions the parameters of the module
         self._workbench = Workbench(device, reuse)
+        self._corpus = str(corpus or self._plan.config["data"]["corpus"])
 
     def work(self) -> int:
         """Train runs until none is left; return 0, or the requeue code when told to stop. Collective."""
         self._stop.install()
+        on_rank_zero(lambda: self._plan.check_corpus(self._sweep, self._workbench.corpus(self._corpus)))
         while True:
             run, claim = self._next_run()
             if run is None:
@@ -141,6 +147,7 @@ class Worker:
 
     def _train(self, planned: PlannedRun) -> int:
         run = self._plan.run_config(planned, self._sweep)
+        run = replace(run, data=replace(run.data, corpus=self._corpus))
         ds_config = resolve(self._plan.deepspeed, run, self._ranks.world_size)
         trainer = Trainer(
             run,
@@ -165,6 +172,7 @@ class Worker:
         figures = {
             "parameters": shape.num_parameters,
             "flops_per_token": shape.flops_per_token(trainer.run.data.sequence_length),
+            "corpus": trainer.corpus.identity.digest,
         }
         write_result(self._sweep, planned, trainer.run, figures)
         shutil.rmtree(trainer.folder.checkpoints, ignore_errors=True)

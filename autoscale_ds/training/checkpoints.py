@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -24,12 +24,15 @@ from safetensors import SafetensorError
 
 from autoscale_ds.errors import CheckpointError, VersionError
 from autoscale_ds.files import write_atomic, write_json
-from autoscale_ds.training.distributed import Ranks, any_rank, broadcast
+from autoscale_ds.training.checksums import Verification
+from autoscale_ds.training.distributed import Ranks, any_rank, broadcast, on_rank_zero
 from autoscale_ds.training.engine import PORTABLE_FILE, Engine, make_portable
 from autoscale_ds.training.run_state import RunState
 
 log = logging.getLogger(__name__)
 STATE_FILE = "run.json"
+COOLED = "cooled"
+"""Prefix of checkpoints of a cooldown that a larger budget put off."""
 _UNREADABLE = (
     CheckpointError, OSError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, KeyError, SafetensorError,
     UnpicklingError,
@@ -67,15 +70,46 @@ class Checkpoints:
         Place of this process among the others.
     keep : int
         Newest checkpoints kept.
+    verify : bool
+        Whether to check the files' checksums while loading.
     """
 
-    def __init__(self, folder: Path, ranks: Ranks, keep: int) -> None:
+    def __init__(self, folder: Path, ranks: Ranks, keep: int, verify: bool = True) -> None:
         self.folder = folder
         self._ranks = ranks
         self._keep = keep
+        self._verify = verify
 
-    def save(self, engine: Engine, state: RunState) -> str | None:
+    def begin_from(self, engine: Engine, checkpoint: Checkpoint | None, moments: bool) -> None:
+        """Load another run's checkpoint, known on rank 0, whatever layout it was saved in. Collective.
+
+        Parameters
+        ----------
+        engine : Engine
+            What it is loaded into.
+        checkpoint : Checkpoint or None
+            None on ranks other than 0.
+        moments : bool
+            Whether to take the optimizer's moments too.
+        """
+        path, updates = on_rank_zero(lambda: self._portable(engine, checkpoint))
+        engine.load_portable(path, updates, moments)
+
+    def _portable(self, engine: Engine, checkpoint: Checkpoint | None) -> tuple[Path, int]:
+        assert checkpoint is not None
+        return make_portable(checkpoint.folder, checkpoint.layout, engine.spec), checkpoint.state.updates
+
+    def save(self, engine: Engine, state: RunState, keep: Sequence[int]) -> str | None:
         """Save model, optimizer and ``state``, whose step names the checkpoint. Collective.
+
+        Parameters
+        ----------
+        engine : Engine
+            What is saved.
+        state : RunState
+            State of the run.
+        keep : sequence of int
+            For each of these steps, the newest checkpoint of it or before stays, beside the newest ``keep``.
 
         Returns
         -------
@@ -85,10 +119,11 @@ class Checkpoints:
         name = checkpoint_name(state.step)
         working = f".{name}.partial"
         self._discard(working)
-        problem = _first(engine.save(self.folder, working))
+        problem, checksums = _gathered(engine.save(self.folder, working), engine.checksums)
         if problem is None and self._ranks.rank == 0:
             try:
-                self._publish(working, name, replace(state, layout=engine.layout, updates=engine.updates))
+                whole = replace(state, layout=engine.layout, updates=engine.updates, checksums=checksums)
+                self._publish(working, name, whole, keep)
             except OSError as error:
                 problem = str(error)
         problem = broadcast(problem)
@@ -102,23 +137,32 @@ class Checkpoints:
             shutil.rmtree(self.folder / working, ignore_errors=True)
         dist.barrier()
 
-    def load(self, engine: Engine, device: torch.device) -> Checkpoint | None:
-        """Load the newest checkpoint every rank can read; None when there is none. Collective.
+    def load(self, engine: Engine, device: torch.device, until: int | None = None) -> Checkpoint | None:
+        """Load the newest checkpoint every rank can read, of a step if given or before; None when there is none.
+
+        Collective.
 
         Raises
         ------
         CheckpointError
             When there are checkpoints but none can be read.
         """
-        candidates: list[str] = broadcast([path.name for path in list_checkpoints(self.folder)])
+        published = [path.name for path in list_checkpoints(self.folder)]
+        candidates: list[str] = broadcast([n for n in published if until is None or n <= checkpoint_name(until)])
+        if until is not None and candidates:
+            self.set_aside(until)
+        if until is not None and not candidates:
+            raise CheckpointError(f"no checkpoint of step {until:,} or before is left in {self.folder} to return to")
         problems = []
         for name in candidates:
             try:
                 checkpoint = read_checkpoint(self.folder / name)
+                checking = self._verification(checkpoint)
                 if checkpoint.layout == engine.layout:
                     engine.load(self.folder, name)
                 else:
                     self._load_converted(engine, checkpoint)
+                checking.finish()
                 problem = None
             except VersionError:  # the same on every rank: they read the same run.json
                 raise
@@ -132,7 +176,7 @@ class Checkpoints:
             raise CheckpointError(f"no checkpoint in {self.folder} can be used; the newest: {problems[0]}")
         return None
 
-    def _publish(self, working: str, name: str, state: RunState) -> None:
+    def _publish(self, working: str, name: str, state: RunState, keep: Sequence[int]) -> None:
         folder = self.folder / working
         sizes = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
         write_json(folder / STATE_FILE, replace(state, files=sizes).to_json())
@@ -140,8 +184,29 @@ class Checkpoints:
             shutil.rmtree(self.folder / name)
         os.replace(folder, self.folder / name)
         write_atomic(self.folder / "latest", name + "\n")
-        for old in list_checkpoints(self.folder)[self._keep :]:
-            shutil.rmtree(old, ignore_errors=True)
+        for bad in self.folder.glob("bad-step-*"):
+            shutil.rmtree(bad, ignore_errors=True)
+        published = list_checkpoints(self.folder)
+        kept = {next((path for path in published if path.name <= checkpoint_name(step)), None) for step in keep}
+        for old in published[self._keep :]:
+            if old not in kept:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def set_aside(self, step: int, prefix: str = "bad") -> None:
+        """Rename the checkpoints after a step, so that no start takes them.
+
+        The next one that is saved removes those called bad.
+        """
+        if self._ranks.rank == 0:
+            for path in list_checkpoints(self.folder):
+                if path.name > checkpoint_name(step):
+                    shutil.rmtree(self.folder / f"{prefix}-{path.name}", ignore_errors=True)
+                    os.replace(path, self.folder / f"{prefix}-{path.name}")
+                    log.warning("%s is set aside as %s-%s", path, prefix, path.name)
+
+    def _verification(self, checkpoint: Checkpoint) -> Verification:
+        checksums = checkpoint.state.checksums if self._verify else {}
+        return Verification(checkpoint.folder, checksums, self._ranks.rank, self._ranks.world_size)
 
     def _load_converted(self, engine: Engine, checkpoint: Checkpoint) -> None:
         """Load a checkpoint of another layout; the first to do so leaves the converted file beside it."""
@@ -158,11 +223,12 @@ class Checkpoints:
         engine.load_portable(checkpoint.folder / PORTABLE_FILE, checkpoint.state.updates)
 
 
-def _first(problem: str | None) -> str | None:
-    """Return the problem of the first rank that has one, on every rank. Collective."""
-    problems: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(problems, problem)
-    return next((f"rank {rank}: {each}" for rank, each in enumerate(problems) if each is not None), None)
+def _gathered(problem: str | None, checksums: dict[str, str]) -> tuple[str | None, dict[str, str]]:
+    """Return the problem of the first rank that has one, and all ranks' checksums, on every rank. Collective."""
+    every: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(every, (problem, checksums))
+    first = next((f"rank {rank}: {each}" for rank, (each, _) in enumerate(every) if each is not None), None)
+    return first, {name: checksum for _, own in every for name, checksum in own.items()}
 
 
 def _short(error: BaseException) -> str:
@@ -182,7 +248,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def find_checkpoint(folder: Path, step: int | None) -> Path:
     """Return the checkpoint after a step, or the newest; raises CheckpointError when there is none."""
     if step is not None:
-        return folder / checkpoint_name(step)
+        path, cooled = folder / checkpoint_name(step), folder / f"{COOLED}-{checkpoint_name(step)}"
+        return cooled if cooled.exists() and not path.exists() else path
     published = list_checkpoints(folder)
     if not published:
         raise CheckpointError(f"{folder} holds no checkpoint yet")

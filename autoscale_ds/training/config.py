@@ -16,7 +16,8 @@ from autoscale_ds.config import IDENTITY
 from autoscale_ds.controllers import Budget, MixtureConfig
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.models import ModelSpec, family
-from autoscale_ds.stream.planner import WhenExhausted
+from autoscale_ds.stream.clock import Clock
+from autoscale_ds.stream.spec import WhenExhausted
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,9 @@ class DataConfig:
     corpus: str
     """Folder with ``corpus.json``."""
     sequence_length: int = field(default=1024, metadata=IDENTITY)
-    global_batch: int = field(default=80, metadata=IDENTITY)
-    """Sequences an optimizer step, over all ranks and micro-batches."""
+    global_batch: int = 80
+    """Sequences an optimizer step, over all ranks and micro-batches. May change between starts: the stream goes on
+    where it was, tokens and the schedule are counted exactly, a step stays an optimizer step."""
     max_epochs: float | Mapping[str, float] | None = None
     """Passes allowed over a domain (a number for all, or by name); null is without limit. The optimum of a law that
     a controller follows stays within; other weights may reach the limit, see ``when_exhausted``."""
@@ -58,8 +60,9 @@ class ModelConfig:
     dropout: float = field(default=0.0, metadata=IDENTITY)
     activation_checkpointing: bool = False
     loss_chunk_tokens: int = 4096
-    initial_weights: str | None = field(default=None, metadata=IDENTITY)
-    """Hugging Face folder (or hub name) of the family to start from; null draws its random initial weights."""
+    initial_weights: str | None = None
+    """Hugging Face folder (or hub name) of the family to start from; null draws its random initial weights. Read once:
+    a run that has a checkpoint goes on from that."""
     compile: bool = False
     """torch.compile: slower to start, faster after."""
 
@@ -170,7 +173,13 @@ class CheckpointConfig:
 
     every_steps: int | None = 1000
     keep: int = 3
-    """Newest checkpoints kept; null would fill the disk, so there is always a number."""
+    """Newest checkpoints kept; null would fill the disk, so there is always a number. One more stays while it is the
+    newest whose weights are known to give a finite validation loss."""
+    verify: bool = True
+    """Check the checksum of every file while loading; a damaged checkpoint is passed over for the one before."""
+    keep_before_cooldown: bool = False
+    """With ``schedule.kind: constant_with_cooldown``: save where the cooldown begins, and keep that checkpoint. A
+    larger budget then goes on from there, without a jump of the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +219,11 @@ class RunConfig:
     model: ModelConfig
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     seed: int = field(default=0, metadata=IDENTITY)
+    start_from: str | None = None
+    """Another run's checkpoint to begin with, ``RUN`` or ``RUN@STEP``: its weights, in any layout. Read once."""
+    start_with: tuple[Literal["optimizer", "stream"], ...] = ()
+    """What else of it to take: the ``optimizer``'s moments; the ``stream``, which reads on where that run stopped, in
+    every domain of the same text."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -241,6 +255,8 @@ class RunConfig:
         _at_least(0, "mixture.poll_seconds", self.mixture.poll_seconds)
         if len(self.optimizer.betas) != 2:
             raise ConfigError(f"optimizer.betas is {list(self.optimizer.betas)}, expected two numbers")
+        if self.start_from is not None and self.model.initial_weights is not None:
+            raise ConfigError("start_from and model.initial_weights both give the first weights; leave one out")
         self.mixture.controller.check_run(self.schedule.kind, self.evaluation.every_steps)
         if self.total_steps < 1:
             raise ConfigError(
@@ -260,8 +276,12 @@ class RunConfig:
 
     @property
     def budget(self) -> Budget:
-        """The length of the run as controllers see it."""
+        """The length of the run as controllers see it, when its batch is the same from beginning to end."""
         return Budget(self.tokens_per_step, self.total_steps)
+
+    def budget_on(self, clock: Clock) -> Budget:
+        """Return the length of the run when the batch has changed between its starts."""
+        return Budget(clock.tokens_per_step, clock.steps(self.budget_tokens), clock)
 
 
 def _at_least(least: float, name: str, value: float | None) -> None:

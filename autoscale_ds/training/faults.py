@@ -1,4 +1,4 @@
-"""Detects steps whose loss is not finite or above a limit, before they change the weights."""
+"""Detects steps whose loss or gradient is not finite, or above a limit, and whether data or weights are to blame."""
 
 from __future__ import annotations
 
@@ -15,13 +15,38 @@ from autoscale_ds.training.distributed import Ranks, on_rank_zero
 from autoscale_ds.training.losses import StepReport
 
 log = logging.getLogger(__name__)
+# One bad sequence spoils one step. When the next steps, of other data, are not finite either, the weights are bad.
+_SUSPECT, _CERTAIN = 2, 3
+
+
+class RollBack(Exception):
+    """The policy is to return to a checkpoint.
+
+    Attributes
+    ----------
+    until : int or None
+        The newest step whose weights may be returned to; None is any.
+    """
+
+    def __init__(self, until: int | None = None) -> None:
+        super().__init__(until)
+        self.until = until
 
 
 class FaultGuard:
-    """Judges each step's loss by the policy and remembers the steps left out.
+    """Judges each step by the policy and remembers the steps left out.
 
     ``skipped_steps.json`` in the run folder lists them, so that a resumed or rolled-back run leaves out the same
     updates: which samples come when never changes, only what is learned from them.
+
+    When step s and the one after it are both bad, the update before s is to blame: from it on, updates are left out.
+
+    Attributes
+    ----------
+    bad_in_a_row : int
+        Steps up to now whose loss was not finite; nothing should be saved while there are any.
+    guilty : int or None
+        The update that made the weights bad, when the run ended for it: checkpoints after it are of no use.
     """
 
     def __init__(self, folder: Path, config: FaultConfig, ranks: Ranks) -> None:
@@ -29,31 +54,91 @@ class FaultGuard:
         self._config = config
         self._ranks = ranks
         self._skipped: set[int] = set(on_rank_zero(self._read))
+        self.bad_in_a_row = 0
+        self.guilty: int | None = None
+        self._times_blamed = 0  # the weights, in place of the data
 
-    def judge(self, step: int, report: StepReport) -> Literal["skip", "rollback"] | None:
+    def judge(self, step: int, report: StepReport) -> Literal["skip"] | RollBack | None:
         """Return what to do with a step, the same on every rank; None is to go on.
+
+        Either way its update is left out. A ``RollBack`` is to be raised when the step has ended.
 
         Raises
         ------
         TrainingError
-            When the policy is to stop, or too many steps were left out.
+            When the policy is to stop, too many steps were left out, or the weights are bad.
         """
         limit = math.inf if self._config.loss_limit is None else self._config.loss_limit
-        if step in self._skipped:
+        is_finite = math.isfinite(report.loss)
+        self.bad_in_a_row = 0 if is_finite else self.bad_in_a_row + 1
+        known = step in self._skipped
+        if known or not (is_finite and report.loss <= limit):
+            fault = f"the loss of step {step} is {report.loss:g}, the limit is {limit:g}"
+            if not known:
+                self._leave_out(step, fault)
+            guilty = self._guilty_update(step) if self.bad_in_a_row >= _SUSPECT else None
+            if not known and self._config.policy == "rollback":
+                return RollBack(until=guilty)
             return "skip"
-        if math.isfinite(report.loss) and report.loss <= limit:
-            return None
-        fault = f"the loss of step {step} is {report.loss:g}, the limit is {limit:g}"
+        return None
+
+    def judge_update(self, step: int, updated: bool) -> None:
+        """Take in whether the update of a step that was found good was made; it is not when a gradient is not finite.
+
+        Raises RollBack, or what ``judge`` raises.
+        """
+        if updated or step in self._skipped:
+            return
+        self._leave_out(step, f"the gradient of step {step} is not finite, though its loss is")
+        if self._config.policy == "rollback":
+            raise RollBack
+
+    def _leave_out(self, step: int, fault: str) -> None:
+        """Remember a step whose update is not made."""
         again = f"look at its data with tools/replay_stream.py --steps {step}:{step + 1}"
+        if self._times_blamed:
+            again = f"the weights are bad, not the data ({self._times_blamed} times so far): lower the learning rate"
         if self._config.policy == "stop":
             raise TrainingError(f"{fault}; the last checkpoint is untouched; {again}")
         if len(self._skipped) >= self._config.max_skips:
+            self.guilty = self._last_update(step) if self._times_blamed else None
             raise TrainingError(f"{fault}, after {len(self._skipped)} other steps (faults.max_skips); {again}")
-        self._skipped.add(step)
+        self._remember({step})
+        log.warning("%s; its update is left out (faults.policy: %s)", fault, self._config.policy)
+
+    def _guilty_update(self, step: int) -> int | None:
+        """Return the update before several bad steps in a row, which is to blame: other data does not help.
+
+        To be left out too, when the policy is to roll back. Raises TrainingError when nothing else is left to do.
+        """
+        first = step - self.bad_in_a_row + 1
+        guilty = self._last_update(first)
+        blamed = (
+            f"the losses of steps {first} to {step} are not finite whatever their data: the weights are bad"
+            f"{'' if guilty is None else f', probably since the update of step {guilty}'}; nothing was saved since"
+        )
+        room = len(self._skipped) < self._config.max_skips
+        if self._config.policy == "rollback" and guilty is not None and room:
+            self._times_blamed += 1
+            self._remember({guilty})
+            log.warning("%s; it is left out too", blamed)
+            return guilty
+        if self.bad_in_a_row >= _CERTAIN:
+            self.guilty = guilty
+            advice = "" if self._config.policy == "rollback" else ", or set faults.policy=rollback"
+            raise TrainingError(
+                f"{blamed}. Lower optimizer.learning_rate{advice}, and start again from the newest checkpoint"
+            )
+        return None
+
+    def _last_update(self, step: int) -> int | None:
+        """Return the last step before one whose update was made."""
+        return next((earlier for earlier in range(step - 1, -1, -1) if earlier not in self._skipped), None)
+
+    def _remember(self, steps: set[int]) -> None:
+        self._skipped |= steps
         if self._ranks.rank == 0:
             write_json(self._path, sorted(self._skipped))
-        log.warning("%s; its update is left out (faults.policy: %s)", fault, self._config.policy)
-        return self._config.policy
 
     def _read(self) -> list[int]:
         return json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else []

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from autoscale_ds.controllers import Adviser, StepLosses
+from autoscale_ds.controllers import Adviser, StepLosses, Suggestion
 from autoscale_ds.errors import AutoScaleError
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.planner import MixturePlanner
-from autoscale_ds.stream.proposals import Inbox, Proposal, check, read_proposal
-from autoscale_ds.training.distributed import broadcast
+from autoscale_ds.stream.proposals import Inbox, Proposal, checked_weights, read_proposal
+from autoscale_ds.training.distributed import on_rank_zero
 from autoscale_ds.training.losses import StepReport
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,8 @@ class HotSwap:
         Rank 0's file; None on the other ranks, which hold the events in their planners only.
     planner : MixturePlanner
         This rank's.
-    tokens_per_step : int
-        Training tokens of one optimizer step, over all ranks.
+    tokens : callable
+        Training tokens before a step.
     poll_seconds : float
         Least time between two looks into the inbox.
     adviser : Adviser or None
@@ -49,7 +50,7 @@ class HotSwap:
         inbox: Inbox,
         journal: Journal | None,
         planner: MixturePlanner,
-        tokens_per_step: int,
+        tokens: Callable[[int], int],
         poll_seconds: float,
         adviser: Adviser | None = None,
     ) -> None:
@@ -57,7 +58,7 @@ class HotSwap:
         self._inbox = inbox
         self._journal = journal
         self._planner = planner
-        self._tokens_per_step = tokens_per_step
+        self._tokens = tokens
         self._poll_seconds = poll_seconds
         self._next_poll = 0.0
         self._stuck: set[str] = set()  # names of proposals that could not be moved away
@@ -97,8 +98,33 @@ class HotSwap:
 
     def take_up(self) -> list[Event]:
         """Check the proposals, ask the controller, and return the new events, already in the planner. Collective."""
-        lines = [event.to_json() for event in self._judge(self._journal)] if self._journal is not None else None
-        events = [Event.from_json(line) for line in broadcast(lines)]
+        return self._share(self._judge)
+
+    def take_up_at_start(self, budget_changed: bool, finish: Callable[[], Event | None]) -> list[Event]:
+        """Check the proposals that wait before the first step, and return the new events. Collective.
+
+        Parameters
+        ----------
+        budget_changed : bool
+            Whether to tell the controller of it, on rank 0.
+        finish : callable
+            Called last, on rank 0; it may append one more event to the journal.
+        """
+
+        def judge(journal: Journal) -> list[Event]:
+            accepted = self._judge_inbox(journal)
+            if budget_changed and self.adviser is not None:
+                accepted += self._suggested(journal, self.adviser.budget_changed())
+            last = finish()
+            return [*accepted, *([last] if last is not None else [])]
+
+        return self._share(judge)
+
+    def _share(self, judge: Callable[[Journal], list[Event]]) -> list[Event]:
+        """Return the events that rank 0 decides on, added to this rank's planner."""
+        journal = self._journal
+        lines = on_rank_zero(lambda: [event.to_json() for event in judge(journal)] if journal is not None else [])
+        events = [Event.from_json(line) for line in lines]
         for event in events:
             self._planner.add_event(event)
         return events
@@ -107,14 +133,24 @@ class HotSwap:
         return [*self._judge_inbox(journal), *self._consult(journal)]
 
     def _consult(self, journal: Journal) -> list[Event]:
-        suggestion = self.adviser.ask() if self.adviser is not None and self.adviser.due() else None
+        due = self.adviser is not None and self.adviser.due()
+        return self._suggested(journal, self.adviser.ask() if self.adviser is not None and due else None)
+
+    def _suggested(self, journal: Journal, suggestion: Suggestion | None) -> list[Event]:
         if suggestion is None or self.adviser is None:
             return []
         try:
-            return [self._append(journal, suggestion.weights, self.adviser.source, suggestion.reason)]
+            weights = self._completed(suggestion.weights)
+            return [self._append(journal, weights, self.adviser.source, suggestion.reason)]
         except OSError as error:
             log.error("the controller's weights cannot be journalled and are left out: %s", error)
             return []
+
+    def _completed(self, weights: DomainWeights) -> DomainWeights:
+        """Return a controller's weights for the corpus as it is now: what joined is off, what left is not named."""
+        domains = self._planner.domains
+        kept = {name: weight for name, weight in weights.items() if weight > 0 or name in domains}
+        return DomainWeights({**dict.fromkeys(domains, 0.0), **kept})
 
     def _judge_inbox(self, journal: Journal) -> list[Event]:
         accepted = []
@@ -147,14 +183,14 @@ class HotSwap:
         self._stuck.add(path.name)
 
     def _accept(self, proposal: Proposal, journal: Journal) -> Event:
-        check(proposal, self._planner.names, journal.current.version)
-        self._planner.check_weights(proposal.weights)
-        return self._append(journal, proposal.weights, proposal.source, proposal.reason, proposal.id)
+        weights = checked_weights(proposal, self._planner.domains, journal)
+        self._planner.check_weights(weights)
+        return self._append(journal, weights, proposal.source, proposal.reason, proposal.id)
 
     def _append(self, journal: Journal, weights: DomainWeights, source: str, reason: str, proposal: str = "") -> Event:
         """Return the event of accepted weights. It is on disk before any rank samples by it."""
         version, step = journal.current.version + 1, self._planner.next_step
-        event = Event(version, step, weights, source, reason, now(), step * self._tokens_per_step, proposal)
+        event = Event(version, step, weights, source, reason, now(), self._tokens(step), proposal)
         journal.append(event)
         return event
 

@@ -65,11 +65,20 @@ class Interval:
     """The steps since the last log line, added up.
 
     ``state`` and the constructor's argument carry it through a checkpoint, so that a resumed run logs the same lines.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Domains, as reports index them.
+    state : mapping, optional
+        What ``state`` returned; domains that it does not know begin at zero.
     """
 
-    def __init__(self, num_domains: int, state: Mapping[str, Any] | None = None) -> None:
-        self.sums: list[float] = list(state["sums"]) if state else [0.0] * num_domains
-        self.counts: list[float] = list(state["counts"]) if state else [0.0] * num_domains
+    def __init__(self, names: Sequence[str], state: Mapping[str, Any] | None = None) -> None:
+        self._names = names
+        sums, counts = ((state or {}).get(key, {}) for key in ("sums", "counts"))
+        self.sums: list[float] = [sums.get(name, 0.0) for name in names]
+        self.counts: list[float] = [counts.get(name, 0.0) for name in names]
         self.seconds = 0.0
         self.steps = 0
 
@@ -80,13 +89,16 @@ class Interval:
         self.seconds += seconds
         self.steps += 1
 
-    def state(self) -> dict[str, list[float]]:
-        """Return what the next log line needs of the past."""
-        return {"sums": self.sums, "counts": self.counts}
+    def state(self) -> dict[str, dict[str, float]]:
+        """Return what the next log line needs of the past, by domain."""
+        return {
+            "sums": dict(zip(self._names, self.sums, strict=True)),
+            "counts": dict(zip(self._names, self.counts, strict=True)),
+        }
 
-    def figures(self, names: Sequence[str]) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """Return mean loss, loss by domain, and each domain's realised share of the tokens."""
-        by_domain = list(zip(names, self.sums, self.counts, strict=True))
+        by_domain = list(zip(self._names, self.sums, self.counts, strict=True))
         total = sum(self.counts) or math.nan
         return {
             "loss": sum(self.sums) / total,

@@ -60,6 +60,7 @@ KINDS: dict[str, RecordKind] = {
     # An accepted change of weights stands in the journal and is not made again when its step is.
     "swap": RecordKind(survives_rewind=True),
     "proposal": RecordKind(),
+    "start": RecordKind(),  # for the progress bar only: never in the file
 }
 _OTHER = RecordKind(in_one_line=_figures_line)
 

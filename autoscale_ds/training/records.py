@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from autoscale_ds.controllers import Budget
 from autoscale_ds.stream.planner import StepPlan
 from autoscale_ds.stream.samples import SampleLog, drop_samples_from
 from autoscale_ds.training.config import RunConfig
@@ -19,6 +22,8 @@ class RunRecords:
 
     Parameters
     ----------
+    budget : Budget
+        Counts the tokens of steps.
     run : RunConfig
         Configuration of the run.
     folder : RunFolder
@@ -29,6 +34,8 @@ class RunRecords:
         Domains, as plans and reports index them.
     step : int
         Steps done.
+    resumes : bool
+        Whether from a checkpoint. If not, records of step 0 are of a model that is no more, and are dropped too.
     interval : mapping or None
         State of the interval a checkpoint was saved in.
     evaluations : sequence of str
@@ -42,47 +49,64 @@ class RunRecords:
         Steps since the last log line.
     evaluated : set of (str, int)
         Names of evaluations and steps whose records are already written.
+    sound_step : int
+        Weights up to this step are known to give a finite loss: the last step at which the validation loss was finite;
+        that of the last training step in a run that has no validation.
+    unsound_step : int or None
+        The last step at which the validation loss was not finite.
     """
 
     def __init__(
         self,
+        budget: Budget,
         run: RunConfig,
         folder: RunFolder,
         ranks: Ranks,
         names: Sequence[str],
         step: int,
+        resumes: bool,
         interval: Mapping[str, Any] | None,
         evaluations: Sequence[str],
         on_record: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self._names = names
-        self._tokens_per_step = run.tokens_per_step
+        self._budget = budget
         self._on_record = on_record
-        self.interval = Interval(len(names), interval)
+        self.interval = Interval(names, interval)
         on_rank_zero(lambda: drop_samples_from(folder.samples, step))
         log_samples = run.data.log_samples and ranks.leads_slice
         self._samples = SampleLog(folder.samples, ranks.data_parallel_rank, names, log_samples)
         board = folder.path / "tensorboard" if run.logging.tensorboard else None
-        self._metrics = MetricsWriter(folder.metrics, step, board) if ranks.rank == 0 else None
+        self._metrics = MetricsWriter(folder.metrics, step if resumes else -1, board) if ranks.rank == 0 else None
+        self._validates = run.evaluation.every_steps is not None
+        self.unsound_step: int | None = None
+        self.sound_step: int = on_rank_zero(lambda: _last_sound(folder.metrics))
         self.evaluated: set[tuple[str, int]] = on_rank_zero(
             lambda: {(r["kind"], r["step"]) for r in read_metrics(folder.metrics) if r["kind"] in evaluations}
         )
 
     def add_step(self, plan: StepPlan, report: StepReport, seconds: float) -> None:
         """Add a step that was done to the samples and to the interval."""
+        if math.isfinite(report.loss) and not self._validates:
+            self.sound_step = plan.step
         self.interval.add(report, seconds)
         self._samples.write(plan)
 
     def take_interval(self) -> Interval:
         """Return the interval for its log line, and begin another."""
-        taken, self.interval = self.interval, Interval(len(self._names))
+        taken, self.interval = self.interval, Interval(self._names)
         return taken
 
     def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
         """Write one metrics record; does nothing on ranks other than 0."""
+        if kind == "validation":
+            if math.isfinite(figures["loss"]):
+                self.sound_step = step
+            else:
+                self.unsound_step = step
         if self._metrics is None:
             return
-        record = {"kind": kind, "step": step, "tokens": step * self._tokens_per_step, **figures}
+        record = {"kind": kind, "step": step, "tokens": self._budget.tokens_at(step), **figures}
         self._metrics.write(record)
         self._on_record(record)
 
@@ -91,3 +115,10 @@ class RunRecords:
         self._samples.close()
         if self._metrics is not None:
             self._metrics.close()
+
+
+def _last_sound(metrics: Path) -> int:
+    """Return the last step at which a validation loss was finite, 0 if there is none."""
+    if not metrics.exists():
+        return 0
+    return max((r["step"] for r in read_metrics(metrics, "validation") if r["loss"] is not None), default=0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -18,6 +20,8 @@ from autoscale_ds.files import write_atomic, write_json
 from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.proposals import Inbox
 from autoscale_ds.training.config import DataConfig, ModelConfig, RunConfig
+
+log = logging.getLogger(__name__)
 
 
 class RunFolder(RunPaths):
@@ -76,31 +80,65 @@ class RunFolder(RunPaths):
             shutil.rmtree(unfinished, ignore_errors=True)
         self.inbox.create()
 
+    def last_config(self) -> dict[str, Any] | None:
+        """Return the configuration of the last start as nested mappings; None before the first."""
+        return yaml.safe_load(self.config.read_text(encoding="utf-8")) if self.config.exists() else None
+
+    def own_copy(self, path: str, refresh: bool) -> str:
+        """Return the run's own copy of a file that its configuration names, so that it is needed only once.
+
+        Parameters
+        ----------
+        path : str
+            As written in the configuration.
+        refresh : bool
+            Whether to read the file again although there is a copy: nothing was decided by it yet.
+        """
+        copy = self.path / "inputs" / f"{hashlib.sha256(path.encode()).hexdigest()[:8]}-{Path(path).name}"
+        if refresh or not copy.exists():
+            try:
+                content = Path(path).read_bytes()
+            except OSError:
+                return path  # whoever reads it says what is wrong
+            copy.parent.mkdir(exist_ok=True)
+            write_atomic(copy, content)
+        elif Path(path).is_file() and Path(path).read_bytes() != copy.read_bytes():
+            log.warning(
+                "%s has changed since this run first read it; the run keeps its own copy, %s; new content takes a file "
+                "of another name",
+                path,
+                copy,
+            )
+        return str(copy)
+
     def release(self) -> None:
         """Give the folder up; the end of the process does the same."""
         if self._lock is not None:
             self._lock.close()
 
-    def record(self, run: RunConfig, ds_config: dict[str, Any]) -> None:
-        """Write both resolved configurations; refuse a restart that would be another run.
+    def check(self, run: RunConfig) -> None:
+        """Refuse a restart that would be another run.
 
         Raises
         ------
         ConfigError
             Naming the value that changed.
         """
-        path = self.path / "config.yaml"
-        if path.exists() and any(self.checkpoints.iterdir()):
-            before = yaml.safe_load(path.read_text(encoding="utf-8"))
-            defaults = configuration.identity(RunConfig("", 1e9, DataConfig(""), ModelConfig()))
-            for name, new in configuration.identity(run).items():
-                old = _lookup(before, name, defaults[name])
-                if old != new:
-                    raise ConfigError(
-                        f"{name} is {_short(new)}, but the run in {self.path} was started with {_short(old)}; "
-                        "restore it, or give run=ANOTHER_FOLDER"
-                    )
-        write_atomic(path, configuration.to_yaml(run))
+        before = self.last_config()
+        if before is None or not any(self.checkpoints.iterdir()):
+            return
+        defaults = configuration.identity(RunConfig("", 1e9, DataConfig(""), ModelConfig()))
+        for name, new in configuration.identity(run).items():
+            old = _lookup(before, name, defaults[name])
+            if old != new:
+                raise ConfigError(
+                    f"{name} is {_short(new)}, but the run in {self.path} was started with {_short(old)}; "
+                    "restore it, or give run=ANOTHER_FOLDER"
+                )
+
+    def record(self, run: RunConfig, ds_config: dict[str, Any]) -> None:
+        """Write both resolved configurations."""
+        write_atomic(self.config, configuration.to_yaml(run))
         write_json(self.path / "ds_config.json", ds_config)
 
 
@@ -117,7 +155,7 @@ def _locked(lock: IO[str]) -> bool:
 
 def load_run_config(run: str | Path) -> RunConfig:
     """Return the configuration a run folder was last started with."""
-    path = Path(run) / "config.yaml"
+    path = RunPaths(run).config
     if not path.exists():
         raise ConfigError(f"{run} is no run folder: it has no config.yaml; give the folder launch/train.py printed")
     return configuration.load(RunConfig, path)

@@ -36,6 +36,8 @@ class RunState:
         Optimizer updates done; left-out ones do not count.
     files : mapping of str to int
         Bytes of every file of the checkpoint.
+    checksums : mapping of str to str
+        CRC-32 of its files by path; without those of checkpoints from before they were made.
     """
 
     stream: Mapping[str, Any]
@@ -47,6 +49,7 @@ class RunState:
     layout: Mapping[str, Any] | None = None
     updates: int = 0
     files: Mapping[str, int] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -75,6 +78,8 @@ class RunState:
                 "program that wrote it"
             )
         values = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
+        if isinstance(values.get("interval"), dict):
+            values["interval"] = _by_name(values["interval"], raw)
         values.setdefault("decided_step", raw.get("asked", 0))  # its name before versions were counted
         for name, kinds in _TYPES.items():
             if not isinstance(values.get(name, _DEFAULTS.get(name)), kinds):
@@ -84,8 +89,17 @@ class RunState:
         return cls(**values)
 
 
+def _by_name(interval: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return interval sums by domain; checkpoints from before they were named hold them in the order of the names."""
+    names = sorted(raw["stream"]["cursors"]) if isinstance(raw.get("stream"), dict) else []
+    return {
+        key: dict(zip(names, values, strict=True)) if isinstance(values, list) else values
+        for key, values in interval.items()
+    }
+
+
 _NONE = type(None)
-_DEFAULTS: dict[str, Any] = {"decided_step": 0, "updates": 0}
+_DEFAULTS: dict[str, Any] = {"decided_step": 0, "updates": 0, "checksums": {}}
 _TYPES: dict[str, tuple[type, ...]] = {
     "stream": (dict,),
     "journal": (list,),
@@ -96,4 +110,5 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "layout": (dict, _NONE),
     "updates": (int,),
     "files": (dict,),
+    "checksums": (dict,),
 }

@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from autoscale_ds import config as configuration
 from autoscale_ds import controllers
-from autoscale_ds.controllers import Controller, RunFacts
+from autoscale_ds.controllers import Budget, Controller, RunFacts
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import CheckpointError, ConfigError
 from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.models import ModelSpec
 from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.stream.journal import Event, Journal
-from autoscale_ds.stream.planner import MixturePlanner, StreamSpec
+from autoscale_ds.stream.planner import MixturePlanner
+from autoscale_ds.stream.spec import StreamSpec
 from autoscale_ds.training.config import DataConfig, RunConfig
 from autoscale_ds.training.distributed import Ranks
 from autoscale_ds.training.hardware import precision, zero_stage
@@ -29,15 +32,55 @@ log = logging.getLogger(__name__)
 SAME_WEIGHT = 1e-4
 
 
+class WeightsReader:
+    """Turns weights as a configuration writes them into weights of the corpus's domains.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        As it is now.
+    began_with : iterable of str, optional
+        Domains that the run began with: rules speak of those, and domains that joined later need no weight. None is
+        all that the corpus holds.
+    own_copy : callable
+        From a path in the configuration to the file to read, see ``RunFolder.own_copy``.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        began_with: Iterable[str] | None = None,
+        own_copy: Callable[[str], str] = lambda path: path,
+    ) -> None:
+        self._corpus = corpus
+        self._first = set(corpus.domains if began_with is None else began_with)
+        self.own_copy = own_copy
+
+    def __call__(self, asked: str | Mapping[str, float] | None) -> DomainWeights:
+        """Return the weights by rule, from a weights.json, or as given by name; None is uniform.
+
+        Raises
+        ------
+        MixtureError
+            For a domain that the run has never had, or one it began with that has no weight.
+        """
+        first = [name for name in self._corpus.domains if name in self._first] or self._corpus.domains
+        joined = dict.fromkeys([name for name in self._corpus.domains if name not in first], 0.0)
+        if asked is None or asked == "uniform":
+            return DomainWeights({**joined, **DomainWeights.uniform(first)})
+        if asked == "proportional":
+            tokens = self._corpus.num_tokens()
+            return DomainWeights({**joined, **DomainWeights.normalised({name: float(tokens[name]) for name in first})})
+        weights = WeightsFile.read(self.own_copy(asked)).weights if isinstance(asked, str) else DomainWeights(asked)
+        weights = DomainWeights({**joined, **weights})
+        left = self._first.difference(self._corpus.domains)
+        weights.check_domains([*self._corpus.domains, *(name for name in weights if name in left)])
+        return weights
+
+
 def initial_weights(asked: str | Mapping[str, float] | None, corpus: Corpus) -> DomainWeights:
     """Return weights a run can start with: by rule, from a weights.json, or as given by name; None is uniform."""
-    if asked is None or asked == "uniform":
-        return DomainWeights.uniform(corpus.domains)
-    if asked == "proportional":
-        return DomainWeights.normalised({name: float(count) for name, count in corpus.num_tokens().items()})
-    weights = WeightsFile.read(asked).weights if isinstance(asked, str) else DomainWeights(asked)
-    weights.check_domains(corpus.domains)
-    return weights
+    return WeightsReader(corpus)(asked)
 
 
 def stream_spec(run: RunConfig, corpus: Corpus) -> StreamSpec:
@@ -51,6 +94,16 @@ def stream_spec(run: RunConfig, corpus: Corpus) -> StreamSpec:
     )
 
 
+def recorded_spec(run: RunConfig, events: Sequence[Event], corpus: Path | None = None) -> StreamSpec:
+    """Return what a run's data order begins with: all of it is in the first event, and no corpus is needed.
+
+    A journal from before that was so takes the sizes of domains from the corpus as it is now.
+    """
+    if events and events[0].stream is not None:
+        return StreamSpec(run.seed, run.data.global_batch, {})
+    return stream_spec(run, Corpus(corpus or run.data.corpus))
+
+
 def token_limits(spec: StreamSpec, sequence_length: int) -> dict[str, float]:
     """Return the tokens that may be read of each domain with a limit on its epochs.
 
@@ -61,50 +114,53 @@ def token_limits(spec: StreamSpec, sequence_length: int) -> dict[str, float]:
     return {name: float(max(count - 1, 0) * sequence_length) for name, count in samples.items()}
 
 
-def controller(run: RunConfig, corpus: Corpus, shape: ModelSpec) -> Controller:
+def controller(run: RunConfig, budget: Budget, corpus: Corpus, shape: ModelSpec, weights: WeightsReader) -> Controller:
     """Return who decides the weights of a run."""
-    constant = (run.schedule.warmup_tokens, run.budget.tokens - run.schedule.cooldown_tokens)
-
-    def weights(asked: str | Mapping[str, float] | None) -> DomainWeights:
-        return initial_weights(asked, corpus)
-
+    constant = (run.schedule.warmup_tokens, budget.tokens - run.schedule.cooldown_tokens)
     limits = token_limits(stream_spec(run, corpus), run.data.sequence_length)
-    facts = RunFacts(run.budget, weights, run.mixture.weights, shape.num_parameters, constant, limits)
+    facts = RunFacts(
+        budget, weights, run.mixture.weights, shape.num_parameters, constant, limits, own_copy=weights.own_copy
+    )
     return controllers.build(run.mixture.controller, facts)
 
 
-def open_journal(journal: Journal, run: RunConfig, corpus: Corpus, controller: Controller) -> list[str]:
-    """Begin or repair the run's journal and return its lines; only the owner of the run may call this.
+def opening_event(run: RunConfig, controller: Controller, weights: WeightsReader) -> Event:
+    """Return the event a run starts with; in a dry run the configured weights, and the controller's only in the log."""
+    first, source = controller.initial(), "config" if controller.name == "fixed" else f"controller:{controller.name}"
+    if run.mixture.dry_run:
+        log.info("dry run: the first weights would be %s: %s", first.weights.as_dict(), first.reason)
+        return first_event(weights(run.mixture.weights), "mixture.weights: dry run")
+    return first_event(first.weights, first.reason, source)
+
+
+def check_first_weights(run: RunConfig, journal: Journal, asked: DomainWeights) -> None:
+    """Refuse weights in the configuration that are no longer those the run was started with.
 
     Raises
     ------
     ConfigError
-        When the configuration's weights are no longer those the run was started with.
+        With the key to restore.
     """
-    if journal.repair():
-        log.warning("the last line of %s was torn by a crash and has been removed", journal.path)
-    first = _first_event(run, corpus, controller)
-    if not journal.events:
-        journal.append(first)
+    key = "weights" if run.mixture.dry_run else run.mixture.controller.first_weights
     before = journal.events[0].weights
-    if any(abs(first.weights.get(name, 0.0) - weight) > SAME_WEIGHT for name, weight in before.items()):
-        key = "weights" if run.mixture.dry_run else run.mixture.controller.first_weights
+    if any(abs(asked.get(name, 0.0) - weight) > SAME_WEIGHT for name, weight in before.items()):
         raise ConfigError(
             f"mixture.{key} is no longer what this run was started with: its first weights are not those in "
             f"{journal.path}; change the weights of a run with tools/swap_weights.py, or start another with "
             "run=ANOTHER_FOLDER"
         )
-    return [event.to_json() for event in journal.events]
 
 
-def _first_event(run: RunConfig, corpus: Corpus, controller: Controller) -> Event:
-    """Return the event a run starts with; in a dry run the configured weights, and the controller's only in the log."""
-    first, source = controller.initial(), "config" if controller.name == "fixed" else f"controller:{controller.name}"
-    if run.mixture.dry_run:
-        log.info("dry run: the first weights would be %s: %s", first.weights.as_dict(), first.reason)
-        weights, reason = initial_weights(run.mixture.weights, corpus), "mixture.weights: dry run"
-        return first_event(weights, reason)
-    return first_event(first.weights, first.reason, source)
+def says_the_same(run: RunConfig, last: Mapping[str, Any] | None) -> bool:
+    """Return whether the keys that gave the first weights are as they were at the last start.
+
+    Then the journal counts, and what a file or a rule gave need not be worked out again.
+    """
+    if last is None:
+        return False
+    now, before = (tree.get("mixture") or {} for tree in (configuration.to_dict(run), last))
+    keys = ("controller", "dry_run", "weights", run.mixture.controller.first_weights)
+    return all(now.get(key) == before.get(key) for key in keys)
 
 
 def check_journal_copy(journal: list[Event], copy: Sequence[Mapping[str, Any]]) -> None:
@@ -119,7 +175,6 @@ def check_journal_copy(journal: list[Event], copy: Sequence[Mapping[str, Any]]) 
 def describe(run: RunConfig, ds_config: Mapping[str, Any], shape: ModelSpec, ranks: Ranks) -> list[str]:
     """Return the arithmetic of a run, printed before step 0."""
     micro, accumulation = ds_config["train_micro_batch_size_per_gpu"], ds_config["gradient_accumulation_steps"]
-    tokens = run.total_steps * run.tokens_per_step
     return [
         f"model      {shape.layers} layers x {shape.width} wide x {shape.heads} heads, vocabulary {shape.vocabulary:,} "
         f"(stored {shape.padded_vocabulary:,}): {shape.num_parameters:,} parameters, "
@@ -127,7 +182,6 @@ def describe(run: RunConfig, ds_config: Mapping[str, Any], shape: ModelSpec, ran
         f"hardware   {_layout(ranks)}, ZeRO stage {zero_stage(ds_config)}, {precision(ds_config)}",
         f"batch      micro-batch {micro} x accumulation {accumulation} x data-parallel {ranks.data_parallel_size} = "
         f"{run.data.global_batch} sequences; x {run.data.sequence_length} = {run.tokens_per_step:,} tokens a step",
-        f"budget     {run.total_steps:,} steps = {tokens:,} tokens",
         *_loss_weights(run),
         *_warm_up_warning(run),
     ]
@@ -157,16 +211,16 @@ def _layout(ranks: Ranks) -> str:
     return f"{ranks.world_size} rank{'s' if ranks.world_size > 1 else ''} = {shared}"
 
 
-def describe_domains(run: RunConfig, planner: MixturePlanner, weights: DomainWeights) -> list[str]:
+def describe_domains(run: RunConfig, budget: Budget, planner: MixturePlanner, weights: DomainWeights) -> list[str]:
     """Return tokens and epochs planned by domain for the rest of the run, if the weights stay as they are."""
-    tokens_left = max(run.total_steps - planner.next_step, 0) * run.tokens_per_step
+    tokens_left = max(budget.tokens - budget.tokens_at(planner.next_step), 0)
     lines = []
-    for name in planner.names:
+    for name in planner.domains:
         weight, windows = weights.get(name, 0.0), planner.spec.num_windows[name]
         planned = weight * tokens_left
         epochs = planned / (windows * run.data.sequence_length) if windows else 0.0
         lines.append(f"  {name:<20} weight {weight:8.5f}   {planned:16,.0f} tokens   {epochs:8.2f} epochs")
-    for coming in planner.forecast(weights, run.total_steps):
+    for coming in planner.forecast(weights, budget.total_steps):
         lines.append(f"  {coming.domain} completes epoch {coming.epoch:g} at step {coming.step:,}")
     return lines
 

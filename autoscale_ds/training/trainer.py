@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import time
@@ -13,20 +12,23 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
-from autoscale_ds.controllers import Adviser
-from autoscale_ds.errors import CheckpointError
+from autoscale_ds.controllers import Adviser, Budget
+from autoscale_ds.errors import CheckpointError, TrainingError
 from autoscale_ds.evaluation.base import Evaluation, Site
 from autoscale_ds.evaluation.registry import check_needs, evaluations
 from autoscale_ds.objectives import Batch, normalised_weights, objective
+from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.dataset import MixtureStream, StepBatch, open_windows
-from autoscale_ds.stream.journal import Event, Journal
+from autoscale_ds.stream.journal import Event
 from autoscale_ds.stream.planner import MixturePlanner
 from autoscale_ds.training import setup
-from autoscale_ds.training.checkpoints import Checkpoints, checkpoint_name, list_checkpoints
+from autoscale_ds.training.beginning import Beginning
+from autoscale_ds.training.checkpoints import COOLED, Checkpoints, checkpoint_name, list_checkpoints
 from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.cooldown import last_constant_step
 from autoscale_ds.training.distributed import Ranks, any_rank, on_rank_zero
 from autoscale_ds.training.engine import Job, build_engine
-from autoscale_ds.training.faults import FaultGuard
+from autoscale_ds.training.faults import FaultGuard, RollBack
 from autoscale_ds.training.hot_swap import HotSwap
 from autoscale_ds.training.losses import LossTally, StepReport
 from autoscale_ds.training.metrics import memory_gigabytes, peak_flops, read_metrics
@@ -34,6 +36,7 @@ from autoscale_ds.training.records import RunRecords
 from autoscale_ds.training.run_folder import RunFolder
 from autoscale_ds.training.run_state import RunState
 from autoscale_ds.training.schedule import learning_rate
+from autoscale_ds.training.second_stage import Source
 from autoscale_ds.training.signals import REQUEUE_EXIT_CODE, StopRequest
 from autoscale_ds.training.watchdog import Watchdog
 from autoscale_ds.training.workbench import Workbench
@@ -43,15 +46,11 @@ _AFTER_A_FAILED_SAVE = "make room and start it again: it continues from the chec
 _MEANWHILE = "a crash now would continue from the checkpoint before; make room"
 
 
-class RollBack(Exception):
-    """A step was bad and the policy is to return to the last checkpoint."""
-
-
 class _Verdict:
     """What is decided when the losses of a step are known, before its update."""
 
     report: StepReport
-    fault: Literal["skip", "rollback"] | None
+    fault: Literal["skip"] | RollBack | None
 
 
 class Trainer:
@@ -73,6 +72,9 @@ class Trainer:
         Keeps open corpora and compiled models for the next run of this process.
     stop : StopRequest, optional
         Shared with whoever starts several runs in this process.
+    accept_new_text : bool
+        Whether a domain of which the corpus holds other text than at the last start is read from its beginning; else
+        such a start is refused.
 
     Attributes
     ----------
@@ -85,10 +87,9 @@ class Trainer:
     # Step-dependent state, rebuilt by _restore().
     step: int
     stream: MixtureStream
-    _journal: Journal  # rank 0 only
+    budget: Budget
     _events: list[Event]
     _swap: HotSwap
-    _faults: FaultGuard
     _watchdog: Watchdog
     _tally: LossTally
     _records: RunRecords
@@ -102,14 +103,18 @@ class Trainer:
         on_record: Callable[[Mapping[str, Any]], None] = lambda record: None,
         workbench: Workbench | None = None,
         stop: StopRequest | None = None,
+        accept_new_text: bool = False,
     ) -> None:
         self.run = run
         self.device = device
         self._on_record = on_record
         self.ranks = replace(ranks, parallel=run.parallel)
         self._stop = stop or StopRequest()
+        self._accept_new_text = accept_new_text
+        self._ds_config = ds_config
+        self._beginning: Beginning | None = None  # rank 0 only
         self.folder = RunFolder(run.run)
-        on_rank_zero(lambda: self._take_folder(ds_config))
+        on_rank_zero(self._take_folder)
         try:
             self._build(ds_config, workbench or Workbench(device))
         except BaseException:
@@ -125,30 +130,42 @@ class Trainer:
         self.model_spec = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
         for line in setup.describe(run, ds_config, self.model_spec, ranks):
             log.info(line)
-        self.controller = setup.controller(run, self.corpus, self.model_spec)
-        job = Job(run, ds_config, ranks, self.model_spec, objective(run.objective.kind))
+        on_rank_zero(self._prepare_beginning)
+        began = on_rank_zero(lambda: bool(list_checkpoints(self.folder.checkpoints)))
+        # What a run starts from is read once; its checkpoints hold what counts then.
+        built = replace(run, model=replace(run.model, initial_weights=None)) if began else run
+        job = Job(built, ds_config, ranks, self.model_spec, objective(run.objective.kind))
         self.engine = build_engine(job, workbench)
         self.evaluations = evaluations(run, self.corpus)
         for evaluation in self.evaluations:
             check_needs(evaluation, self.engine)
-        self.checkpoints = Checkpoints(self.folder.checkpoints, ranks, run.checkpoints.keep)
+        keeping = run.checkpoints
+        self.checkpoints = Checkpoints(self.folder.checkpoints, ranks, keeping.keep, keeping.verify)
+        self._faults = FaultGuard(self.folder.path, run.faults, ranks)
         self._flops_per_token = self.model_spec.flops_per_token(run.data.sequence_length)
         self._peak_flops = peak_flops(self.device, run.logging.peak_flops)
 
     def fit(self) -> int:
         """Train to the end of the budget and return the exit code: 0, or the requeue code when told to stop."""
         self._stop.install()
+        until: int | None = on_rank_zero(self._put_off_cooldown)
         while True:
-            self._restore()
+            state = self._restore(until)
             try:
+                self._begin(state)
                 if any_rank(self._stop.requested, self.device):
                     log.warning("stopped before the first step; nothing is new, the same command continues")
                     return REQUEUE_EXIT_CODE
                 code = self._loop()
                 dist.barrier()  # a rank that exits early breaks the collectives of those still running
                 return code
-            except RollBack:
-                log.warning("returning to the last checkpoint")
+            except RollBack as roll_back:
+                until = roll_back.until
+                log.warning("returning to a checkpoint%s", "" if until is None else f" of step {until:,} or before")
+            except TrainingError:
+                if self._faults.guilty is not None:
+                    self.checkpoints.set_aside(self._faults.guilty)
+                raise
             finally:
                 self._watchdog.stop()
                 self._records.close()
@@ -175,7 +192,7 @@ class Trainer:
             # log
             self._records.add_step(batch.plan, report, time.perf_counter() - began)
             began = time.perf_counter()
-            if self.step % run.logging.every_steps == 0 or self.step == run.total_steps:
+            if self.step % run.logging.every_steps == 0 or self.step == self.budget.total_steps:
                 self._log_interval()
 
             # swap
@@ -187,7 +204,8 @@ class Trainer:
             paused = time.perf_counter()
             if report.stop or not self._evaluate_if_due():
                 return self._leave()
-            if run.checkpoints.every_steps is not None and self.step % run.checkpoints.every_steps == 0:
+            every = run.checkpoints.every_steps
+            if (every is not None and self.step % every == 0) or self.step == self._cooldown_step():
                 self._save()
             began += time.perf_counter() - paused
         return self._finish()
@@ -211,8 +229,10 @@ class Trainer:
 
         micro_batches = [Batch(*micro) for micro in zip(tokens, domains, strict=True)]
         engine.train_step(micro_batches, self._tally.add, decide, self._domain_weights())
-        if verdict.fault == "rollback":
-            raise RollBack
+        if isinstance(verdict.fault, RollBack):
+            raise verdict.fault
+        if verdict.fault is None:
+            self._faults.judge_update(step, engine.updated)
         self._swap.observe(step, verdict.report)
         return verdict.report
 
@@ -229,111 +249,170 @@ class Trainer:
         return torch.tensor([scaled[name] for name in self.stream.planner.names], device=self.device)
 
     def _learning_rate(self, step: int) -> float:
-        run = self.run
-        budget = run.total_steps * run.tokens_per_step
+        run, budget = self.run, self.budget
         # One step of warm-up already has a rate: the first update would otherwise do nothing.
-        return learning_rate((step + 1) * run.tokens_per_step, budget, run.optimizer.learning_rate, run.schedule)
+        return learning_rate(budget.tokens_at(step + 1), budget.tokens, run.optimizer.learning_rate, run.schedule)
 
     # -- beginning and end --------------------------------------------------------------------------------------
 
-    def _take_folder(self, ds_config: Mapping[str, Any]) -> None:
+    def _take_folder(self) -> None:
         self.folder.acquire()
         try:
-            self.folder.record(self.run, dict(ds_config))
+            self.folder.check(self.run)
         except BaseException:
             self.folder.release()
             raise
 
-    def _restore(self) -> None:
-        """Build the step-dependent state, from the newest checkpoint or for step 0."""
-        run, ranks = self.run, self.ranks
-        events = [Event.from_json(line) for line in on_rank_zero(self._open_journal)]
-        planner = MixturePlanner(self.stream_spec, events)
-        checkpoint = self.checkpoints.load(self.engine, self.device)
+    def _prepare_beginning(self) -> None:
+        self._beginning = Beginning(
+            self.run, self.folder, self.corpus, self.model_spec, self.stream_spec, self._accept_new_text
+        )
+
+    def _restore(self, until: int | None = None) -> RunState | None:
+        """Build the step-dependent state, from the newest checkpoint (``until`` a step) or for step 0."""
+        run, ranks, beginning = self.run, self.ranks, self._beginning
+        checkpoint = self.checkpoints.load(self.engine, self.device, until)
+        source = self._begin_from_another_run() if checkpoint is None and run.start_from else None
         state = checkpoint.state if checkpoint else None
         if checkpoint:
-            setup.check_journal_copy(events, checkpoint.state.journal)
-            planner.restore(checkpoint.state.stream)
             log.info("resuming from %s", checkpoint.folder)
+        lines = on_rank_zero(lambda: beginning.open_journal(state, source) if beginning is not None else [])
+        events = [Event.from_json(line) for line in lines]
+        planner = MixturePlanner(self.stream_spec, events)
+        if state is not None:
+            setup.check_journal_copy(events, state.journal)
+            planner.restore(state.stream)
         self.step = planner.next_step
         self._events = events
+        clock = Clock.of(events, run.data.sequence_length, run.data.global_batch)
+        self.budget = run.budget_on(clock)
         self.stream = MixtureStream(
             planner,
             open_windows(self.corpus, planner.names, run.data.sequence_length),
-            until_step=run.total_steps,
+            until_step=self.budget.total_steps,
             rank=ranks.data_parallel_rank,
             world_size=ranks.data_parallel_size,
             workers=run.data.workers,
             prefetch=run.data.prefetch,
             pin_memory=self.device.type == "cuda",
         )
-        journal = self._journal if ranks.rank == 0 else None
-        adviser = self._adviser(journal, planner) if journal is not None else None
+        journal = beginning.journal if beginning is not None else None
+        adviser = self._adviser(beginning, planner) if beginning is not None else None
         if adviser is not None and state is not None:
             adviser.restore(state.decided_step, state.controller)
-        self._swap = HotSwap(
-            self.folder.inbox, journal, planner, run.tokens_per_step, run.mixture.poll_seconds, adviser
-        )
-        self._faults = FaultGuard(self.folder.path, run.faults, ranks)
+        self._swap = HotSwap(self.folder.inbox, journal, planner, clock.tokens, run.mixture.poll_seconds, adviser)
+        self._faults.bad_in_a_row = 0
         self._watchdog = Watchdog(self.folder.beats, ranks, run.faults.stall_seconds)
         self._tally = LossTally(len(planner.names), self.device)
         self._records = RunRecords(
+            self.budget,
             run,
             self.folder,
             ranks,
             planner.names,
             self.step,
+            state is not None,
             state.interval if state else None,
             [evaluation.name for evaluation in self.evaluations],
             self._on_record,
         )
+        return state
+
+    def _begin(self, state: RunState | None) -> None:
+        """Take up what waits for this start, and say what the run is going to do."""
+        budget, beginning = self.budget, self._beginning
+        for event in self._swap.take_up_at_start(
+            beginning is not None and beginning.budget_changed(budget),
+            lambda: beginning.finish_journal() if beginning is not None else None,
+        ):
+            self._log_swap(event)
+        if beginning is not None:
+            beginning.say_changes(self.step)
+        on_rank_zero(lambda: beginning.record(self._ds_config) if beginning is not None else None)
+        self._on_record({"kind": "start", "step": self.step, "total_steps": budget.total_steps})  # shown, not kept
+        log.info("budget     %s steps = %s tokens", f"{budget.total_steps:,}", f"{budget.tokens:,}")
         self._say_domains()
-        if self.step >= run.total_steps:
+        if self.step >= budget.total_steps:
             log.warning(
                 "step %s of %s is done: nothing is left to train; give a larger budget_tokens to go on",
                 f"{self.step:,}",
-                f"{run.total_steps:,}",
+                f"{budget.total_steps:,}",
             )
-        if checkpoint is None and run.faults.policy == "rollback":
-            self._save(needed=True)  # so that there is always something to return to
+        if state is None and (self.run.faults.policy == "rollback" or self.run.start_from):
+            self._save(needed=True)  # so that there is something to return to, and the other run is not needed again
 
-    def _open_journal(self) -> list[str]:
-        self._journal = Journal(self.folder.journal)
-        return setup.open_journal(self._journal, self.run, self.corpus, self.controller)
+    def _put_off_cooldown(self) -> int | None:
+        """Return the step to go back to when a larger budget puts off a cooldown that was under way, on rank 0."""
+        step = self._beginning.step_before_cooldown() if self._beginning is not None else None
+        if step is not None:
+            self.checkpoints.set_aside(step, COOLED)
+        return step
 
-    def _adviser(self, journal: Journal, planner: MixturePlanner) -> Adviser:
+    def _begin_from_another_run(self) -> Source | None:
+        """Load the weights of ``start_from``; return it on rank 0. Collective."""
+        run, found = self.run, []
+        on_rank_zero(lambda: found.append(Source.find(str(run.start_from), run, self.model_spec)))
+        source = found[0] if found else None
+        self.checkpoints.begin_from(
+            self.engine, source.checkpoint if source else None, moments="optimizer" in run.start_with
+        )
+        if source is not None:
+            log.info("starting from %s", source.checkpoint.folder)
+        return source
+
+    def _adviser(self, beginning: Beginning, planner: MixturePlanner) -> Adviser:
         return Adviser(
-            copy.deepcopy(self.controller),  # a roll back starts again from the initial state
-            self.run.budget,
+            beginning.controller(),  # a roll back starts again from the initial state
+            self.budget,
             planner,
-            journal,
+            beginning.journal,
             validation=lambda: read_metrics(self.folder.metrics, "validation"),
             record=self._record,
             dry_run=self.run.mixture.dry_run,
         )
 
     def _save(self, needed: bool = False) -> None:
-        """Save; one that fails for want of room, say, ends the run only when it is needed."""
+        """Save; one that fails for want of room, say, ends the run only when it is needed.
+
+        Never after a step whose loss was not finite: the weights may be bad, and would push out good ones.
+        """
+        if self._faults.bad_in_a_row or self._records.unsound_step == self.step:
+            log.warning("step %s is not saved: its loss was not finite", f"{self.step:,}")
+            return
         self._watchdog.beat(self.step, "saving")
         problem = self.checkpoints.save(
             self.engine,
             RunState(
                 stream=self.stream.state(),
                 journal=[json.loads(event.to_json()) for event in self._events],
-                tokens=self.step * self.run.tokens_per_step,
+                tokens=self.budget.tokens_at(self.step),
                 interval=self._records.interval.state(),
                 **(self._swap.adviser.state() if self._swap.adviser else {}),
             ),
+            self._steps_to_keep(),
         )
         if problem is not None and needed:
             raise CheckpointError(f"step {self.step:,} could not be saved: {problem}; {_AFTER_A_FAILED_SAVE}")
         if problem is not None:
             log.error("step %s could not be saved: %s; training goes on, %s", f"{self.step:,}", problem, _MEANWHILE)
 
+    def _steps_to_keep(self) -> list[int]:
+        """Return steps whose checkpoints outlive the newest ones."""
+        before_cooldown = self._cooldown_step()
+        return [self._records.sound_step, *([] if before_cooldown is None else [before_cooldown])]
+
+    def _cooldown_step(self) -> int | None:
+        """Return the last step of a constant learning rate, when its checkpoint is to be kept."""
+        if not self.run.checkpoints.keep_before_cooldown:
+            return None
+        return last_constant_step(self.run, self.budget)
+
     def _leave(self) -> int:
         """Save and end early: told to stop."""
         self._save(needed=True)
-        log.warning("stopped at step %s, saved; the same command continues", f"{self.step:,}")
+        is_bad = self._faults.bad_in_a_row or self._records.unsound_step == self.step
+        saved = "the last checkpoint counts" if is_bad else "saved"
+        log.warning("stopped at step %s, %s; the same command continues", f"{self.step:,}", saved)
         return REQUEUE_EXIT_CODE
 
     def _finish(self) -> int:
@@ -377,7 +456,7 @@ class Trainer:
         self._record(
             "train",
             {
-                **interval.figures(self.stream.planner.names),
+                **interval.figures(),
                 "weights": self.stream.weights(),
                 **({"loss_weights": loss_weights} if loss_weights is not None else {}),
                 "gradient_norm": self.engine.gradient_norm,
@@ -397,7 +476,7 @@ class Trainer:
 
     def _say_domains(self, event: Event | None = None) -> None:
         weights = (event or self._events[-1]).weights
-        for line in setup.describe_domains(self.run, self.stream.planner, weights):
+        for line in setup.describe_domains(self.run, self.budget, self.stream.planner, weights):
             log.info(line)
 
     def _record(self, kind: str, figures: Mapping[str, Any]) -> None:

@@ -6,7 +6,8 @@ from autoscale_ds.controllers import Adviser, StepLosses
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.search.predictor import AutoScalePath
 from autoscale_ds.stream.journal import Event, Journal
-from autoscale_ds.stream.planner import MixturePlanner, StreamSpec
+from autoscale_ds.stream.planner import MixturePlanner
+from autoscale_ds.stream.spec import StreamSpec
 
 
 def random_path(rng, m, budget, evenness):

@@ -13,7 +13,7 @@ from autoscale_ds.laws import lawfile
 from autoscale_ds.laws.model import fit_law
 from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.search.predictor import save_optima
-from autoscale_ds.stream.planner import StreamSpec
+from autoscale_ds.stream.spec import StreamSpec
 from autoscale_ds.training.setup import token_limits
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "mixture"))

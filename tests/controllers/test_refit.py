@@ -50,7 +50,7 @@ class Setup:
         records = []
         for step in range(0, self.run.planner.next_step, 50):
             noise = NOISE * rng.normal(size=4)
-            shares = shares_until(self.run.journal.events, step) if step else self.run.journal.events[0].weights
+            shares = shares_until(self.run.journal.events, step, BUDGET) if step else self.run.journal.events[0].weights
             found = self.losses(shares, max(step, 1) * 1e7) + noise
             losses = dict(zip(self.world.targets, found.tolist(), strict=True))
             records.append({"kind": "validation", "step": step, "tokens": step * 10**7, "domain_loss": losses})
@@ -136,6 +136,6 @@ def test_shares_by_the_journal_are_those_realised_within_a_sample(tmp_path):
     for step, counts in enumerate(setup.run.steps(100), 1):
         if step in (20, 50):
             setup.run.accept(DomainWeights.uniform(setup.run.planner.names), "user")
-        shares = shares_until(setup.run.journal.events, step)
+        shares = shares_until(setup.run.journal.events, step, BUDGET)
         asked = np.array([shares[name] for name in setup.run.planner.names]) * step * 10
         assert np.abs(counts - asked).max() <= 1

@@ -139,7 +139,7 @@ def test_asking_twice_gives_the_same_and_changes_no_state(make_trainer):
     view = adviser._view()
     assert controller.propose(view) == controller.propose(view)
     assert json.dumps(controller.state()) == before
-    assert trainer.controller.state() == {"means": {}}  # what a roll back starts from
+    assert trainer._beginning.controller().state() == {"means": {}}  # what a roll back starts from
 
 
 def test_a_rolled_back_run_has_the_state_of_its_checkpoint(make_trainer):

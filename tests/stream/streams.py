@@ -2,7 +2,8 @@
 
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.journal import Event
-from autoscale_ds.stream.planner import MixturePlanner, StreamSpec
+from autoscale_ds.stream.planner import MixturePlanner
+from autoscale_ds.stream.spec import StreamSpec
 
 
 def event(version, step, weights):

@@ -1,12 +1,15 @@
 import json
 import os
 import time
+from dataclasses import replace
 
 import pytest
+from streams import event
 
 from autoscale_ds.errors import ProposalError
 from autoscale_ds.stream import proposals
-from autoscale_ds.stream.proposals import Inbox, check, read_proposal
+from autoscale_ds.stream.journal import START, Journal
+from autoscale_ds.stream.proposals import Inbox, checked_weights, read_proposal
 
 DOMAINS = ["web", "code", "books"]
 GOOD = {"web": 0.5, "code": 0.25, "books": 0.25}
@@ -26,9 +29,18 @@ def put_raw(inbox, text, age=60):
     return path
 
 
+def journal(inbox, version=3, weights=GOOD, starts=0):
+    """A journal at a version; its last ``starts`` events only say what starts of the run changed."""
+    kept = Journal(inbox.folder.parent / "journal.jsonl")
+    for number in range(version + 1):
+        source = START if number > version - starts else "user"
+        kept.append(replace(event(number, number, weights), source=source))
+    return kept
+
+
 def judged(inbox, text, version=3):
     proposal = read_proposal(put_raw(inbox, text))
-    check(proposal, DOMAINS, version)
+    assert checked_weights(proposal, DOMAINS, journal(inbox, version)) == proposal.weights
     return proposal
 
 
@@ -38,7 +50,31 @@ def test_what_the_tool_writes_is_read_back(inbox):
     assert path.name == name
     proposal = read_proposal(path)
     assert (proposal.weights.as_dict(), proposal.source, proposal.reason) == (GOOD, "user", "because")
-    check(proposal, DOMAINS, 3)
+    assert checked_weights(proposal, DOMAINS, journal(inbox)) == proposal.weights
+
+
+def test_a_start_that_kept_the_weights_makes_no_proposal_old(inbox):
+    known = journal(inbox, version=4, starts=2)
+    for version in (2, 3, 4):
+        proposal = read_proposal(put_raw(inbox, json.dumps({"weights": GOOD, "based_on_version": version})))
+        assert checked_weights(proposal, DOMAINS, known) == proposal.weights
+    proposal = read_proposal(put_raw(inbox, json.dumps({"weights": GOOD, "based_on_version": 1})))
+    with pytest.raises(ProposalError, match="based on version 1, the run is at version 4"):
+        checked_weights(proposal, DOMAINS, known)
+
+
+def test_a_domain_that_is_off_may_be_left_out_and_one_that_left_may_be_named_with_zero(inbox):
+    known = journal(inbox, weights={"web": 0.5, "code": 0.5, "books": 0.0, "papers": 0.0})
+    proposal = read_proposal(put_raw(inbox, json.dumps({"weights": {"web": 0.75, "code": 0.25, "papers": 0}})))
+    weights = checked_weights(proposal, DOMAINS, known)
+    assert weights == {"web": 0.75, "code": 0.25, "books": 0.0}
+    for wrong, message in (
+        ({"web": 1.0, "books": 0}, "'code' has no weight"),
+        ({"web": 0.5, "code": 0.4, "papers": 0.1}, "unknown domain 'papers'"),
+        ({"web": 0.5, "code": 0.5, "poems": 0}, "unknown domain 'poems'"),
+    ):
+        with pytest.raises(ProposalError, match=message):
+            checked_weights(read_proposal(put_raw(inbox, json.dumps({"weights": wrong}))), DOMAINS, known)
 
 
 def test_the_predictors_weights_file_is_a_proposal_as_it_is(inbox):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import time
 
@@ -9,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from sweeps import TOKENS_PER_STEP, start_worker, sweep_tool, write_configs
 
+from autoscale_ds.corpus import Corpus, CorpusIdentity
 from autoscale_ds.mixture import RunTable
 from autoscale_ds.sweep.plan import SweepPlan
 from autoscale_ds.sweep.progress import survey
@@ -147,3 +149,29 @@ def test_a_point_in_the_middle_of_a_cosine_is_no_point():
         None,
         "final",
     ]
+
+
+def test_a_sweep_knows_its_corpus(tmp_path, corpus_of):
+    sizes = {"web": 4000, "code": 3000}
+    corpus, other = corpus_of(sizes), corpus_of(sizes, seeds={"code": 1})
+    sweep = make_sweep(tmp_path, corpus, "s", "--mixture", "uniform")
+    sweep_tool("work", sweep)
+    (row,) = table(sweep)
+    metadata = pyarrow.parquet.read_schema(sweep / "runs.parquet").metadata[b"autoscale_ds.corpus"]
+    assert row["corpus"] == CorpusIdentity.from_json(json.loads(metadata)).digest == Corpus(corpus).identity.digest
+
+    kept = corpus.rename(corpus.with_name("kept"))
+    shutil.copytree(other, corpus)  # rebuilt in its place, one domain with other text
+    for name, options in (("plan", ["--mixture", "proportional", "--tokens", "10240"]), ("work", [])):
+        refused = sweep_tool(name, sweep, *options, code=2)
+        assert "was planned with: other text in code; put that one back" in refused.stderr
+    moved = ["--corpus", kept]
+    sweep_tool("plan", sweep, "--mixture", "proportional", "--tokens", "10240", *moved)
+    sweep_tool("work", sweep)  # where the plan says now
+    assert len(table(sweep)) == 2
+    sweep_tool("work", sweep, "--corpus", other, code=2)
+
+    result = sweep / "runs" / SweepPlan.read(sweep).runs[0].folder / "result.json"
+    result.write_text(result.read_text().replace(row["corpus"], "0123456789abcdef"))
+    assert "is left out: it was trained on another corpus (0123456789abcdef" in sweep_tool("collect", sweep).stderr
+    assert len(table(sweep)) == 1

@@ -71,3 +71,76 @@ def test_a_gradient_that_is_not_finite_is_left_out_without_zero_too(make_trainer
     assert trainer.fit() == 0
     assert [r["step"] for r in read_metrics(trainer.folder.path, "train") if r["gradient_norm"] is None] == [4]
     assert all(torch.isfinite(parameter).all() for parameter in weights_of(trainer))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_gradient_that_is_not_finite_counts_as_a_fault_in_every_stage(make_trainer, stage):
+    trainer = make_trainer({"train_micro_batch_size_per_gpu": 8, "zero_optimization": {"stage": stage}})
+    spoil_gradients(trainer, lambda step: step == 3)
+    assert trainer.fit() == 0
+    assert (trainer.folder.path / "skipped_steps.json").read_text().split() == ["[", "3", "]"]
+    assert trainer.engine.updates == 29
+
+
+def spoil_gradients(trainer, when):
+    def spoil(module, gradients):
+        return (gradients[0] * math.inf,) if when(trainer.step) else None
+
+    trainer.engine.module.norm.register_full_backward_pre_hook(spoil)
+
+
+def test_gradients_that_are_never_finite_end_the_run(make_trainer):
+    trainer = make_trainer()
+    spoil_gradients(trainer, lambda step: step >= 4)
+    with pytest.raises(TrainingError, match="gradient of step 14 is not finite, though its loss is, after 10 other"):
+        trainer.fit()
+
+
+def break_weights(trainer, step, times=1):
+    """Make the update of one step break the weights, the first ``times`` times it is made."""
+    left, plain = [times], trainer.engine.train_step
+
+    def breaking(*arguments):
+        plain(*arguments)
+        if trainer.step == step and trainer.engine.updated and left[0]:
+            left[0] -= 1
+            trainer.engine._guard.param_groups[0]["params"][0].data.fill_(math.nan)
+            for parameter in trainer.engine.module.parameters():
+                parameter.data.fill_(math.nan)
+
+    trainer.engine.train_step = breaking
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_bad_weights_never_push_out_good_checkpoints(make_trainer, policy):
+    changes = {"checkpoints.every_steps": 1, "checkpoints.keep": 2, "optimizer.learning_rate": 1e30}
+    trainer = make_trainer(**changes, **{"faults.policy": policy, "schedule.warmup_tokens": 0})
+    with pytest.raises(TrainingError, match=r"the weights are bad|no checkpoint of step"):
+        trainer.fit()
+    trainer.close()
+    # The same command with a lower rate goes on from weights that are sound, or from the beginning.
+    mended = make_trainer(**changes | {"optimizer.learning_rate": 3e-3, "faults.policy": policy})
+    assert mended.fit() == 0
+    assert read_metrics(mended.folder.path, "validation")[-1]["loss"] < 4.5
+    assert not list(mended.folder.checkpoints.glob("bad-*"))
+
+
+def test_rollback_goes_before_the_guilty_update_and_leaves_it_out(make_trainer):
+    changes = {"checkpoints.every_steps": 1, "checkpoints.keep": 1, "evaluation.every_steps": 5}
+    trainer = make_trainer(**changes, **{"faults.policy": "rollback"})
+    break_weights(trainer, step=13)
+    assert trainer.fit() == 0
+    assert all(torch.isfinite(parameter).all() for parameter in weights_of(trainer))
+    skipped = [int(step) for step in (trainer.folder.path / "skipped_steps.json").read_text().strip("[]\n").split(",")]
+    assert set(skipped) <= {13, 14, 15}
+    found = losses(trainer.folder.path)
+    assert list(found) == list(range(1, 31))
+    assert all(loss is not None for loss, _ in found.values())
+
+
+def test_a_policy_of_skip_says_that_the_weights_are_bad_and_saves_none_of_them(make_trainer):
+    trainer = make_trainer(**{"checkpoints.every_steps": 1, "checkpoints.keep": 1})
+    break_weights(trainer, step=13)
+    with pytest.raises(TrainingError, match=r"steps 14 to 16 .* the weights are bad, .* update of step 13"):
+        trainer.fit()
+    assert [path.name for path in trainer.folder.checkpoints.glob("step-*")] == ["step-00000010"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from autoscale_ds.models import ModelSpec
 from autoscale_ds.objectives import Batch, Objective
 from autoscale_ds.training import parallel_rules
+from autoscale_ds.training.checksums import ChecksumWriter
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import Ranks
 from autoscale_ds.training.engine.portable import PortableState
@@ -142,18 +143,29 @@ class Engine(Protocol):
     def save(self, folder: Path, tag: str) -> str | None:
         """Write model and optimizer under ``folder/tag``; return why this rank could not."""
 
+    @property
+    def checksums(self) -> dict[str, str]:
+        """Checksums of the files that this rank wrote in the last save, by name."""
+
     def load(self, folder: Path, tag: str) -> None:
         """Read what ``save`` wrote, in the same layout."""
 
-    def load_portable(self, path: Path, updates: int) -> None:
-        """Continue from a checkpoint of any layout, see ``portable``."""
+    def load_portable(self, path: Path, updates: int, moments: bool = True) -> None:
+        """Continue from a checkpoint of any layout, see ``portable``; without its moments, take its weights only."""
 
     @property
     def updates(self) -> int:
         """Updates done; left-out ones do not count."""
 
+    @property
+    def updated(self) -> bool:
+        """Whether the last step changed the weights; the same on every rank."""
+
     def close(self) -> None:
         """Take the engine's hooks off the model, so that another engine can train it."""
+
+
+_SETTINGS = ("betas", "eps", "weight_decay")  # of a parameter group; the learning rate is set at every step
 
 
 class DeepSpeedEngine:
@@ -179,6 +191,7 @@ class DeepSpeedEngine:
         self._job = job
         self._engine, self._optimizer = initialised
         self._guard = guard
+        self._configured = [{name: group[name] for name in _SETTINGS} for group in guard.param_groups]
         self._files = self._engine.checkpoint_engine = _Files(self._engine.checkpoint_engine)
         self._engine._copy_recovery_script = lambda path: None  # writes past _files; tools/export_hf.py does its job
 
@@ -214,12 +227,25 @@ class DeepSpeedEngine:
         DeepSpeed's ranks wait for each other while saving: a rank that cannot write goes on and reports it here.
         """
         self._files.problem = None
+        self._files.checksums = {}
         self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
         return self._files.problem
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """Checksums of the files that this rank wrote in the last save, by name."""
+        return self._files.checksums
 
     def load(self, folder: Path, tag: str) -> None:
         """Read what ``save`` wrote, in the same layout. Collective."""
         self._engine.load_checkpoint(str(folder), tag=tag)
+        self._configure()
+
+    def _configure(self) -> None:
+        """Set what the configuration says; a checkpoint brings the settings it was saved with."""
+        for groups in (self._guard.param_groups, self._optimizer.param_groups):
+            for group, settings in zip(groups, self._configured, strict=True):
+                group.update(settings)
 
     @property
     def updates(self) -> int:
@@ -227,16 +253,23 @@ class DeepSpeedEngine:
         states = self._guard.state.values()
         return max((int(state["step"]) for state in states if "step" in state), default=0)
 
-    def load_portable(self, path: Path, updates: int) -> None:
-        """Continue from a checkpoint of any layout, see ``portable``."""
+    @property
+    def updated(self) -> bool:
+        """Whether the last step changed the weights: ZeRO leaves out an update of a gradient that is not finite."""
+        return bool(self._guard.updated)
+
+    def load_portable(self, path: Path, updates: int, moments: bool = True) -> None:
+        """Continue from a checkpoint of any layout, see ``portable``; without its moments, take its weights only."""
         state, rank, size = PortableState(path), self._job.ranks.tensor_rank, self._job.ranks.parallel.tensor
 
         def part(name: str, kind: str) -> Tensor:
-            return self.spec.cut(name, state(name, kind), rank, size)
+            whole = state(name, kind)
+            return self.spec.cut(name, whole if moments or kind == "fp32" else torch.zeros_like(whole), rank, size)
 
         named = {self._whole_name(name): parameter for name, parameter in self.module.named_parameters()}
         with torch.no_grad():
-            restore(self._engine, self._guard, named, part, updates)
+            restore(self._engine, self._guard, named, part, updates if moments else 0)
+        self._configure()
 
     def _whole_name(self, name: str) -> str:
         """Return the name that a parameter of this rank's module has in the whole model."""
@@ -253,9 +286,15 @@ class _Files:
     def __init__(self, plain: Any) -> None:
         self._plain = plain
         self.problem: str | None = None
+        self.checksums: dict[str, str] = {}  # of the files of the last save, by name
 
-    def save(self, *arguments: Any, **options: Any) -> None:
-        self._attempt(self._plain.save, *arguments, **options)
+    def save(self, state_dict: Any, path: str) -> None:
+        self._attempt(self._write, state_dict, path)
+
+    def _write(self, state: Any, path: str) -> None:
+        with ChecksumWriter(path) as file:
+            torch.save(state, cast(IO[bytes], file), _use_new_zipfile_serialization=self._plain.zipfile_serialization)
+        self.checksums[Path(path).name] = file.checksum
 
     def makedirs(self, *arguments: Any, **options: Any) -> None:
         self._attempt(self._plain.makedirs, *arguments, **options)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from autoscale_ds.training.config import OptimizerConfig
+from autoscale_ds.training.engine.op_builds import build_op
 from autoscale_ds.training.hardware import offloads_optimizer, zero_stage
 
 
@@ -53,9 +54,11 @@ class GuardedAdamW(torch.optim.AdamW):
     ZeRO calls ``step`` on its shards, once a parameter group, and then drops the gradients: with ``frozen`` set, a bad
     step leaves weights and moments alone in every stage in the same way. Without ZeRO (``clip_norm`` set) it also
     does what the ZeRO engines do themselves: clip by the global norm, leave out an update whose norm is not finite.
+    ``updated`` is set by every update; the engine clears it before a step.
     """
 
     frozen = False
+    updated = False
     clip_norm: float | None = None
     last_norm: float | None = None
     model_parallel: ModelParallel | None = None
@@ -64,6 +67,7 @@ class GuardedAdamW(torch.optim.AdamW):
         """Update, unless frozen or the gradients are not finite."""
         if self.frozen or (self.clip_norm is not None and not self._clip(self.clip_norm)):
             return None
+        self.updated = True
         return super().step(closure)
 
     def _clip(self, clip_norm: float) -> bool:
@@ -101,11 +105,15 @@ def _offloaded_adamw() -> type:
     """Return DeepSpeed's AdamW for optimizer states in CPU memory, with the same switch (there is no ZeRO 0 there)."""
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
+    build_op("CPUAdamBuilder")
+
     class GuardedCPUAdam(DeepSpeedCPUAdam):
         frozen = False
+        updated = False
         last_norm = None
 
         def step(self, closure: Any = None) -> Any:
+            self.updated = not self.frozen
             return None if self.frozen else super().step(closure)
 
     return GuardedCPUAdam

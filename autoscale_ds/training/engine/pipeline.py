@@ -111,6 +111,7 @@ class PipelineEngine(DeepSpeedEngine):
         domain_weights: Tensor | None = None,
     ) -> None:
         """Do one optimizer step, see ``Engine.train_step``."""
+        self._guard.updated = False
         scale = self._counted_scale(batch)
 
         def loss(head: Any, hidden: Tensor, labels: Labels) -> Tensor:

@@ -68,6 +68,7 @@ class ZeroEngine(DeepSpeedEngine):
         """Do one optimizer step, see ``Engine.train_step``."""
         if not self.module.training:
             self._engine.train()
+        self._guard.updated = False
         scale = self._counted_scale(batch) * self._loss_share
         for number, micro in enumerate(batch, start=1):
             self._forward_backward(micro, count, domain_weights, scale)

@@ -1,0 +1,75 @@
+"""Starting a run from another run's checkpoint: its weights, and if wanted its optimizer and its place in the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoscale_ds.corpus import CorpusIdentity
+from autoscale_ds.corpus.identity import few
+from autoscale_ds.errors import ConfigError
+from autoscale_ds.models import ModelSpec
+from autoscale_ds.training.checkpoints import Checkpoint, find_checkpoint, list_checkpoints, read_checkpoint
+from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.run_corpus import recorded
+from autoscale_ds.training.run_folder import RunFolder, load_run_config
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint of another run.
+
+    Attributes
+    ----------
+    run : Path
+        That run's folder.
+    checkpoint : Checkpoint
+        Where to start from.
+    """
+
+    run: Path
+    checkpoint: Checkpoint
+
+    @classmethod
+    def find(cls, asked: str, run: RunConfig, spec: ModelSpec) -> Source:
+        """Return what ``start_from`` names: ``RUN`` (its newest checkpoint) or ``RUN@STEP``.
+
+        Raises
+        ------
+        ConfigError, CheckpointError
+            When there is no such checkpoint, or it is of another model, or the stream cannot go on there.
+        """
+        name, separator, step = asked.rpartition("@")
+        if not separator or not step.isdigit():
+            name, step = asked, ""
+        folder = Path(name)
+        before = load_run_config(folder)
+        shape = before.model.build(before.data.sequence_length, spec.vocabulary)
+        if (type(shape), shape.whole_shapes()) != (type(spec), spec.whole_shapes()):
+            raise ConfigError(
+                f"start_from is {asked}, whose model has another shape than this run's: make model.* agree"
+            )
+        if "stream" in run.start_with:
+            for key, old, new in (
+                ("seed", before.seed, run.seed),
+                ("data.sequence_length", before.data.sequence_length, run.data.sequence_length),
+            ):
+                if old != new:
+                    raise ConfigError(
+                        f"start_with names the stream, but {key} is {new} and {name} has {old}, so its samples would "
+                        "come in another order: make them agree, or leave the stream out"
+                    )
+        checkpoints = RunFolder(folder).checkpoints
+        path = find_checkpoint(checkpoints, int(step) if step else None)
+        if not path.is_dir():
+            held = few([each.name.removeprefix("step-").lstrip("0") or "0" for each in list_checkpoints(checkpoints)])
+            raise ConfigError(f"start_from is {asked}, but {name} holds checkpoints of steps {held}")
+        return cls(folder, read_checkpoint(path))
+
+    def cursors(self, corpus: CorpusIdentity) -> Mapping[str, int]:
+        """Return the samples that were given of each domain whose text is the same here."""
+        texts = recorded(self.run).domains
+        given = self.checkpoint.state.stream["cursors"]
+        same = {name for name, text in corpus.domains.items() if (old := texts.get(name)) and old.train == text.train}
+        return {name: int(count) for name, count in given.items() if name in same and count}

@@ -1,0 +1,211 @@
+"""What a start does to the journal of a run: begin it, or say what has changed since the last start.
+
+Rank 0 only. Domains that joined, left or have other text, another batch and other limits become events, so that seed
+and journal give the data order from the first step to the last. What the run cannot go on with is refused before any
+step, with what to do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from autoscale_ds.corpus import Corpus
+from autoscale_ds.corpus.identity import few
+from autoscale_ds.errors import ConfigError
+from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.stream.journal import START, Event, Journal
+from autoscale_ds.stream.spec import SpecChange, StreamSpec
+from autoscale_ds.training.hot_swap import now
+from autoscale_ds.training.second_stage import Source
+
+log = logging.getLogger(__name__)
+
+
+class Start:
+    """One start of a run, on its rank 0.
+
+    Parameters
+    ----------
+    run : Path
+        Run folder, for messages.
+    journal : Journal
+        Its events; new ones are appended.
+    spec : StreamSpec
+        What the configuration and the corpus give now.
+    corpus : Corpus
+        The corpus as it is now.
+    step : int
+        Steps done, by the checkpoint the run continues from.
+    tokens : callable
+        Training tokens before a step.
+    accept_new_text : bool
+        Whether a domain with other text starts again at its beginning instead of being refused.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        journal: Journal,
+        spec: StreamSpec,
+        corpus: Corpus,
+        step: int,
+        tokens: Callable[[int], int],
+        accept_new_text: bool,
+    ) -> None:
+        self._run = run
+        self.journal = journal
+        self._corpus = corpus
+        self._step = step
+        self._tokens = tokens
+        self._accept_new_text = accept_new_text
+        self._wanted = SpecChange.whole(spec, corpus.identity)
+        self._leaving: list[str] = []  # domains that the corpus no longer holds, but the newest weights still name
+
+    def begin(self, first: Event, source: Source | None) -> None:
+        """Write the first event of a run, and where it goes on from, if from another run."""
+        stream, reason = self._wanted, first.reason
+        if source is not None:
+            stream = replace(stream, cursors=dict(source.cursors(self._corpus.identity)))
+            reason = f"{reason}; data goes on from {source.run} at step {source.checkpoint.step}"
+        self.journal.append(replace(first, stream=stream, reason=reason))
+
+    def continue_journal(self) -> None:
+        """Append what has changed since the last start, but for domains that left while they still have weight.
+
+        Raises
+        ------
+        ConfigError
+            For another tokenizer, for other text that was not accepted, and for a change that steps still to be done
+            again cannot do without.
+        """
+        recorded = SpecChange.recorded(event.stream for event in self.journal.events)
+        if not recorded:
+            log.info("what the corpus of this run holds was not on record; it is from step %s on", f"{self._step:,}")
+            self._append(self._wanted, "the corpus, on record from here on")
+            return
+        change = recorded.towards(self._wanted)
+        if not change:
+            return
+        if self._step:
+            self._check(recorded, change)
+        self._check_steps_to_repeat(recorded, change)
+        weights = self.journal.current.weights
+        self._leaving = [name for name, text in change.domains.items() if text is None and weights.get(name, 0.0) > 0]
+        stays = {name: text for name, text in change.domains.items() if name not in self._leaving}
+        change = replace(change, domains=stays)
+        if change:
+            for line in _in_words(recorded, change):
+                log.warning("since the last start: %s", line)
+            self._append(change, "; ".join(_in_words(recorded, change)))
+
+    def finish(self) -> Event | None:
+        """Record the domains that left, when the proposals that waited have been judged; return the event.
+
+        Raises
+        ------
+        ConfigError
+            When the newest weights still name one of them.
+        """
+        if not self._leaving:
+            return None
+        weights = self.journal.current.weights
+        weighted = [name for name in self._leaving if weights.get(name, 0.0) > 0]
+        if weighted:
+            asked = " ".join(f"--drop-domain {name}" for name in weighted)
+            raise ConfigError(
+                f"{self._corpus.folder} no longer holds {few(weighted)}, which this run samples with weight "
+                f"{weights[weighted[0]]:.4g}: put it back, or turn it off with tools/swap_weights.py {self._run} "
+                f"{asked} and start again"
+            )
+        change = SpecChange(domains=dict.fromkeys(self._leaving))
+        self._append(change, "; ".join(_in_words(SpecChange(), change)))
+        return self.journal.current
+
+    def _check(self, recorded: SpecChange, change: SpecChange) -> None:
+        if change.tokenizer is not None and recorded.tokenizer is not None:
+            raise ConfigError(
+                f"the tokenizer of {self._corpus.folder} ({self._corpus.manifest.tokenizer.name}) is "
+                f"{change.tokenizer}, but this run was trained on ids of {recorded.tokenizer}, which mean other text: "
+                "give the corpus of that tokenizer (data.corpus=FOLDER), or start another run with run=ANOTHER_FOLDER"
+            )
+        other = _with_other_text(recorded, change)
+        if other and not self._accept_new_text:
+            raise ConfigError(
+                f"{self._corpus.folder} holds other text in {few(other)} than this run was trained on: give the corpus "
+                "as it was (data.corpus=FOLDER; a moved or copied one is the same), give the new text a name of its "
+                "own, or add --accept-new-text, which reads it from its beginning; the other domains go on either way"
+            )
+
+    def _check_steps_to_repeat(self, recorded: SpecChange, change: SpecChange) -> None:
+        """Refuse what the steps between the checkpoint and the journal's last event were planned without."""
+        until = self.journal.current.effective_step
+        if until <= self._step:
+            return
+        where = f"steps {self._step:,} to {until:,} are on record and are done again after the crash"
+        if change.global_batch is not None:
+            raise ConfigError(
+                f"{where} with data.global_batch={recorded.global_batch}: go on with it until a checkpoint after step "
+                f"{until:,}, then change it"
+            )
+        lost = {*_with_other_text(recorded, change), *(n for n, text in change.domains.items() if text is None)}
+        sampled = {name for event in self._in_effect(until) for name, weight in event.weights.items() if weight > 0}
+        if lost & sampled:
+            raise ConfigError(
+                f"{where} with {few(sorted(lost & sampled))} as it was: put that text back until a checkpoint after "
+                f"step {until:,}"
+            )
+
+    def _in_effect(self, until: int) -> Iterable[Event]:
+        """Return the events by which steps from the checkpoint up to ``until`` are sampled."""
+        events = self.journal.events
+        for event, following in zip(events, [*events[1:], None], strict=True):
+            end = until if following is None else following.effective_step
+            if event.effective_step < until and end > self._step:
+                yield event
+
+    def _append(self, change: SpecChange, reason: str) -> None:
+        current = self.journal.current
+        step = max(self._step, current.effective_step)
+        gone = {name for name, text in change.domains.items() if text is None}
+        kept = {name: weight for name, weight in current.weights.items() if name not in gone}
+        joined = {name: 0.0 for name, text in change.domains.items() if text is not None and name not in kept}
+        weights = DomainWeights({**kept, **joined})
+        event = Event(current.version + 1, step, weights, START, reason, now(), self._tokens(step), stream=change)
+        self.journal.append(event)
+
+
+def _with_other_text(recorded: SpecChange, change: SpecChange) -> list[str]:
+    """Return domains that the run knows with another training text."""
+    other = []
+    for name, text in change.domains.items():
+        before = recorded.domains.get(name)
+        if text is not None and before is not None and text.train != before.train:
+            other.append(name)
+    return sorted(other)
+
+
+def _in_words(recorded: SpecChange, change: SpecChange) -> list[str]:
+    """Return a change as people say it."""
+    joined = sorted(name for name, text in change.domains.items() if text and not recorded.domains.get(name))
+    other = _with_other_text(recorded, change)
+    left = sorted(name for name, text in change.domains.items() if text is None)
+    rest = sorted(set(change.domains) - {*joined, *other, *left})
+    lines = []
+    if joined:
+        lines.append(f"new in the corpus, with weight 0 until a proposal names them: {few(joined)}")
+    if other:
+        lines.append(f"other text, read from its beginning: {few(other)}")
+    if left:
+        lines.append(f"no longer in the corpus: {few(left)}")
+    if rest:
+        lines.append(f"other validation text, losses before and after do not compare: {few(rest)}")
+    for name in ("global_batch", "max_epochs", "when_exhausted"):
+        value = getattr(change, name)
+        if value is not None:
+            lines.append(f"data.{name} {getattr(recorded, name)} -> {value}")
+    if change.tokenizer is not None and recorded.tokenizer is not None:
+        lines.append(f"tokenizer {recorded.tokenizer} -> {change.tokenizer}")
+    return lines
