@@ -27,7 +27,7 @@ TOKENIZER_FILE = "tokenizer.json"
 _END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")
 _HUB_NAMES = {"gpt2": "openai-community/gpt2"}
 # Texts on which fast tokenizers are known to differ; the check at start adds documents of the corpus itself.
-_HARD_TEXTS = (
+HARD_TEXTS = (
     "<|endoftext|> a<|endoftext|>b </s> [SEP] <s>",
     "it's I'LL we've  double   triple\t\ttabs\r\nlines\n\n\n  end  ",
     "12345 3.14159 1,000,000 ²³ ½ Ⅷ १२३",
@@ -90,7 +90,7 @@ class TextTokenizer:
 
     def use_gigatoken(self, sample: Iterable[bytes]) -> str | None:
         """Switch to gigatoken if it is installed and gives the same ids; return why not, or None when it is in use."""
-        documents = [*(text.encode() for text in _HARD_TEXTS), *sample]
+        documents = [*(text.encode() for text in HARD_TEXTS), *sample]
         try:
             fast = _GigatokenBackend(self.json_text)
             tokens, lengths = fast.encode(documents)
