@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoscale_ds.report import group_figures, page, run_figures, run_page, style
+from autoscale_ds.report.common import BITS_PER_BYTE, PERPLEXITY, Measure, on_common_ground
 from autoscale_ds.report.compare import Interval, SpeedUp, geometric
 from autoscale_ds.report.groups import Group, Race, race
 from autoscale_ds.report.page import Html
@@ -21,27 +22,32 @@ def sections(groups: Sequence[Group], target: float | None = None) -> tuple[Sect
     Parameters
     ----------
     target : float, optional
-        Mean perplexity to reach; the final one of the first group by default.
+        Mean perplexity to reach (bits per byte across tokenizers); the final one of the first group by default.
     """
-    looks = style.looks([group.label for group in groups], sort=False)
-    outcome = race(groups, target)
+    everyone = groups
+    groups, notes, measure = on_common_ground(groups)
+    looks = style.looks([group.label for group in everyone], sort=False)
+    outcome = race(groups, target, measure.key) if groups else None
     domains = _domains(groups)
     images: list[Image] = []
     if domains:
-        images += [
-            group_figures.curves(groups, looks, "loss"),
-            group_figures.curves(groups, looks, "mean_perplexity", outcome.target if outcome else None),
-            group_figures.finals(groups, looks, domains[:MOST_DOMAINS], max(len(domains) - MOST_DOMAINS, 0)),
-        ]
-    reaching = [group_figures.reach(outcome, looks)] if outcome else []
+        aim = outcome.target if outcome else None
+        images += [group_figures.curves(groups, looks, "loss", measure, aim if measure is BITS_PER_BYTE else None)]
+        if measure is PERPLEXITY:
+            images += [group_figures.curves(groups, looks, "mean_perplexity", measure, aim)]
+        left = max(len(domains) - MOST_DOMAINS, 0)
+        images += [group_figures.finals(groups, looks, domains[:MOST_DOMAINS], left, measure)]
+    reaching = [group_figures.reach(outcome, looks, measure)] if outcome else []
     weights = [run_figures.weights(g.runs[0], f"weights_{i}") for i, g in enumerate(groups) if g.runs[0].train]
     nothing = [] if domains else [page.note("No validation has been recorded yet: there is nothing to compare.")]
     titled = [part for group in groups for part in _weights_of(group, groups, weights)]
     return [
-        page.section("Runs", _runs_table(groups)),
-        page.section("Loss and perplexity side by side", *nothing, *map(page.figure, images[:2])),
-        page.section("Tokens to a target", *map(page.figure, reaching), _race_table(groups, outcome)),
-        page.section("Final figures by domain", *map(page.figure, images[2:]), *_final_tables(groups, domains)),
+        page.section("Runs", _runs_table(everyone), *map(page.note, notes)),
+        page.section("Loss and perplexity side by side", *nothing, *map(page.figure, images[:-1])),
+        page.section("Tokens to a target", *map(page.figure, reaching), _race_table(groups, outcome, measure)),
+        page.section(
+            "Final figures by domain", *map(page.figure, images[-1:]), *_final_tables(groups, domains, measure)
+        ),
         page.section("Weights", *titled),
     ], [*images, *reaching, *weights]
 
@@ -55,13 +61,13 @@ def _runs_table(groups: Sequence[Group]) -> Html:
     return page.table(["group", "seed", "model", "tokens", "swaps", "state", "folder"], rows, text_columns=(0, 2, 5, 6))
 
 
-def _race_table(groups: Sequence[Group], outcome: Race | None) -> Html:
+def _race_table(groups: Sequence[Group], outcome: Race | None, measure: Measure) -> Html:
     """Return tokens to the target by group, and the speed-up over the first with its interval."""
     if outcome is None:
         return page.note("The first group has no validation yet, and so no target; give one with --target.")
     rows = [_race_row(group, outcome) for group in groups]
     caption = (
-        f"Training tokens to a mean validation perplexity of {outcome.target:.4g}, geometric mean over seeds, and how "
+        f"Training tokens to a {measure.words} of {outcome.target:.4g}, geometric mean over seeds, and how "
         f"many times fewer than {groups[0].label} needs; 90 % intervals over seeds"
     )
     header = ["group", "reached by", "tokens", "90 % low", "90 % high", "speed-up", "90 % low", "90 % high", "seeds"]
@@ -98,14 +104,16 @@ def _speed_up_cells(ratio: SpeedUp | None) -> list[object]:
     return [*ends, pairs]
 
 
-def _final_tables(groups: Sequence[Group], domains: Sequence[str]) -> list[Html]:
+def _final_tables(groups: Sequence[Group], domains: Sequence[str], measure: Measure) -> list[Html]:
     """Return final loss and perplexity by domain and group, with half the width of the interval over seeds."""
     if not domains:
         return []
     where = ", ".join(f"{group.label} at {compact(group.end)}" for group in groups)
     tables = []
-    for figure, mean, unit in (("domain_loss", "loss", "loss (nats per token)"),
-                               ("perplexity", "mean_perplexity", "perplexity")):  # fmt: skip
+    figures = [("domain_loss", "loss", f"loss ({measure.unit})")]
+    if measure is PERPLEXITY:
+        figures.append(("perplexity", "mean_perplexity", "perplexity"))
+    for figure, mean, unit in figures:
         rows = [[name, *(_plus_minus(group.final(figure, name)) for group in groups)] for name in domains]
         rows.append(["mean", *(_plus_minus(group.final(mean)) for group in groups)])
         caption = f"Final validation {unit}, mean over seeds ± half of its 90 % interval; tokens: {where}"

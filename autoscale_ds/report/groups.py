@@ -52,9 +52,9 @@ class Group:
         known = [float(tokens) for tokens in last if tokens is not None]
         return min(known) if len(known) == len(last) else None
 
-    def reached(self, target: float) -> dict[int, float | None]:
-        """Return the tokens at which each seed's mean perplexity was first at or below a target."""
-        curves = {run.config.seed: run.curve("validation", "mean_perplexity") for run in self.runs}
+    def reached(self, target: float, figure: str) -> dict[int, float | None]:
+        """Return the tokens at which a validation figure of each seed was first at or below a target."""
+        curves = {run.config.seed: run.curve("validation", figure) for run in self.runs}
         return {seed: tokens_to_reach(list(x), list(y), target) for seed, (x, y) in curves.items()}
 
 
@@ -67,18 +67,17 @@ class Race:
     speed_ups: Mapping[str, SpeedUp]
 
 
-def race(groups: Sequence[Group], target: float | None) -> Race | None:
-    """Return the tokens at which each group reaches a mean perplexity; None without a validation of the first group.
+def race(groups: Sequence[Group], target: float | None, figure: str = "mean_perplexity") -> Race | None:
+    """Return the tokens at which each group reaches a value of a validation figure; None where the first has none.
 
-    The target is by default the final mean perplexity of the first group, of its slowest seed, so that all of its
-    seeds reach it.
+    The target is by default the final value of the first group, of its slowest seed, so that all of its seeds reach it.
     """
     if target is None:
-        finals = [run.curve("validation", "mean_perplexity")[1][-1:] for run in groups[0].runs]
+        finals = [run.curve("validation", figure)[1][-1:] for run in groups[0].runs]
         if not all(len(final) for final in finals):
             return None
         target = max(float(final[0]) for final in finals)
-    reached = {group.label: group.reached(target) for group in groups}
+    reached = {group.label: group.reached(target, figure) for group in groups}
     first = reached[groups[0].label]
     return Race(target, reached, {name: speed_up(first, tokens) for name, tokens in list(reached.items())[1:]})
 
@@ -126,8 +125,11 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-def _journal(run: Run) -> list[tuple[int, list[tuple[str, float]]]]:
-    return [(event.effective_step, sorted(event.weights.items())) for event in run.events]
+def _journal(run: Run) -> list[tuple[Any, ...]]:
+    return [
+        (event.effective_step, sorted(event.weights.items()), repr(event.stream and event.stream.to_json()))
+        for event in run.events
+    ]
 
 
 def _labels(runs: Sequence[Run], taken: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from autoscale_ds import config as configuration
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.journal import Event, Journal
+from autoscale_ds.stream.spec import SpecChange
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import MetricsWriter
 
@@ -43,6 +45,8 @@ def write_run(
     evaluate_every=20,
     exhausted: Mapping[str, int] | None = None,
     overrides=(),
+    tokenizer=None,
+    bytes_per_token=None,
 ):
     """Write a run of ``steps`` steps of 1,000 tokens that has come to ``done``; swaps are (step, weights, reason)."""
     done = steps if done is None else done
@@ -65,11 +69,16 @@ def write_run(
     for version, (step, weights, reason) in enumerate(swaps, 1):
         time = f"2026-01-01T{version:02d}:00:00+00:00"
         events.append(Event(version, step, weights, "user", reason, time, step * STEP_TOKENS, f"p{version}"))
+    if tokenizer is not None:
+        events[0] = replace(events[0], stream=SpecChange(tokenizer=tokenizer))
     journal = Journal(folder / "mixture" / "journal.jsonl")
     for event in events:
         journal.append(event)
     writer = MetricsWriter(folder / "metrics.jsonl", 0, None)
     for record in _records(names, events, done, shift, seed, log_every, evaluate_every, exhausted or {}):
+        if bytes_per_token is not None and record["kind"] == "validation":
+            losses = record["domain_loss"]
+            record["bits_per_byte"] = {n: x / math.log(2) / bytes_per_token for n, x in losses.items()}
         writer.write(record)
     writer.close()
     return folder

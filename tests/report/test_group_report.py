@@ -110,3 +110,34 @@ def test_the_tool_takes_named_groups_and_refuses_malformed_ones(tmp_path):
         failed = run_tool(*wrong, "--out", tmp_path / "out")
         assert failed.returncode == 2
         assert failed.stderr.count("\n") == 1, failed.stderr
+
+
+def test_runs_of_different_domains_are_compared_by_those_they_share(tmp_path):
+    names = ("books", "code", "web")
+    three = write_run(tmp_path / "three", names)
+    four = write_run(tmp_path / "four", (*names, "papers"))
+    two = write_run(tmp_path / "two", names[:2])
+    page = Page(build([three, four, two], tmp_path / "out")).check()
+    assert "Means are over books, code; not every run validates papers, web." in page.text
+    expected = np.mean([loss_at(200_000, i) for i in range(2)])
+    means = next(row for row in page.rows if row[0] == "mean")
+    assert [float(cell) for cell in means[1:]] == pytest.approx([expected] * 3, abs=1e-3)
+    assert {row[0] for row in page.rows if row[0] in ("web", "papers")} == set()
+
+
+def test_runs_of_different_tokenizers_are_compared_by_bits_per_byte(tmp_path):
+    small = write_run(tmp_path / "small", tokenizer="sha256:a", bytes_per_token=2.0)
+    large = write_run(tmp_path / "large", tokenizer="sha256:b", bytes_per_token=4.0)
+    silent = write_run(tmp_path / "silent", tokenizer="sha256:a", seed=5)
+    page = Page(build([small, large, silent], tmp_path / "out")).check()
+    assert "trained with 2 tokenizers, so they are compared by bits per byte" in page.text
+    assert "Left out, because the bytes of their text are not known: silent." in page.text
+    mean = np.mean([loss_at(200_000, i) for i in range(3)]) / np.log(2)
+    means = next(row for row in page.rows if row[0] == "mean")
+    assert [float(cell) for cell in means[1:]] == pytest.approx([mean / 2, mean / 4], abs=1e-3)
+    assert "mean validation bits per byte of" in page.text
+    assert {path.stem for path in (tmp_path / "out").glob("compare_*.png")} == {
+        "compare_loss",
+        "compare_domains",
+        "compare_tokens_to_target",
+    }
