@@ -59,6 +59,19 @@ def test_the_loop_from_plan_to_report_runs_as_it_stands(folder):
     assert "towards the optimum for" in page
 
 
+@pytest.mark.job
+@pytest.mark.timeout(1600)
+def test_a_runs_week_goes_as_it_stands_and_every_sample_is_accounted_for(folder):
+    if not (folder / "corpus" / "corpus.json").exists():
+        pytest.skip("needs the corpus of the tour")
+    said = run_block("week", folder)  # ends with a diff of samples and replay
+    assert "generated_text" in said
+    events = read_events(folder / "week" / "mixture" / "journal.jsonl")
+    assert [event.source for event in events] == ["config", "start", "user", "start", "user", "user", "start"]
+    assert sorted(events[-1].weights) == ["markup", "prose", "python"]
+    assert (folder / "compared" / "index.html").exists()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_to_a_file_and_a_heading(page):
     for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", page.read_text()):

@@ -1,0 +1,106 @@
+"""What the checksums of a checkpoint cost: saving and loading with and without them, in turns, in one process.
+
+    python benchmarks/checksums.py                        GPT-2 small (124M), ZeRO-1, fp32: 1.9 GB
+    python benchmarks/checksums.py --preset nano --repeats 9
+
+Prints medians in seconds and the ratio. Loading comes from the page cache, where checksums weigh most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from autoscale_ds import config
+from autoscale_ds.objectives import Batch, objective
+from autoscale_ds.training import checksums
+from autoscale_ds.training.checkpoints import Checkpoints
+from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.distributed import Ranks, ranks_from_environment
+from autoscale_ds.training.ds_config import resolve
+from autoscale_ds.training.engine import Engine, Job, build_engine, start_distributed, stop_distributed
+from autoscale_ds.training.run_state import RunState
+from autoscale_ds.training.workbench import Workbench
+
+DS = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 1}}
+
+
+def main() -> None:
+    """Save and load in turns."""
+    a = _arguments()
+    with tempfile.TemporaryDirectory(dir=a.folder) as name:
+        folder = Path(name)
+        run = config.build(
+            RunConfig,
+            {"run": str(folder / "run"), "budget_tokens": 1e6, "data": {"corpus": str(folder), "global_batch": 1},
+             "model": {"preset": a.preset}},
+        )  # fmt: skip
+        ranks = ranks_from_environment()
+        device = start_distributed(ranks)
+        spec = run.model.build(run.data.sequence_length, 50257)
+        engine = build_engine(
+            Job(run, resolve(DS, run, 1), ranks, spec, objective(run.objective.kind)), Workbench(device)
+        )
+        _one_update(engine, device, run.data.sequence_length)
+        state = RunState(stream={"step": 1, "cursors": {}, "lags": {}}, journal=[], tokens=0)
+        times: dict[str, list[float]] = {key: [] for key in ("save with", "save without", "load with", "load without")}
+        plain = checksums.ChecksumWriter.write
+        for _ in range(a.repeats):
+            for words, write in (("with", plain), ("without", _without_checksum)):
+                checksums.ChecksumWriter.write = write  # type: ignore[method-assign]
+                times[f"save {words}"].append(_seconds(lambda: _save(folder, ranks, engine, state)))
+            checksums.ChecksumWriter.write = plain  # type: ignore[method-assign]
+            _save(folder, ranks, engine, state)
+            for words, verify in (("with", True), ("without", False)):
+                checkpoints = Checkpoints(folder, ranks, 1, verify)
+                times[f"load {words}"].append(_seconds(partial(checkpoints.load, engine, device)))
+        size = sum(path.stat().st_size for path in folder.rglob("*.pt"))
+        stop_distributed()
+    print(f"{a.preset}, {size / 1e9:.2f} GB, {torch.get_num_threads()} threads, median of {a.repeats}")
+    for what in ("save", "load"):
+        with_, without = (statistics.median(times[f"{what} {words}"]) for words in ("with", "without"))
+        print(f"{what}: {with_:.2f} s with checksums, {without:.2f} s without, ratio {with_ / without:.3f}")
+
+
+def _save(folder: Path, ranks: Ranks, engine: Engine, state: RunState) -> None:
+    assert Checkpoints(folder, ranks, 1).save(engine, state, []) is None
+
+
+def _without_checksum(self: checksums.ChecksumWriter, data: bytes) -> int:
+    return self._file.write(data)
+
+
+def _one_update(engine: Engine, device: torch.device, length: int) -> None:
+    tokens = torch.from_numpy(np.arange(length + 1)).to(device)[None] % 50000
+    batch = Batch(tokens, torch.zeros(1, dtype=torch.int64, device=device))
+    engine.set_learning_rate(1e-4)
+    engine.train_step([batch], lambda losses, domains: None, lambda: True)
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def _arguments() -> argparse.Namespace:
+    summary, _, examples = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", default="gpt2", help="model (default: gpt2)")
+    parser.add_argument("--repeats", type=int, default=5, help="of each measurement (default: 5)")
+    parser.add_argument("--folder", help="where to write (default: the system's temporary folder)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
