@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autoscale_ds.controllers import Budget
 from autoscale_ds.errors import AutoScaleError, ReportError
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.run_paths import RunPaths
+from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.dataset import count_windows
-from autoscale_ds.stream.journal import Event, read_events
+from autoscale_ds.stream.journal import START, Event, read_events
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import read_metrics
 from autoscale_ds.training.record_kinds import kind_of
@@ -82,12 +84,18 @@ class Run:
     @property
     def tokens(self) -> int:
         """Training tokens at the newest step on record."""
-        return self.step * self.config.tokens_per_step
+        return self.budget.tokens_at(self.step)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """The length of the run, by the batches it has had."""
+        data = self.config.data
+        return self.config.budget_on(Clock.of(self.events, data.sequence_length, data.global_batch))
 
     @property
     def finished(self) -> bool:
         """Whether the budget is used up; a run that its data ended is not finished."""
-        return self.step >= self.config.total_steps
+        return self.step >= self.budget.total_steps
 
     @property
     def train(self) -> list[Record]:
@@ -102,7 +110,7 @@ class Run:
     @property
     def swaps(self) -> list[Event]:
         """Every change of weights after the start, those still ahead included."""
-        return self.events[1:]
+        return [event for event in self.events[1:] if event.source != START]
 
     def curve(self, kind: str, figure: str, domain: str | None = None) -> tuple[Array, Array]:
         """Return tokens and values of one figure, of a domain if named, where it was measured and is finite.

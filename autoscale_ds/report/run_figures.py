@@ -147,7 +147,7 @@ def _finish(run: Run, canvas: Any, axes: Any, handles: Mapping[str, Any]) -> Non
 
 def _mark_swaps(run: Run, axes: Any, end: float) -> None:
     """Draw a line a swap, or only a tick at the top where many would hide the data, and number them."""
-    places = [float(event.effective_step * run.config.tokens_per_step) for event in run.swaps]
+    places = [float(run.budget.tokens_at(event.effective_step)) for event in run.swaps]
     past = [place for place in places if place <= end]
     bottom = 0.0 if len(past) <= MOST_LINES_OF_SWAPS else 0.95
     for place in past:
@@ -185,10 +185,10 @@ def _notes(run: Run) -> list[str]:
 
 def _asked(run: Run, domains: Sequence[str]) -> tuple[list[float], list[float]]:
     """Return the steps of the weights asked by the journal, up to the newest step on record."""
-    per_step, end = run.config.tokens_per_step, float(max(run.tokens, 1))
-    events = [event for event in run.events if event.effective_step * per_step <= end]
+    end = float(max(run.tokens, 1))
+    events = [event for event in run.events if run.budget.tokens_at(event.effective_step) <= end]
     values = [sum(event.weights.get(name, 0.0) for name in domains) for event in events]
-    places = [float(event.effective_step * per_step) for event in events]
+    places = [float(run.budget.tokens_at(event.effective_step)) for event in events]
     return [*places, end], [*values, *values[-1:]] if values else [0.0]
 
 

@@ -37,13 +37,14 @@ def sections(run: Run) -> tuple[Sections, list[Image]]:
 def summary(run: Run) -> Html:
     """Return model, data, budget and progress of the run."""
     config, last, score = run.config, run.last("train"), run.last("validation")
-    share = run.step / config.total_steps
+    budget = run.budget
+    share = run.tokens / budget.tokens
     return page.facts(
         {
             "state": state(run),
             "model": model_name(run),
-            "tokens": f"{compact(run.tokens)} of {compact(config.total_steps * config.tokens_per_step)} ({share:.1%}), "
-            f"step {run.step:,} of {config.total_steps:,}",
+            "tokens": f"{compact(run.tokens)} of {compact(budget.tokens)} ({share:.1%}), "
+            f"step {run.step:,} of {budget.total_steps:,}",
             "batch": f"{config.data.global_batch:,} sequences x {config.data.sequence_length:,} tokens = "
             f"{config.tokens_per_step:,} tokens a step",
             "corpus": config.data.corpus,
@@ -82,7 +83,7 @@ def swap_table(run: Run) -> Html:
     for number, event in enumerate(run.events):
         before = run.events[number - 1] if number else None
         change = _changes(before, event) if before else "start"
-        tokens = event.effective_step * run.config.tokens_per_step
+        tokens = run.budget.tokens_at(event.effective_step)
         time = event.time[:16].replace("T", " ")
         rows.append([number, event.effective_step, compact(tokens), event.source, event.reason, change, time])
     header = ["swap", "from step", "tokens", "source", "reason", "largest changes", "accepted (UTC)"]

@@ -160,26 +160,40 @@ class MixturePlanner:
         self._events.append(event)
 
     def check_weights(self, weights: DomainWeights) -> None:
-        """Raise StreamError for weights that ask for a domain with nothing to give."""
+        """Raise StreamError for weights that ask for a domain without one window of text."""
         _check_weights(weights, self.spec)
-        for name in self.exhausted:
-            if weights.get(name, 0.0) > 0:
-                epochs = self.spec.max_epochs[name]
+
+    def check_left(self, weights: DomainWeights) -> None:
+        """Raise StreamError for weights that ask more of a domain whose epochs are used up.
+
+        Where such a domain is turned off (``renormalise``), it may keep its share beside the domains that can be read,
+        since they take it over; where it would end the run, it may have none.
+        """
+        used_up = set(self.exhausted)
+        before = self._events[-1].weights
+        readable = [name for name, weight in weights.items() if weight > 0 and name not in used_up]
+        old, new = (math.fsum(each.get(name, 0.0) for name in readable) for each in (before, weights))
+        for name in sorted(used_up):
+            asked, had = weights.get(name, 0.0), before.get(name, 0.0)
+            keeps_its_share = self.spec.when_exhausted == "renormalise" and asked * old <= had * new * (1 + 1e-6)
+            if asked > 0 and not (readable and keeps_its_share):
                 raise StreamError(
-                    f"domain {name!r} is asked for with weight {weights[name]:g}, but it has given all its {epochs:g} "
-                    f"epochs by step {self.next_step:,}: raise data.max_epochs and start again, or give it weight 0"
+                    f"domain {name!r} is asked for with weight {asked:g}, but it has given all its "
+                    f"{self.spec.max_epochs[name]:g} epochs by step {self.next_step:,}: raise data.max_epochs and "
+                    "start again, or give it weight 0"
                 )
 
     @property
     def exhausted(self) -> list[str]:
         """Domains whose epochs are used up by what holds after the newest event: from cursors, never remembered."""
-        return [name for name in self.spec.max_epochs if name in self.spec.num_windows and not self._left(name)]
+        return [name for name, left in self._left().items() if not left]
 
-    def _left(self, name: str) -> int:
-        """Return the samples that a domain may still give by what holds after the newest event."""
+    def _left(self) -> dict[str, int]:
+        """Return the samples that each domain with a limit may still give by what holds after the newest event."""
         starts_again = self._have_other_text(SpecChange.recorded(e.stream for e in self._events[self._due :]))
-        place = self._places[name]
-        return max(_window_limit(self.spec, name) - (0 if starts_again[place] else int(self._cursor[place])), 0)
+        cursors = np.where(starts_again, 0, self._cursor)
+        limited = [name for name in self.spec.max_epochs if name in self.spec.num_windows]
+        return {name: max(_window_limit(self.spec, name) - int(cursors[self._places[name]]), 0) for name in limited}
 
     def _apply_due_events(self) -> None:
         before = self._due
@@ -273,7 +287,7 @@ class MixturePlanner:
     def _next_counts(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Return lags and quotas of the next step, and its counts; a domain gives no more than it has left."""
         lag, quota = self._lag, self._quota
-        left = self._limit - self._cursor
+        left = np.maximum(self._limit - self._cursor, 0)  # a limit may have been lowered below what was given
         counts = allocate(lag, quota)
         if self._active.when_exhausted == "stop" and (counts > left).any():
             name = self.names[int(np.argmax(counts > left))]
@@ -386,7 +400,7 @@ class MixturePlanner:
 
         For a domain with ``max_epochs`` that is its limit, else its next pass: when tokens begin to repeat.
         """
-        completions = []
+        completions, left_of = [], self._left()
         for name, cursor in zip(self.names, self._cursor.tolist(), strict=True):
             size, rate = self.spec.num_windows.get(name, 0), weights.get(name, 0.0) * self.spec.global_batch
             if not rate > 0:
@@ -394,9 +408,7 @@ class MixturePlanner:
             limit = self.spec.max_epochs.get(name)
             epochs = limit if limit is not None else cursor // max(size, 1) + 1
             left = (
-                self._left(name)
-                if limit is not None and self.spec.when_exhausted != "repeat"
-                else epochs * size - cursor
+                left_of[name] if limit is not None and self.spec.when_exhausted != "repeat" else epochs * size - cursor
             )
             if left > 0:
                 completions.append(Forecast(name, float(epochs), self.next_step + int(left / rate)))

@@ -157,4 +157,4 @@ class Beginning:
             lambda path: self._folder.own_copy(path, refresh=not events),
         )
         budget = run.budget_on(Clock.of(events, run.data.sequence_length, run.data.global_batch))
-        return setup.controller(run, budget, self._corpus, self._shape, weights), weights
+        return setup.controller(run, budget, self._spec, self._shape, weights), weights

@@ -185,6 +185,7 @@ class HotSwap:
     def _accept(self, proposal: Proposal, journal: Journal) -> Event:
         weights = checked_weights(proposal, self._planner.domains, journal)
         self._planner.check_weights(weights)
+        self._planner.check_left(weights)  # a controller may name such a domain: the planner leaves it out
         return self._append(journal, weights, proposal.source, proposal.reason, proposal.id)
 
     def _append(self, journal: Journal, weights: DomainWeights, source: str, reason: str, proposal: str = "") -> Event:

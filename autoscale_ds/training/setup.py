@@ -83,13 +83,16 @@ def initial_weights(asked: str | Mapping[str, float] | None, corpus: Corpus) -> 
     return WeightsReader(corpus)(asked)
 
 
-def stream_spec(run: RunConfig, corpus: Corpus) -> StreamSpec:
-    """Return what fixes the data order of a run besides its journal."""
+def stream_spec(run: RunConfig, corpus: Corpus, had: Sequence[str] = ()) -> StreamSpec:
+    """Return what fixes the data order of a run besides its journal.
+
+    ``had`` are domains that the run has had: the configuration may still name those that left.
+    """
     return StreamSpec(
         seed=run.seed,
         global_batch=run.data.global_batch,
         num_windows=count_windows(corpus, run.data.sequence_length),
-        max_epochs=_max_epochs(run.data, corpus.domains),
+        max_epochs=_max_epochs(run.data, corpus.domains, had),
         when_exhausted=run.data.when_exhausted,
     )
 
@@ -114,10 +117,12 @@ def token_limits(spec: StreamSpec, sequence_length: int) -> dict[str, float]:
     return {name: float(max(count - 1, 0) * sequence_length) for name, count in samples.items()}
 
 
-def controller(run: RunConfig, budget: Budget, corpus: Corpus, shape: ModelSpec, weights: WeightsReader) -> Controller:
+def controller(
+    run: RunConfig, budget: Budget, spec: StreamSpec, shape: ModelSpec, weights: WeightsReader
+) -> Controller:
     """Return who decides the weights of a run."""
     constant = (run.schedule.warmup_tokens, budget.tokens - run.schedule.cooldown_tokens)
-    limits = token_limits(stream_spec(run, corpus), run.data.sequence_length)
+    limits = token_limits(spec, run.data.sequence_length)
     facts = RunFacts(
         budget, weights, run.mixture.weights, shape.num_parameters, constant, limits, own_copy=weights.own_copy
     )
@@ -225,13 +230,13 @@ def describe_domains(run: RunConfig, budget: Budget, planner: MixturePlanner, we
     return lines
 
 
-def _max_epochs(data: DataConfig, domains: list[str]) -> dict[str, float]:
+def _max_epochs(data: DataConfig, domains: list[str], had: Sequence[str]) -> dict[str, float]:
     asked = data.max_epochs
     if asked is None:
         return {}
     if isinstance(asked, Mapping):
-        unknown = sorted(set(asked) - set(domains))
+        unknown = sorted(set(asked).difference(domains, had))
         if unknown:
             raise ConfigError(f"data.max_epochs names {unknown[0]!r}; the domains are: {', '.join(domains)}")
-        return dict(asked)
+        return {name: epochs for name, epochs in asked.items() if name in domains}
     return dict.fromkeys(domains, float(asked))

@@ -8,7 +8,7 @@ step, with what to do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,10 +202,17 @@ def _in_words(recorded: SpecChange, change: SpecChange) -> list[str]:
         lines.append(f"no longer in the corpus: {few(left)}")
     if rest:
         lines.append(f"other validation text, losses before and after do not compare: {few(rest)}")
-    for name in ("global_batch", "max_epochs", "when_exhausted"):
+    if change.max_epochs is not None:
+        lines.append(f"data.max_epochs: {_changed_limits(recorded.max_epochs or {}, change.max_epochs)}")
+    for name in ("global_batch", "when_exhausted"):
         value = getattr(change, name)
         if value is not None:
             lines.append(f"data.{name} {getattr(recorded, name)} -> {value}")
     if change.tokenizer is not None and recorded.tokenizer is not None:
         lines.append(f"tokenizer {recorded.tokenizer} -> {change.tokenizer}")
     return lines
+
+
+def _changed_limits(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    return few([f"{name} {before.get(name, 'none')} -> {after.get(name, 'none')}" for name in names])

@@ -19,7 +19,7 @@ from autoscale_ds.evaluation.registry import check_needs, evaluations
 from autoscale_ds.objectives import Batch, normalised_weights, objective
 from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.dataset import MixtureStream, StepBatch, open_windows
-from autoscale_ds.stream.journal import Event
+from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.planner import MixturePlanner
 from autoscale_ds.training import setup
 from autoscale_ds.training.beginning import Beginning
@@ -125,8 +125,9 @@ class Trainer:
         """Build what does not depend on the step: data, model, engine."""
         run, ranks = self.run, self.ranks
         self.corpus = workbench.corpus(run.data.corpus)
-        on_rank_zero(lambda: run.objective.check_domains(self.corpus.domains))
-        self.stream_spec = setup.stream_spec(run, self.corpus)
+        had = on_rank_zero(self._domains_so_far)
+        on_rank_zero(lambda: run.objective.check_domains([*self.corpus.domains, *had]))
+        self.stream_spec = setup.stream_spec(run, self.corpus, had)
         self.model_spec = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
         for line in setup.describe(run, ds_config, self.model_spec, ranks):
             log.info(line)
@@ -262,6 +263,10 @@ class Trainer:
         except BaseException:
             self.folder.release()
             raise
+
+    def _domains_so_far(self) -> list[str]:
+        """Return every domain of the run's journal."""
+        return sorted({name for event in Journal(self.folder.journal).events for name in event.weights})
 
     def _prepare_beginning(self) -> None:
         self._beginning = Beginning(

@@ -120,12 +120,33 @@ def test_a_used_up_domain_gives_its_last_sample_and_is_revived_by_a_higher_limit
     assert sum(len(of(step, "books")) for step in run(more, 20)) == 5
 
 
-def test_weights_for_a_used_up_domain_are_refused_with_what_it_has_given():
+@pytest.mark.parametrize("policy", ["renormalise", "stop"])
+def test_a_limit_that_is_lowered_below_what_was_given_turns_the_domain_off(policy):
+    lower = change(1, 6, {"web": 2, "code": 1}, max_epochs={"books": 1}, when_exhausted=policy)
+    stream = planner(SIZES, WEIGHTS, events=[lower])
+    assert sum(len(of(step, "books")) for step in run(stream, 6)) == 12
+    assert sum(len(of(step, "books")) for step in run(stream, 6)) == 0
+
+
+def test_weights_that_ask_more_of_a_used_up_domain_are_refused_with_what_it_has_given():
     stream = planner(SIZES, WEIGHTS, max_epochs={"books": 2}, when_exhausted="renormalise")
     run(stream, 20)
-    with pytest.raises(StreamError, match=r"'books' .* has given all its 2 epochs by step 20: raise data.max_epochs"):
-        stream.check_weights(DomainWeights({"web": 0.5, "code": 0.25, "books": 0.25}))
-    stream.check_weights(DomainWeights({"web": 0.5, "code": 0.5, "books": 0.0}))
+    for weights in (
+        {"web": 0.4, "code": 0.2, "books": 0.4},
+        {"books": 1.0, "web": 0.0, "code": 0.0},
+        {"web": 0.1, "code": 0.5, "books": 0.4},
+    ):
+        with pytest.raises(StreamError, match=r"'books' .* has given all its 2 epochs by step 20: raise"):
+            stream.check_left(DomainWeights(weights))
+    for weights in (
+        {"web": 0.5, "code": 0.5, "books": 0.0},
+        {"web": 2 / 3, "books": 1 / 3, "code": 0.0},  # code dropped, the others scaled up
+    ):
+        stream.check_left(DomainWeights(weights))
+    stops = planner(SIZES, WEIGHTS, batch=4, max_epochs={"books": 2})
+    run(stops, 10)
+    with pytest.raises(StreamError, match="'books'"):
+        stops.check_left(DomainWeights({"web": 2 / 3, "books": 1 / 3, "code": 0.0}))
 
 
 def test_a_run_that_its_data_ended_goes_on_with_other_weights_or_a_higher_limit():

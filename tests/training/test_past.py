@@ -1,6 +1,7 @@
 """A run that knows its data: corpora, batches and limits that change between starts, told apart and replayed."""
 
 import json
+import random
 import shutil
 
 import pytest
@@ -132,7 +133,11 @@ def test_a_proposal_may_name_a_domain_that_joins_at_the_next_start(until, corpus
 
 def test_a_domain_leaves_when_its_weight_is_zero_and_the_message_says_how(until, corpus_of):
     run = until(STOP_AT).folder.path
-    fewer = {"data.corpus": str(corpus_of(SIZES | {"books": 0})), "objective.domain_weights": {"code": 2.0}}
+    fewer = {
+        "data.corpus": str(corpus_of(SIZES | {"books": 0})),
+        "objective.domain_weights": {"books": 2.0},
+        "data.max_epochs": {"books": 9},
+    }
     with pytest.raises(ConfigError, match=r"no longer holds books, .* weight 0.2: .* --drop-domain books"):
         until(20, **fewer)
     tool("swap_weights.py", run, "--drop-domain", "books").check_returncode()
@@ -348,3 +353,74 @@ def test_a_refused_start_changes_nothing_that_later_starts_compare_with(until, c
         with pytest.raises(ConfigError, match="other text in code"):
             until(20, **{"data.corpus": str(corpus_of(SIZES, seeds={"code": 1}))})
     assert (run / "config.yaml").read_text() == before
+
+
+class Killed(Exception):
+    """What ends a run between two saves."""
+
+
+@pytest.mark.parametrize("chance", [0, 1, 2])
+def test_whatever_happens_between_starts_replay_gives_every_sample(make_trainer, corpus_of, chance):
+    rng = random.Random(chance)
+    sizes, seeds = dict(SIZES), {}
+    changes = {"checkpoints.every_steps": 3, "checkpoints.keep": 9, "evaluation.every_steps": None}
+    changes |= {"data.when_exhausted": "renormalise", "data.workers": 2 * (chance == 1)}
+    folder, tokens = None, 0
+    for start in range(9):
+        tokens += rng.randrange(3, 9) * 256
+        action = rng.choice(["join", "text", "leave", "batch", "limit", "swap", "nothing"])
+        held = [name for name, size in sizes.items() if size]
+        if action == "join" and folder:
+            sizes |= {rng.choice(["papers", "poems"]): 3000}
+        if action == "text" and folder:
+            seeds |= {rng.choice(held): start}
+        if action == "leave" and len(held) > 2 and folder:
+            gone = rng.choice(held)
+            dropped = tool("swap_weights.py", folder, "--drop-domain", gone)
+            if dropped.returncode == 0:  # not the only one that is on
+                sizes[gone] = 0
+        if action == "batch":
+            changes["data.global_batch"] = rng.choice([4, 8, 16])
+        if action == "limit":
+            changes["data.max_epochs"] = rng.choice([None, 0.5, 1.5, {"web": 0.1}])
+        if action == "swap" and folder:
+            weights = DomainWeights.normalised({name: rng.random() for name in held})
+            inbox = {"weights": weights.as_dict()}
+            (folder / "mixture" / "inbox" / f"{start}.json").write_text(json.dumps(inbox))
+        corpus = corpus_of(sizes, seeds=seeds)
+        trainer = make_trainer(accept_new_text=True, budget_tokens=tokens, **changes, **{"data.corpus": str(corpus)})
+        folder = trainer.folder.path
+        kill_at, plain = (rng.randrange(1, 12) if rng.random() < 0.4 else None), trainer._train_step
+
+        def step(batch, left=[kill_at], plain=plain):  # noqa: B006 - counts down
+            if left[0] is not None:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Killed
+            return plain(batch)
+
+        trainer._train_step = step
+        try:
+            assert trainer.fit() == 0
+        except Killed:
+            pass
+        except ConfigError as error:  # without it, nothing could be read: it stays
+            assert "no longer holds" in str(error)
+            sizes |= {name: 3000 for name, size in sizes.items() if not size}
+        trainer.close()
+    changes["faults.policy"] = "skip"
+    trainer = make_trainer(budget_tokens=tokens + 1024, **changes, **{"data.corpus": str(corpus)})
+    assert trainer.fit() == 0
+    trainer.close()
+    lines = consumed(folder)
+    assert replayed(folder, trainer.step) == lines
+    assert len(lines) * 32 == read_metrics(folder, "train")[-1]["tokens"]
+    restarts = {e.effective_step for e in journal(trainer) if e.stream and any(e.stream.domains.values())}
+    seen = set()
+    for line in lines:
+        at, _, *sample = line.split()
+        if int(at) in restarts:
+            seen = set()  # a text that is new begins at its first epoch again
+            restarts.discard(int(at))
+        assert tuple(sample) not in seen
+        seen.add(tuple(sample))
