@@ -39,9 +39,9 @@ def settings(run, corpus, **changes):
 
 
 class Job:
-    """``launch/train.py`` on some ranks, one process each."""
+    """``launch/train.py`` on some ranks, one process each; or another script, given both files and ``more``."""
 
-    def __init__(self, folder, tree, ds=None, ranks=1, port=None):
+    def __init__(self, folder, tree, ds=None, ranks=1, port=None, script=None, more=()):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.run = Path(tree["run"])
@@ -49,6 +49,8 @@ class Job:
         (folder / "ds.json").write_text(json.dumps(ds or DS))
         command = [str(ROOT / "launch/train.py"), "--config", str(folder / "run.yaml")]
         command += ["--deepspeed_config", str(folder / "ds.json")]
+        if script is not None:
+            command = [str(script), str(folder / "run.yaml"), str(folder / "ds.json"), *more]
         port = str(port or free_port())
         self.logs = [folder / f"rank{rank}.log" for rank in range(ranks)]
         self.processes = []

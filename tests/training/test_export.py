@@ -50,3 +50,20 @@ def test_an_existing_folder_is_not_written_over(make_trainer, tmp_path):
     done = tool("export_hf.py", tmp_path, "--output", tmp_path)
     assert done.returncode == 2
     assert "exists already" in done.stderr
+
+
+def test_a_corpus_of_another_tokenizer_is_refused(make_trainer, corpus_of, tmp_path):
+    trainer = make_trainer(budget_tokens=512)
+    assert trainer.fit() == 0
+    other = corpus_of({"web": 4000, "code": 3000, "books": 3000}, tokenizer="another")
+    for name, options in (
+        ("export_hf.py", ["--output", tmp_path / "hf"]),
+        ("convert_checkpoint.py", []),
+        ("replay_stream.py", ["--steps", "0:"]),
+        ("report.py", ["--out", tmp_path / "report"]),
+    ):
+        refused = tool(name, trainer.folder.path, *options, "--corpus", other)
+        assert refused.returncode == 2
+        assert "is another:97:0, but" in refused.stderr
+        assert "was trained on ids of random:97:0" in refused.stderr
+    assert not (tmp_path / "hf").exists()

@@ -1,8 +1,10 @@
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
-from jobs import consumed, losses, read_metrics
+from jobs import Job, consumed, losses, read_metrics, settings
 
 from autoscale_ds.errors import TrainingError
 
@@ -144,3 +146,22 @@ def test_a_policy_of_skip_says_that_the_weights_are_bad_and_saves_none_of_them(m
     with pytest.raises(TrainingError, match=r"steps 14 to 16 .* the weights are bad, .* update of step 13"):
         trainer.fit()
     assert [path.name for path in trainer.folder.checkpoints.glob("step-*")] == ["step-00000010"]
+
+
+@pytest.mark.job
+@pytest.mark.parametrize(
+    ("parallel", "stage"),
+    [({}, 1), ({"tensor": 2}, 0), ({"tensor": 2}, 1), ({"pipeline": 2}, 0), ({"pipeline": 2}, 1), ({"sequence": 2}, 2)],
+    ids=str,
+)
+def test_ranks_of_every_layout_leave_out_the_update_that_one_of_them_cannot_make(
+    small_corpus, tmp_path, parallel, stage
+):
+    tree = settings(tmp_path / "run", small_corpus, budget_tokens=8 * 256, parallel=parallel)
+    ds = {"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": stage}}
+    job = Job(tmp_path / "job", tree, ds, ranks=2, script=Path(__file__).with_name("spoiled_job.py"), more=["3"])
+    job.finish()
+    assert (tmp_path / "run" / "skipped_steps.json").read_text().split() == ["[", "3", "]"]
+    state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000008" / "run.json").read_text())
+    assert state["updates"] == 7
+    assert all(loss is not None for loss, _ in losses(tmp_path / "run").values())
