@@ -18,7 +18,7 @@ from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.dataset import count_windows
-from autoscale_ds.stream.journal import START, Event, read_events
+from autoscale_ds.stream.journal import START, Event, history, read_events
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import read_metrics
 from autoscale_ds.training.record_kinds import kind_of
@@ -177,7 +177,7 @@ def read_run(path: str | Path, corpus: str | Path | None = None) -> Run:
         path=folder.path,
         config=config,
         records=by_kind,
-        events=read_events(folder.journal) if folder.journal.exists() else [],
+        events=history(read_events(folder.journal)) if folder.journal.exists() else [],
         windows=windows,
         parameters=parameters,
         no_epochs=reason,

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autoscale_ds.stream.journal import Event
+from autoscale_ds.stream.journal import Event, history
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Clock:
     def of(cls, events: Sequence[Event], sequence_length: int, global_batch: int) -> Clock:
         """Return the clock of a journal; ``global_batch`` holds where its events do not say one."""
         changes = [(0, global_batch * sequence_length)]
-        for event in events:
+        for event in history(events):
             if event.stream is not None and event.stream.global_batch is not None:
                 changes = [change for change in changes if change[0] < event.effective_step]
                 changes.append((event.effective_step, event.stream.global_batch * sequence_length))

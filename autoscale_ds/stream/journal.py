@@ -143,10 +143,31 @@ def read_events(path: str | Path) -> list[Event]:
     return events
 
 
+def history(events: Sequence[Event]) -> list[Event]:
+    """Return the events that count: without those a later start put aside.
+
+    A start that goes back behind earlier events decides anew what else holds from its step on: its event puts aside all
+    that take effect later, and what earlier starts said at the same step.
+    """
+    counting: list[Event] = []
+    for event in events:
+        place = len(counting)
+        if event.source == START:
+            step = event.effective_step
+            counting = [e for e in counting if (e.effective_step, e.source == START) < (step, True)]
+            # Before weights of the same step, which may name domains that this start brought.
+            place = next(
+                (i for i, e in enumerate(counting) if e.effective_step == step and not e.stream), len(counting)
+            )
+        counting.insert(place, event)
+    return counting
+
+
 def check_order(events: Sequence[Event]) -> None:
-    """Raise StreamError unless versions count up by one and effective steps never go back."""
+    """Raise StreamError unless versions count up by one, and effective steps never go back but at a start."""
     for before, after in pairwise(events):
-        if after.version != before.version + 1 or after.effective_step < before.effective_step:
+        goes_back = after.effective_step < before.effective_step and after.source != START
+        if after.version != before.version + 1 or goes_back:
             raise StreamError(
                 f"event version {after.version} at step {after.effective_step} cannot follow version {before.version} "
                 f"at step {before.effective_step}"

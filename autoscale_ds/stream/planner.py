@@ -19,7 +19,7 @@ import numpy.typing as npt
 from autoscale_ds.errors import StreamError
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.counts import allocate, carry_over
-from autoscale_ds.stream.journal import Event, check_order
+from autoscale_ds.stream.journal import Event, history
 from autoscale_ds.stream.permutation import GOLDEN, key_from, mix, permute, radices, shuffle
 from autoscale_ds.stream.spec import SpecChange, StreamSpec
 
@@ -116,7 +116,7 @@ class MixturePlanner:
         self._due = 0  # how many of the events have taken effect
         self._texts: dict[str, str] = {}  # digest of the text that each cursor belongs to, where known
         self._follow(spec)
-        for event in events:
+        for event in history(events):
             self.add_event(event)
         if not self._events or self._events[0].effective_step != 0:
             raise StreamError("the journal must begin with weights that take effect at step 0")
@@ -146,7 +146,8 @@ class MixturePlanner:
 
     def add_event(self, event: Event) -> None:
         """Take up a change of weights; its step must not have been planned yet."""
-        check_order([*self._events[-1:], event])
+        if self._events and event.effective_step < self._events[-1].effective_step:
+            raise StreamError(f"event {event.version} wants step {event.effective_step}, before that of the last event")
         if event.effective_step < self.next_step:
             raise StreamError(f"event {event.version} wants step {event.effective_step}, already planned")
         spec = self.spec

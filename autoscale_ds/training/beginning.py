@@ -107,7 +107,8 @@ class Beginning:
             setup.check_journal_copy(journal.events, state.journal)
         if not setup.says_the_same(run, self._last):
             setup.check_first_weights(run, journal, self._opening_event().weights)
-        self._start.continue_journal()
+        last_batch = ((self._last or {}).get("data") or {}).get("global_batch", run.data.global_batch)
+        self._start.continue_journal(last_batch)
         return self._lines()
 
     def finish_journal(self) -> Event | None:

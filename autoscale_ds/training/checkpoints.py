@@ -186,6 +186,14 @@ class Checkpoints:
         write_atomic(self.folder / "latest", name + "\n")
         for bad in self.folder.glob("bad-step-*"):
             shutil.rmtree(bad, ignore_errors=True)
+        self._prune(keep)
+
+    def prune(self, keep: Sequence[int]) -> None:
+        """Remove checkpoints that are neither among the newest nor kept for one of these steps, see ``save``."""
+        if self._ranks.rank == 0:
+            self._prune(keep)
+
+    def _prune(self, keep: Sequence[int]) -> None:
         published = list_checkpoints(self.folder)
         kept = {next((path for path in published if path.name <= checkpoint_name(step)), None) for step in keep}
         for old in published[self._keep :]:

@@ -12,6 +12,7 @@ from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.journal import Journal
 from autoscale_ds.training.checkpoints import list_checkpoints
 from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.metrics import read_metrics
 from autoscale_ds.training.run_folder import RunFolder
 
 
@@ -39,5 +40,14 @@ def put_off_cooldown(run: RunConfig, last: Mapping[str, Any] | None, folder: Run
     newest = int(published[0].name.removeprefix("step-"))
     if old is None or new is None or not old < newest or not old < new:
         return None
+    if not _has_cooled(before, folder, newest):
+        return None
     steps = [int(path.name.removeprefix("step-")) for path in published]
     return next((step for step in steps if step <= old), None)
+
+
+def _has_cooled(before: RunConfig, folder: RunFolder, step: int) -> bool:
+    """Return whether the last train record up to a step has a learning rate below the constant one."""
+    records = read_metrics(folder.metrics, "train") if folder.metrics.exists() else []
+    rates = [record["learning_rate"] for record in records if record["step"] <= step]
+    return bool(rates) and rates[-1] < 0.999 * before.optimizer.learning_rate

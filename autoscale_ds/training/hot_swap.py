@@ -190,7 +190,9 @@ class HotSwap:
 
     def _append(self, journal: Journal, weights: DomainWeights, source: str, reason: str, proposal: str = "") -> Event:
         """Return the event of accepted weights. It is on disk before any rank samples by it."""
-        version, step = journal.current.version + 1, self._planner.next_step
+        version = journal.current.version + 1
+        # After a crash the journal may be ahead: what it holds comes first.
+        step = max(self._planner.next_step, journal.current.effective_step)
         event = Event(version, step, weights, source, reason, now(), self._tokens(step), proposal)
         journal.append(event)
         return event

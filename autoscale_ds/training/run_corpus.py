@@ -7,14 +7,15 @@ from pathlib import Path
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.run_paths import RunPaths
-from autoscale_ds.stream.journal import read_events
+from autoscale_ds.stream.journal import history, read_events
 from autoscale_ds.stream.spec import SpecChange
 
 
 def recorded(run: str | Path) -> SpecChange:
     """Return what a run's journal says of its corpus, batch and limits; an empty one where it says nothing."""
     journal = RunPaths(run).journal
-    return SpecChange.recorded(event.stream for event in read_events(journal)) if journal.exists() else SpecChange()
+    events = history(read_events(journal)) if journal.exists() else []
+    return SpecChange.recorded(event.stream for event in events)
 
 
 def open_run_corpus(run: str | Path, given: str | Path | None) -> Corpus:

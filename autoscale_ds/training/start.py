@@ -16,7 +16,7 @@ from autoscale_ds.corpus import Corpus
 from autoscale_ds.corpus.identity import few
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.stream.journal import START, Event, Journal
+from autoscale_ds.stream.journal import START, Event, Journal, history
 from autoscale_ds.stream.spec import SpecChange, StreamSpec
 from autoscale_ds.training.hot_swap import now
 from autoscale_ds.training.second_stage import Source
@@ -72,34 +72,68 @@ class Start:
             reason = f"{reason}; data goes on from {source.run} at step {source.checkpoint.step}"
         self.journal.append(replace(first, stream=stream, reason=reason))
 
-    def continue_journal(self) -> None:
+    def continue_journal(self, last_batch: int) -> None:
         """Append what has changed since the last start, but for domains that left while they still have weight.
+
+        What starts decided for steps that are done again is decided anew; changes of weights ahead stay.
+
+        Parameters
+        ----------
+        last_batch : int
+            ``data.global_batch`` of the last start, for a journal that does not say it.
 
         Raises
         ------
         ConfigError
-            For another tokenizer, for other text that was not accepted, and for a change that steps still to be done
-            again cannot do without.
+            For another tokenizer, for other text that was not accepted, and for a domain that left while steps ahead
+            are still to read it.
         """
-        recorded = SpecChange.recorded(event.stream for event in self.journal.events)
-        if not recorded:
-            log.info("what the corpus of this run holds was not on record; it is from step %s on", f"{self._step:,}")
-            self._append(self._wanted, "the corpus, on record from here on")
+        events = history(self.journal.events)
+        if not any(event.stream for event in events):
+            self._record_for_the_first_time(last_batch)
             return
-        change = recorded.towards(self._wanted)
-        if not change:
+        before = [e for e in events if e.effective_step < self._step or not _is_start(e, self._step)]
+        ahead = [e for e in events if e.effective_step >= self._step and e.source == START]
+        base = SpecChange.recorded(event.stream for event in before if event.effective_step <= self._step)
+        change = base.towards(self._wanted)
+        is_decided = all(event.effective_step == self._step for event in ahead)
+        if not (SpecChange.recorded(e.stream for e in events).towards(self._wanted)) and is_decided:
             return
         if self._step:
-            self._check(recorded, change)
-        self._check_steps_to_repeat(recorded, change)
-        weights = self.journal.current.weights
-        self._leaving = [name for name, text in change.domains.items() if text is None and weights.get(name, 0.0) > 0]
+            self._check(base, change, _known_texts(before))
+        weights = [e.weights for e in before if e.effective_step <= self._step][-1:]
+        swaps = [e for e in events if e.effective_step > self._step and e.source != START]
+        asked = {name for each in (*weights, *(e.weights for e in swaps)) for name, w in each.items() if w > 0}
+        self._leaving = sorted(name for name, text in change.domains.items() if text is None and name in asked)
         stays = {name: text for name, text in change.domains.items() if name not in self._leaving}
         change = replace(change, domains=stays)
-        if change:
-            for line in _in_words(recorded, change):
-                log.warning("since the last start: %s", line)
-            self._append(change, "; ".join(_in_words(recorded, change)))
+        if not change and not ahead:
+            return
+        for line in _in_words(base, change):
+            log.warning("since the last start: %s", line)
+        self._append(change, "; ".join(_in_words(base, change)) or "as before", weights[0], self._step)
+        for swap in swaps:  # put aside with the rest: they come again at their steps
+            self.journal.append(replace(swap, version=self.journal.current.version + 1))
+
+    def _record_for_the_first_time(self, last_batch: int) -> None:
+        """Say everything in a journal from before that was done; what was before is taken to be the same."""
+        current = self.journal.current
+        gone = sorted({n for n, weight in current.weights.items() if weight > 0}.difference(self._wanted.domains))
+        if gone:
+            raise ConfigError(
+                f"{self._corpus.folder} does not hold {few(gone)}, which this run samples, and its journal is from "
+                "before texts were recorded: start it once with the corpus as it was"
+            )
+        if last_batch != self._wanted.global_batch:
+            raise ConfigError(
+                f"data.global_batch is {self._wanted.global_batch}, and the journal of this run is from before batches "
+                f"were recorded: start it once with {last_batch}, then change it"
+            )
+        log.warning(
+            "what the corpus held so far is not on record and taken to be the same; from now on it is on record"
+        )
+        step = max(self._step, current.effective_step)
+        self._append(self._wanted, "the corpus, on record from here on", current.weights, step)
 
     def finish(self) -> Event | None:
         """Record the domains that left, when the proposals that waited have been judged; return the event.
@@ -121,17 +155,23 @@ class Start:
                 f"{asked} and start again"
             )
         change = SpecChange(domains=dict.fromkeys(self._leaving))
-        self._append(change, "; ".join(_in_words(SpecChange(), change)))
+        # What this start said at the same step is put aside by an event of its own kind, so it is said again.
+        step = self.journal.current.effective_step
+        said = [e.stream for e in history(self.journal.events) if e.source == START and e.effective_step == step]
+        whole = SpecChange.recorded([*said, change])
+        self._append(whole, "; ".join(_in_words(SpecChange(), change)), weights, step)
         return self.journal.current
 
-    def _check(self, recorded: SpecChange, change: SpecChange) -> None:
+    def _check(self, recorded: SpecChange, change: SpecChange, known: Mapping[str, str]) -> None:
         if change.tokenizer is not None and recorded.tokenizer is not None:
             raise ConfigError(
                 f"the tokenizer of {self._corpus.folder} ({self._corpus.manifest.tokenizer.name}) is "
                 f"{change.tokenizer}, but this run was trained on ids of {recorded.tokenizer}, which mean other text: "
                 "give the corpus of that tokenizer (data.corpus=FOLDER), or start another run with run=ANOTHER_FOLDER"
             )
-        other = _with_other_text(recorded, change)
+        other = sorted(
+            name for name, text in change.domains.items() if text and known.get(name, text.train) != text.train
+        )
         if other and not self._accept_new_text:
             raise ConfigError(
                 f"{self._corpus.folder} holds other text in {few(other)} than this run was trained on: give the corpus "
@@ -139,42 +179,29 @@ class Start:
                 "own, or add --accept-new-text, which reads it from its beginning; the other domains go on either way"
             )
 
-    def _check_steps_to_repeat(self, recorded: SpecChange, change: SpecChange) -> None:
-        """Refuse what the steps between the checkpoint and the journal's last event were planned without."""
-        until = self.journal.current.effective_step
-        if until <= self._step:
-            return
-        where = f"steps {self._step:,} to {until:,} are on record and are done again after the crash"
-        if change.global_batch is not None:
-            raise ConfigError(
-                f"{where} with data.global_batch={recorded.global_batch}: go on with it until a checkpoint after step "
-                f"{until:,}, then change it"
-            )
-        lost = {*_with_other_text(recorded, change), *(n for n, text in change.domains.items() if text is None)}
-        sampled = {name for event in self._in_effect(until) for name, weight in event.weights.items() if weight > 0}
-        if lost & sampled:
-            raise ConfigError(
-                f"{where} with {few(sorted(lost & sampled))} as it was: put that text back until a checkpoint after "
-                f"step {until:,}"
-            )
-
-    def _in_effect(self, until: int) -> Iterable[Event]:
-        """Return the events by which steps from the checkpoint up to ``until`` are sampled."""
-        events = self.journal.events
-        for event, following in zip(events, [*events[1:], None], strict=True):
-            end = until if following is None else following.effective_step
-            if event.effective_step < until and end > self._step:
-                yield event
-
-    def _append(self, change: SpecChange, reason: str) -> None:
-        current = self.journal.current
-        step = max(self._step, current.effective_step)
+    def _append(self, change: SpecChange, reason: str, weights: DomainWeights, step: int) -> None:
         gone = {name for name, text in change.domains.items() if text is None}
-        kept = {name: weight for name, weight in current.weights.items() if name not in gone}
+        kept = {name: weight for name, weight in weights.items() if name not in gone}
         joined = {name: 0.0 for name, text in change.domains.items() if text is not None and name not in kept}
-        weights = DomainWeights({**kept, **joined})
-        event = Event(current.version + 1, step, weights, START, reason, now(), self._tokens(step), stream=change)
-        self.journal.append(event)
+        version = self.journal.current.version + 1
+        now_weights = DomainWeights({**kept, **joined})
+        self.journal.append(Event(version, step, now_weights, START, reason, now(), self._tokens(step), stream=change))
+
+
+def _is_start(event: Event, step: int) -> bool:
+    """Return whether an event is what a start said at a step or later."""
+    return event.source == START and event.effective_step >= step
+
+
+def _known_texts(events: Iterable[Event]) -> dict[str, str]:
+    """Return the digest of the last text of every domain, also of those that left."""
+    return {
+        name: text.train
+        for event in events
+        if event.stream is not None
+        for name, text in event.stream.domains.items()
+        if text is not None
+    }
 
 
 def _with_other_text(recorded: SpecChange, change: SpecChange) -> list[str]:

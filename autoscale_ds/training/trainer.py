@@ -429,6 +429,7 @@ class Trainer:
             return self._leave()
         if not any_rank(bool(newest) and newest[0].name == checkpoint_name(self.step), self.device):
             self._save(needed=True)
+        self.checkpoints.prune(self._steps_to_keep())  # the last validation may have shown that an older one can go
         return 0
 
     # -- evaluations and records --------------------------------------------------------------------------------

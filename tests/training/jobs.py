@@ -75,10 +75,15 @@ class Job:
     def until_step(self, step, timeout=120):
         """Wait until the run has logged ``step``."""
         deadline = time.monotonic() + timeout
-        while not (self.metrics("train") and self.metrics("train")[-1]["step"] >= step):
+        while self.last_step() < step:
             assert self.processes[0].poll() is None, self.logs[0].read_text()[-3000:]
             assert time.monotonic() < deadline, "the job does not get on"
             time.sleep(0.01)
+
+    def last_step(self):
+        """The newest step on record, -1 where there is none: a job that starts anew drops what another one wrote."""
+        records = self.metrics("train")
+        return records[-1]["step"] if records else -1
 
     def signal(self, number, rank=0):
         self.processes[rank].send_signal(number)

@@ -438,3 +438,84 @@ def test_whatever_happens_between_starts_replay_gives_every_sample(make_trainer,
             restarts.discard(int(at))
         assert tuple(sample) not in seen
         seen.add(tuple(sample))
+
+
+def test_going_back_behind_a_change_of_batch_decides_it_anew(until):
+    """A start without a budget left recorded another batch; the cooldown then put off goes back before it."""
+    settings = {**CONSTANT, "checkpoints.every_steps": 5}
+    until(20, **settings)
+    until(20, **settings, **{"data.global_batch": 16})
+    trainer = until(0, budget_tokens=40 * 256, **settings, **{"data.global_batch": 16})
+    run = trainer.folder.path
+    assert trainer.step == 15 + 25 // 2
+    lines = consumed(run)
+    assert len(lines) == 15 * 8 + 12 * 16
+    assert replayed(run, trainer.step) == lines
+    assert read_metrics(run, "train")[-1]["tokens"] == len(lines) * 32
+
+
+@pytest.mark.parametrize("batch", [8, 16])
+def test_a_damaged_checkpoint_behind_a_change_goes_on_either_way(until, batch):
+    until(STOP_AT)
+    trainer = until(0, budget_tokens=(10 * 8 + 5 * 16) * 32, **{"data.global_batch": 16})
+    for step in (10, 15):
+        shutil.rmtree(trainer.folder.checkpoints / f"step-{step:08d}")
+    trainer = until(0, budget_tokens=40 * 256, **{"data.global_batch": batch})
+    assert replayed(trainer.folder.path, trainer.step) == consumed(trainer.folder.path)
+    assert trainer.step == (40 if batch == 8 else 5 + 35 // 2)
+
+
+def test_there_and_back_again_without_a_step_changes_nothing(until, corpus_of):
+    whole = consumed(until(20, folder="whole").folder.path)
+    until(STOP_AT)
+    until(STOP_AT, accept_new_text=True, **{"data.corpus": str(corpus_of(SIZES, seeds={"code": 1}))})
+    trainer = until(20)
+    assert consumed(trainer.folder.path) == whole
+    assert replayed(trainer.folder.path, 20) == whole
+
+
+def test_a_second_stage_knows_the_text_of_the_checkpoint_it_starts_from(until, corpus_of):
+    until(STOP_AT)
+    other = {"data.corpus": str(corpus_of(SIZES, seeds={"code": 1}))}
+    run = until(20, accept_new_text=True, **other).folder.path
+    stages = [
+        until(5, folder=f"stage{i}", start_from=f"{run}@10", start_with=["stream"], **c)
+        for i, c in enumerate(({}, other))
+    ]
+    assert [set(journal(stage)[0].stream.cursors) for stage in stages] == [{"web", "code", "books"}, {"web", "books"}]
+
+
+def test_a_smaller_budget_by_mistake_throws_no_step_away(until, caplog):
+    until(0, budget_tokens=20 * 256, **{**CONSTANT, "schedule.cooldown_tokens": 0})
+    until(18, **CONSTANT)
+    trainer = until(40, **CONSTANT)
+    assert "going on from step" not in caplog.text
+    assert not list(trainer.folder.checkpoints.glob("cooled-*"))
+
+
+def strip_the_record(run):
+    """Make a run look like one from before journals said what it reads."""
+    paths = [run / "mixture" / "journal.jsonl", *(run / "checkpoints").glob("*/run.json")]
+    for path in paths:
+        text = path.read_text()
+        raw = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+        for event in raw if isinstance(raw, list) else raw["journal"]:
+            event.pop("stream", None)
+        path.write_text("".join(json.dumps(e) + "\n" for e in raw) if isinstance(raw, list) else json.dumps(raw))
+
+
+def test_a_run_from_before_goes_on_and_is_on_record_from_then_on(until, corpus_of):
+    whole = consumed(until(20, folder="whole").folder.path)
+    run = until(STOP_AT).folder.path
+    strip_the_record(run)
+    with pytest.raises(ConfigError, match="start it once with 8, then change it"):
+        until(20, **{"data.global_batch": 16})
+    with pytest.raises(ConfigError, match=r"does not hold books, .* start it once with the corpus as it was"):
+        until(20, **{"data.corpus": str(corpus_of(SIZES | {"books": 0}))})
+    with pytest.raises(ConfigError, match="does not say which text it read up to step 10"):
+        until(5, folder="stage", start_from=str(run), start_with=["stream"])
+    trainer = until(20)
+    assert consumed(run) == whole == replayed(run, 20)
+    assert journal(trainer)[-1].source == "start"
+    with pytest.raises(ConfigError, match="other text in code"):
+        until(30, **{"data.corpus": str(corpus_of(SIZES, seeds={"code": 1}))})
