@@ -8,13 +8,18 @@ Prints medians in seconds and the ratio. Loading comes from the page cache, wher
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.pop(0)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import argparse
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch

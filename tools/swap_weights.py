@@ -1,4 +1,4 @@
-"""Propose new domain weights to a run while it trains.
+"""Propose new domain weights to a run, while it trains or for its next start.
 
     python tools/swap_weights.py RUN                                  show the current weights
     python tools/swap_weights.py RUN --set books=0.3 --rescale        books to 0.3, the others shrink in proportion
