@@ -18,6 +18,8 @@ References
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -53,6 +55,43 @@ def allocate(lag: Floats, quota: Floats) -> Counts:
         else:
             _settle(counts, target, quota, short)
     return counts.astype(np.int64)
+
+
+def allocate_within(lag: Floats, quota: Floats, left: Counts) -> tuple[Floats, Floats, Counts] | None:
+    """Return the lags, quotas and counts of a step in which no domain gives more than it has left.
+
+    Domains that would have to give more give what is left. The others fill the batch in proportion to their quotas, and
+    take over what the former were owed.
+
+    Parameters
+    ----------
+    lag, quota : ndarray of float, shape (m,)
+        As for ``allocate``.
+    left : ndarray of int64, shape (m,)
+        Samples that each domain may still give, not negative.
+
+    Returns
+    -------
+    tuple of three arrays (m,), or None
+        None when the domains together have less left than the batch.
+    """
+    counts = allocate(lag, quota)
+    last = np.zeros(len(quota), bool)
+    own_lag, own_quota = lag, quota
+    while (counts > left).any():
+        last |= counts > left
+        rest, others = round(float(quota.sum())) - int(left[last].sum()), np.where(last, 0.0, quota)
+        if not rest:
+            own_lag, own_quota, counts = np.zeros(len(quota)), np.zeros(len(quota)), np.zeros(len(quota), np.int64)
+        elif not others.any():
+            return None
+        else:
+            own_quota = others * (rest / others.sum())
+            own_quota[np.argmax(own_quota)] += rest - math.fsum(own_quota)
+            own_lag = carry_over(lag, own_quota)
+            counts = allocate(own_lag, own_quota)
+        counts[last] = left[last]
+    return own_lag, np.where(last, left, own_quota), counts
 
 
 def _earliest(wait: Floats, number: int) -> npt.NDArray[np.intp]:

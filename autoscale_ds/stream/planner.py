@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from autoscale_ds.errors import StreamError
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.stream.counts import allocate, carry_over
+from autoscale_ds.stream.counts import allocate, allocate_within, carry_over
 from autoscale_ds.stream.journal import Event, history
 from autoscale_ds.stream.permutation import GOLDEN, key_from, mix, permute, radices, shuffle
 from autoscale_ds.stream.spec import SpecChange, StreamSpec
@@ -273,9 +273,13 @@ class MixturePlanner:
         Raises what ``plan`` raises.
         """
         self._apply_due_events()
-        if not self._quota.any():
+        left = np.maximum(self._limit - self._cursor, 0)  # a limit may have been lowered below what was given
+        if self._active.when_exhausted == "stop":
+            self._check_enough(left)
+        shares = allocate_within(self._lag, self._quota, left) if self._quota.any() else None
+        if shares is None:
             raise StreamEnd(f"every domain with weight is used up at step {self.next_step}")
-        lag, quota, counts = self._next_counts()
+        lag, quota, counts = shares
         self._cursor = self._cursor + counts
         self._given = self._given + counts
         self._lag = lag + (quota - counts)
@@ -285,42 +289,12 @@ class MixturePlanner:
             self._reweigh()
         return counts
 
-    def _next_counts(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Return lags and quotas of the next step, and its counts; a domain gives no more than it has left."""
-        lag, quota = self._lag, self._quota
-        left = np.maximum(self._limit - self._cursor, 0)  # a limit may have been lowered below what was given
-        counts = allocate(lag, quota)
-        if self._active.when_exhausted == "stop" and (counts > left).any():
-            name = self.names[int(np.argmax(counts > left))]
-            epochs = self._active.max_epochs[name]
-            raise StreamEnd(f"{name} has used its {epochs:g} epochs at step {self.next_step}")
-        last = counts > left
-        while (counts > left).any():
-            last |= counts > left
-            lag, quota, counts = self._share_out(last, left)
-        return lag, quota, counts
-
-    def _share_out(
-        self, last: npt.NDArray[np.bool_], left: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Return lags, quotas and counts of a step in which some domains give what they have left.
-
-        The others fill the batch in proportion to their weights, and take over what the former were owed.
-        """
-        rest = self._active.global_batch - int(left[last].sum())
-        others = np.where(last, 0.0, self._quota)
-        total = others.sum()
-        if rest and not total:
-            raise StreamEnd(f"every domain with weight is used up at step {self.next_step}")
-        quota = others * (rest / total) if total else others
-        if rest:
-            quota[np.argmax(quota)] += rest - math.fsum(quota)
-            lag = carry_over(self._lag, quota)
-            counts = allocate(lag, quota)
-        else:
-            lag, counts = np.zeros(len(last)), np.zeros(len(last), np.int64)
-        counts[last] = left[last]
-        return lag, np.where(last, left, quota), counts
+    def _check_enough(self, left: npt.NDArray[np.int64]) -> None:
+        """Raise StreamEnd when a domain has less left than the next step asks of it."""
+        short = allocate(self._lag, self._quota) > left
+        if short.any():
+            name = self.names[int(np.argmax(short))]
+            raise StreamEnd(f"{name} has used its {self._active.max_epochs[name]:g} epochs at step {self.next_step}")
 
     def _locate(self, step: int, domains: npt.NDArray[np.int64], ordinals: npt.NDArray[np.int64]) -> StepPlan:
         """Turn 'the n-th sample of a domain' into an epoch and a window."""

@@ -9,6 +9,7 @@ from typing import Any
 from autoscale_ds import config as configuration
 from autoscale_ds.controllers import Budget, Controller
 from autoscale_ds.corpus import Corpus
+from autoscale_ds.errors import AutoScaleError
 from autoscale_ds.models import ModelSpec
 from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.journal import Event, Journal
@@ -68,11 +69,13 @@ class Beginning:
         self._spec = spec
         self._accept_new_text = accept_new_text
         self._last = folder.last_config()
+        self._last_run = _readable(self._last)
+        self._last_ds_config = folder.last_ds_config()
         self._controller_and_weights(Journal(folder.journal))  # one that cannot be built is refused before the model is
 
     def step_before_cooldown(self) -> int | None:
         """Return the step to go back to when a larger budget puts off a cooldown that was under way."""
-        step = put_off_cooldown(self._run, self._last, self._folder)
+        step = put_off_cooldown(self._run, self._last_run, self._folder)
         if step is not None:
             log.warning(
                 "the budget is larger: going on from step %s, before the cooldown; the steps after it are done again "
@@ -124,20 +127,22 @@ class Beginning:
         before = (self._last or {}).get("budget_tokens", self._run.budget_tokens)
         return self._clock().steps(before) != budget.total_steps
 
-    def say_changes(self, step: int) -> None:
-        """Say which settings have changed since the last start."""
-        if self._last is None:
-            return
-        for line in changed_settings(self._run, self._last):
-            log.info("since the last start: %s", line)
-        warning = rate_jump(self._run, self._last, self._clock(), step)
-        if warning is not None:
-            log.warning(warning)
+    def record(self, ds_config: Mapping[str, Any], step: int) -> None:
+        """Say which settings have changed, and write both configurations: nothing was refused.
 
-    def record(self, ds_config: Mapping[str, Any]) -> None:
-        """Write the configurations: from now on they are those of the last start. Nothing was refused."""
+        From now on they are those of the last start.
+        """
+        if self._last_run is not None:
+            changed = changed_settings(configuration.to_dict(self._run), configuration.to_dict(self._last_run))
+            for line in [*changed, *changed_settings(ds_config, self._last_ds_config or ds_config)]:
+                log.info("since the last start: %s", line)
+            warning = rate_jump(self._run, self._last_run, self._clock(), step)
+            if warning is not None:
+                log.warning(warning)
         self._folder.record(self._run, dict(ds_config))
         self._last = configuration.to_dict(self._run)
+        self._last_run = self._run
+        self._last_ds_config = dict(ds_config)
 
     def _lines(self) -> list[str]:
         return [event.to_json() for event in self.journal.events]
@@ -159,3 +164,11 @@ class Beginning:
         )
         budget = run.budget_on(Clock.of(events, run.data.sequence_length, run.data.global_batch))
         return setup.controller(run, budget, self._spec, self._shape, weights), weights
+
+
+def _readable(config: Mapping[str, Any] | None) -> RunConfig | None:
+    """Return a configuration that this version can read; None for others: of an earlier version, or edited by hand."""
+    try:
+        return configuration.build(RunConfig, config) if config is not None else None
+    except AutoScaleError:
+        return None

@@ -248,6 +248,11 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def checkpoint_step(path: Path) -> int:
+    """Return the step that a checkpoint's folder is named after."""
+    return int(path.name.removeprefix("step-"))
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return published checkpoints, newest first; unpublished ones do not count."""
     return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from autoscale_ds import config as configuration
 from autoscale_ds.controllers import Budget
-from autoscale_ds.errors import AutoScaleError
 from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.journal import Journal
-from autoscale_ds.training.checkpoints import list_checkpoints
+from autoscale_ds.training.checkpoints import checkpoint_step, list_checkpoints
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import read_metrics
 from autoscale_ds.training.run_folder import RunFolder
@@ -23,27 +18,22 @@ def last_constant_step(run: RunConfig, budget: Budget) -> int | None:
     return budget.clock.steps(max(budget.tokens - run.schedule.cooldown_tokens, 0))
 
 
-def put_off_cooldown(run: RunConfig, last: Mapping[str, Any] | None, folder: RunFolder) -> int | None:
+def put_off_cooldown(run: RunConfig, before: RunConfig | None, folder: RunFolder) -> int | None:
     """Return the step to go on from when this start puts off a cooldown that the newest checkpoint is in.
 
     None when there is nothing to undo: no such cooldown, the same budget, or no checkpoint from before it.
     """
     published = list_checkpoints(folder.checkpoints)
-    if last is None or not published:
-        return None
-    try:
-        before = configuration.build(RunConfig, last)
-    except AutoScaleError:  # of an earlier version, or edited by hand
+    if before is None or not published:
         return None
     clock = Clock.of(Journal(folder.journal).events, before.data.sequence_length, before.data.global_batch)
     old, new = (last_constant_step(config, config.budget_on(clock)) for config in (before, run))
-    newest = int(published[0].name.removeprefix("step-"))
+    newest = checkpoint_step(published[0])
     if old is None or new is None or not old < newest or not old < new:
         return None
     if not _has_cooled(before, folder, newest):
         return None
-    steps = [int(path.name.removeprefix("step-")) for path in published]
-    return next((step for step in steps if step <= old), None)
+    return next((step for step in map(checkpoint_step, published) if step <= old), None)
 
 
 def _has_cooled(before: RunConfig, folder: RunFolder, step: int) -> bool:

@@ -18,6 +18,7 @@ from autoscale_ds import config as configuration
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import write_atomic, write_json
 from autoscale_ds.run_paths import RunPaths
+from autoscale_ds.stream.journal import Journal
 from autoscale_ds.stream.proposals import Inbox
 from autoscale_ds.training.config import DataConfig, ModelConfig, RunConfig
 
@@ -51,6 +52,15 @@ class RunFolder(RunPaths):
         """Proposals of weights."""
         return Inbox(self.path)
 
+    def take(self, run: RunConfig) -> None:
+        """Become the folder's only job, unless the configuration would be another run; raises as its two parts."""
+        self.acquire()
+        try:
+            self.check(run)
+        except BaseException:
+            self.release()
+            raise
+
     def acquire(self) -> None:
         """Create the folder and become its only job; rank 0 only.
 
@@ -83,6 +93,15 @@ class RunFolder(RunPaths):
     def last_config(self) -> dict[str, Any] | None:
         """Return the configuration of the last start as nested mappings; None before the first."""
         return yaml.safe_load(self.config.read_text(encoding="utf-8")) if self.config.exists() else None
+
+    def last_ds_config(self) -> dict[str, Any] | None:
+        """Return the resolved DeepSpeed configuration of the last start; None before the first."""
+        path = self.path / "ds_config.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def domains_so_far(self) -> list[str]:
+        """Return every domain that the run's journal names."""
+        return sorted({name for event in Journal(self.journal).events for name in event.weights})
 
     def own_copy(self, path: str, refresh: bool) -> str:
         """Return the run's own copy of a file that its configuration names, so that it is needed only once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,20 @@ from autoscale_ds.errors import ConfigError
 from autoscale_ds.models import ModelSpec
 from autoscale_ds.stream.journal import Event, history
 from autoscale_ds.stream.spec import SpecChange
-from autoscale_ds.training.checkpoints import Checkpoint, find_checkpoint, list_checkpoints, read_checkpoint
+from autoscale_ds.training.checkpoints import (
+    Checkpoint,
+    Checkpoints,
+    checkpoint_step,
+    find_checkpoint,
+    list_checkpoints,
+    read_checkpoint,
+)
 from autoscale_ds.training.config import RunConfig
+from autoscale_ds.training.distributed import on_rank_zero
+from autoscale_ds.training.engine import Engine
 from autoscale_ds.training.run_folder import RunFolder, load_run_config
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class Source:
         checkpoints = RunFolder(folder).checkpoints
         path = find_checkpoint(checkpoints, int(step) if step else None)
         if not path.is_dir():
-            held = few([each.name.removeprefix("step-").lstrip("0") or "0" for each in list_checkpoints(checkpoints)])
+            held = few([str(checkpoint_step(each)) for each in list_checkpoints(checkpoints)])
             raise ConfigError(f"start_from is {asked}, but {name} holds checkpoints of steps {held}")
         return cls(folder, read_checkpoint(path))
 
@@ -81,3 +93,14 @@ class Source:
         given = self.checkpoint.state.stream["cursors"]
         same = {name for name, text in corpus.domains.items() if (old := texts.get(name)) and old.train == text.train}
         return {name: int(count) for name, count in given.items() if name in same and count}
+
+
+def begin_from(engine: Engine, checkpoints: Checkpoints, run: RunConfig, spec: ModelSpec) -> Source | None:
+    """Load what ``start_from`` names into the engine of a run, and return it on rank 0. Collective."""
+    found: list[Source] = []
+    on_rank_zero(lambda: found.append(Source.find(str(run.start_from), run, spec)))
+    source = found[0] if found else None
+    checkpoints.begin_from(engine, source.checkpoint if source else None, moments="optimizer" in run.start_with)
+    if source is not None:
+        log.info("starting from %s", source.checkpoint.folder)
+    return source

@@ -85,22 +85,22 @@ class Start:
         Raises
         ------
         ConfigError
-            For another tokenizer, for other text that was not accepted, and for a domain that left while steps ahead
-            are still to read it.
+            For another tokenizer, and for other text that was not accepted.
         """
         events = history(self.journal.events)
         if not any(event.stream for event in events):
             self._record_for_the_first_time(last_batch)
             return
-        before = [e for e in events if e.effective_step < self._step or not _is_start(e, self._step)]
-        ahead = [e for e in events if e.effective_step >= self._step and e.source == START]
+        ahead = [e for e in events if e.source == START and e.effective_step >= self._step]
+        before = [e for e in events if e not in ahead]
         base = SpecChange.recorded(event.stream for event in before if event.effective_step <= self._step)
         change = base.towards(self._wanted)
         is_decided = all(event.effective_step == self._step for event in ahead)
         if not (SpecChange.recorded(e.stream for e in events).towards(self._wanted)) and is_decided:
             return
+        known = _known_texts(before)
         if self._step:
-            self._check(base, change, _known_texts(before))
+            self._check(base, change, known)
         weights = [e.weights for e in before if e.effective_step <= self._step][-1:]
         swaps = [e for e in events if e.effective_step > self._step and e.source != START]
         asked = {name for each in (*weights, *(e.weights for e in swaps)) for name, w in each.items() if w > 0}
@@ -109,9 +109,10 @@ class Start:
         change = replace(change, domains=stays)
         if not change and not ahead:
             return
-        for line in _in_words(base, change):
+        lines = _in_words(base, change, known)
+        for line in lines:
             log.warning("since the last start: %s", line)
-        self._append(change, "; ".join(_in_words(base, change)) or "as before", weights[0], self._step)
+        self._append(change, "; ".join(lines) or "as before", weights[0], self._step)
         for swap in swaps:  # put aside with the rest: they come again at their steps
             self.journal.append(replace(swap, version=self.journal.current.version + 1))
 
@@ -159,7 +160,7 @@ class Start:
         step = self.journal.current.effective_step
         said = [e.stream for e in history(self.journal.events) if e.source == START and e.effective_step == step]
         whole = SpecChange.recorded([*said, change])
-        self._append(whole, "; ".join(_in_words(SpecChange(), change)), weights, step)
+        self._append(whole, _in_words(SpecChange(), change, {})[0], weights, step)
         return self.journal.current
 
     def _check(self, recorded: SpecChange, change: SpecChange, known: Mapping[str, str]) -> None:
@@ -169,9 +170,7 @@ class Start:
                 f"{change.tokenizer}, but this run was trained on ids of {recorded.tokenizer}, which mean other text: "
                 "give the corpus of that tokenizer (data.corpus=FOLDER), or start another run with run=ANOTHER_FOLDER"
             )
-        other = sorted(
-            name for name, text in change.domains.items() if text and known.get(name, text.train) != text.train
-        )
+        other = _with_other_text(change, known)
         if other and not self._accept_new_text:
             raise ConfigError(
                 f"{self._corpus.folder} holds other text in {few(other)} than this run was trained on: give the corpus "
@@ -188,11 +187,6 @@ class Start:
         self.journal.append(Event(version, step, now_weights, START, reason, now(), self._tokens(step), stream=change))
 
 
-def _is_start(event: Event, step: int) -> bool:
-    """Return whether an event is what a start said at a step or later."""
-    return event.source == START and event.effective_step >= step
-
-
 def _known_texts(events: Iterable[Event]) -> dict[str, str]:
     """Return the digest of the last text of every domain, also of those that left."""
     return {
@@ -204,25 +198,24 @@ def _known_texts(events: Iterable[Event]) -> dict[str, str]:
     }
 
 
-def _with_other_text(recorded: SpecChange, change: SpecChange) -> list[str]:
-    """Return domains that the run knows with another training text."""
-    other = []
-    for name, text in change.domains.items():
-        before = recorded.domains.get(name)
-        if text is not None and before is not None and text.train != before.train:
-            other.append(name)
-    return sorted(other)
+def _with_other_text(change: SpecChange, known: Mapping[str, str]) -> list[str]:
+    """Return domains that the run knows with another training text, also of those that had left."""
+    texts = {name: text.train for name, text in change.domains.items() if text is not None}
+    return sorted(name for name, text in texts.items() if known.get(name, text) != text)
 
 
-def _in_words(recorded: SpecChange, change: SpecChange) -> list[str]:
+def _in_words(recorded: SpecChange, change: SpecChange, known: Mapping[str, str]) -> list[str]:
     """Return a change as people say it."""
-    joined = sorted(name for name, text in change.domains.items() if text and not recorded.domains.get(name))
-    other = _with_other_text(recorded, change)
+    other = _with_other_text(change, known)
     left = sorted(name for name, text in change.domains.items() if text is None)
-    rest = sorted(set(change.domains) - {*joined, *other, *left})
+    joined = sorted(set(change.domains).difference(known, left))
+    back = sorted(name for name in change.domains if name not in {*joined, *left} and not recorded.domains.get(name))
+    rest = sorted(set(change.domains).difference(joined, other, left, back))
     lines = []
     if joined:
         lines.append(f"new in the corpus, with weight 0 until a proposal names them: {few(joined)}")
+    if back:
+        lines.append(f"back in the corpus, with weight 0 until a proposal names them: {few(back)}")
     if other:
         lines.append(f"other text, read from its beginning: {few(other)}")
     if left:

@@ -19,7 +19,7 @@ from autoscale_ds.evaluation.registry import check_needs, evaluations
 from autoscale_ds.objectives import Batch, normalised_weights, objective
 from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.dataset import MixtureStream, StepBatch, open_windows
-from autoscale_ds.stream.journal import Event, Journal
+from autoscale_ds.stream.journal import Event
 from autoscale_ds.stream.planner import MixturePlanner
 from autoscale_ds.training import setup
 from autoscale_ds.training.beginning import Beginning
@@ -36,7 +36,7 @@ from autoscale_ds.training.records import RunRecords
 from autoscale_ds.training.run_folder import RunFolder
 from autoscale_ds.training.run_state import RunState
 from autoscale_ds.training.schedule import learning_rate
-from autoscale_ds.training.second_stage import Source
+from autoscale_ds.training.second_stage import begin_from
 from autoscale_ds.training.signals import REQUEUE_EXIT_CODE, StopRequest
 from autoscale_ds.training.watchdog import Watchdog
 from autoscale_ds.training.workbench import Workbench
@@ -114,7 +114,7 @@ class Trainer:
         self._ds_config = ds_config
         self._beginning: Beginning | None = None  # rank 0 only
         self.folder = RunFolder(run.run)
-        on_rank_zero(self._take_folder)
+        on_rank_zero(lambda: self.folder.take(run))
         try:
             self._build(ds_config, workbench or Workbench(device))
         except BaseException:
@@ -125,7 +125,7 @@ class Trainer:
         """Build what does not depend on the step: data, model, engine."""
         run, ranks = self.run, self.ranks
         self.corpus = workbench.corpus(run.data.corpus)
-        had = on_rank_zero(self._domains_so_far)
+        had = on_rank_zero(self.folder.domains_so_far)
         on_rank_zero(lambda: run.objective.check_domains([*self.corpus.domains, *had]))
         self.stream_spec = setup.stream_spec(run, self.corpus, had)
         self.model_spec = run.model.build(run.data.sequence_length, self.corpus.manifest.tokenizer.vocabulary_size)
@@ -256,18 +256,6 @@ class Trainer:
 
     # -- beginning and end --------------------------------------------------------------------------------------
 
-    def _take_folder(self) -> None:
-        self.folder.acquire()
-        try:
-            self.folder.check(self.run)
-        except BaseException:
-            self.folder.release()
-            raise
-
-    def _domains_so_far(self) -> list[str]:
-        """Return every domain of the run's journal."""
-        return sorted({name for event in Journal(self.folder.journal).events for name in event.weights})
-
     def _prepare_beginning(self) -> None:
         self._beginning = Beginning(
             self.run, self.folder, self.corpus, self.model_spec, self.stream_spec, self._accept_new_text
@@ -277,7 +265,8 @@ class Trainer:
         """Build the step-dependent state, from the newest checkpoint (``until`` a step) or for step 0."""
         run, ranks, beginning = self.run, self.ranks, self._beginning
         checkpoint = self.checkpoints.load(self.engine, self.device, until)
-        source = self._begin_from_another_run() if checkpoint is None and run.start_from else None
+        begins_elsewhere = checkpoint is None and run.start_from is not None
+        source = begin_from(self.engine, self.checkpoints, run, self.model_spec) if begins_elsewhere else None
         state = checkpoint.state if checkpoint else None
         if checkpoint:
             log.info("resuming from %s", checkpoint.folder)
@@ -331,9 +320,7 @@ class Trainer:
             lambda: beginning.finish_journal() if beginning is not None else None,
         ):
             self._log_swap(event)
-        if beginning is not None:
-            beginning.say_changes(self.step)
-        on_rank_zero(lambda: beginning.record(self._ds_config) if beginning is not None else None)
+        on_rank_zero(lambda: beginning.record(self._ds_config, self.step) if beginning is not None else None)
         self._on_record({"kind": "start", "step": self.step, "total_steps": budget.total_steps})  # shown, not kept
         log.info("budget     %s steps = %s tokens", f"{budget.total_steps:,}", f"{budget.tokens:,}")
         self._say_domains()
@@ -353,18 +340,6 @@ class Trainer:
             self.checkpoints.set_aside(step, COOLED)
         return step
 
-    def _begin_from_another_run(self) -> Source | None:
-        """Load the weights of ``start_from``; return it on rank 0. Collective."""
-        run, found = self.run, []
-        on_rank_zero(lambda: found.append(Source.find(str(run.start_from), run, self.model_spec)))
-        source = found[0] if found else None
-        self.checkpoints.begin_from(
-            self.engine, source.checkpoint if source else None, moments="optimizer" in run.start_with
-        )
-        if source is not None:
-            log.info("starting from %s", source.checkpoint.folder)
-        return source
-
     def _adviser(self, beginning: Beginning, planner: MixturePlanner) -> Adviser:
         return Adviser(
             beginning.controller(),  # a roll back starts again from the initial state
@@ -381,7 +356,7 @@ class Trainer:
 
         Never after a step whose loss was not finite: the weights may be bad, and would push out good ones.
         """
-        if self._faults.bad_in_a_row or self._records.unsound_step == self.step:
+        if self._weights_are_suspect():
             log.warning("step %s is not saved: its loss was not finite", f"{self.step:,}")
             return
         self._watchdog.beat(self.step, "saving")
@@ -401,6 +376,12 @@ class Trainer:
         if problem is not None:
             log.error("step %s could not be saved: %s; training goes on, %s", f"{self.step:,}", problem, _MEANWHILE)
 
+    def _weights_are_suspect(self) -> bool:
+        """Return whether the last losses were not finite: those of training, unless a validation since was."""
+        if self._records.unsound_step == self.step:
+            return True
+        return self._faults.bad_in_a_row > 0 and self._records.validated_step != self.step
+
     def _steps_to_keep(self) -> list[int]:
         """Return steps whose checkpoints outlive the newest ones."""
         before_cooldown = self._cooldown_step()
@@ -415,8 +396,7 @@ class Trainer:
     def _leave(self) -> int:
         """Save and end early: told to stop."""
         self._save(needed=True)
-        is_bad = self._faults.bad_in_a_row or self._records.unsound_step == self.step
-        saved = "the last checkpoint counts" if is_bad else "saved"
+        saved = "the last checkpoint counts" if self._weights_are_suspect() else "saved"
         log.warning("stopped at step %s, %s; the same command continues", f"{self.step:,}", saved)
         return REQUEUE_EXIT_CODE
 
