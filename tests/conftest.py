@@ -12,7 +12,7 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 
 import numpy as np
 import pytest
-from jobs import DS, settings
+from jobs import DS, SIZES, settings
 
 from autoscale_ds import config
 from autoscale_ds.corpus import IndexedWriter, Manifest, ShardInfo, TokenizerInfo, file_sha256
@@ -59,7 +59,7 @@ def _write_shard(folder, prefix, tokens, rng, index):
 @pytest.fixture(scope="session")
 def small_corpus(tmp_path_factory):
     """Three domains of 9,000, 5,000 and 2,000 training tokens."""
-    return write_corpus(tmp_path_factory.mktemp("corpus"), {"web": 9000, "code": 5000, "books": 2000})
+    return write_corpus(tmp_path_factory.mktemp("corpus"), SIZES)
 
 
 @pytest.fixture(scope="session")
@@ -102,3 +102,19 @@ def make_trainer(one_rank, small_corpus, tmp_path):
     yield make
     for trainer in made:
         trainer.folder.release()
+
+
+@pytest.fixture
+def until(make_trainer):
+    """Return a function that trains a run until some step, and returns the finished trainer."""
+
+    def train(steps, **changes):
+        changes.setdefault("budget_tokens", steps * 256)
+        trainer = make_trainer(**{"schedule.kind": "constant_with_cooldown", **changes})
+        try:
+            assert trainer.fit() == 0
+        finally:
+            trainer.close()
+        return trainer
+
+    return train

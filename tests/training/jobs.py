@@ -10,7 +10,11 @@ from pathlib import Path
 import yaml
 from forked import ForkedProcess, run_forked
 
+from autoscale_ds.stream.journal import read_events
+
 ROOT = Path(__file__).parents[2]
+SIZES = {"web": 9000, "code": 5000, "books": 2000}
+STOP_AT = 10
 DS = {"train_micro_batch_size_per_gpu": 2, "zero_optimization": {"stage": 1}}
 
 
@@ -118,6 +122,23 @@ def consumed(run):
 def tool(name, *arguments):
     """Run one of tools/ and return the finished process."""
     return run_forked([str(ROOT / "tools" / name), *map(str, arguments)])
+
+
+def replayed(run, steps):
+    """Return the sample lines of the first steps of a run, by its seed and journal."""
+    done = tool("replay_stream.py", run, "--steps", f"0:{steps}")
+    assert not done.stderr, done.stderr
+    return done.stdout.splitlines()
+
+
+def of(lines, domain):
+    """Return the sample lines of one domain."""
+    return [line for line in lines if line.split()[2] == domain]
+
+
+def journal(trainer):
+    """Return the events of a run."""
+    return read_events(trainer.folder.journal)
 
 
 def free_port():

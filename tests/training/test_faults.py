@@ -165,3 +165,10 @@ def test_ranks_of_every_layout_leave_out_the_update_that_one_of_them_cannot_make
     state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000008" / "run.json").read_text())
     assert state["updates"] == 7
     assert all(loss is not None for loss, _ in losses(tmp_path / "run").values())
+
+
+def test_a_last_step_that_is_bad_costs_its_update_and_not_the_last_checkpoint(make_trainer):
+    trainer = make_trainer()
+    poison(trainer, step=29)
+    assert trainer.fit() == 0
+    assert (trainer.folder.checkpoints / "step-00000030").exists()
