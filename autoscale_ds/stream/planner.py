@@ -329,10 +329,6 @@ class MixturePlanner:
         batch = round(float(quota.sum()))
         return dict(zip(self.names, (quota / max(batch, 1)).tolist(), strict=True))
 
-    def samples(self, position: Position | None = None) -> int:
-        """Return the samples of all steps before a position (default: now)."""
-        return int((position or self.position()).given.sum())
-
     def target_counts(self) -> dict[str, float]:
         """Return the samples of each domain that the weights ask for before ``next_step``.
 

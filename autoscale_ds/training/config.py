@@ -274,13 +274,8 @@ class RunConfig:
         """Optimizer steps in the budget."""
         return int(self.budget_tokens // self.tokens_per_step)
 
-    @property
-    def budget(self) -> Budget:
-        """The length of the run as controllers see it, when its batch is the same from beginning to end."""
-        return Budget(self.tokens_per_step, self.total_steps)
-
     def budget_on(self, clock: Clock) -> Budget:
-        """Return the length of the run when the batch has changed between its starts."""
+        """Return the length of the run as controllers see it, by the batches of its starts."""
         return Budget(clock.tokens_per_step, clock.steps(self.budget_tokens), clock)
 
 

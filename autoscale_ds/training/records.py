@@ -54,8 +54,6 @@ class RunRecords:
         that of the last training step in a run that has no validation.
     unsound_step : int or None
         The last step at which the validation loss was not finite.
-    validated_step : int or None
-        The last step of this start at which it was finite.
     """
 
     def __init__(
@@ -82,7 +80,6 @@ class RunRecords:
         self._metrics = MetricsWriter(folder.metrics, step if resumes else -1, board) if ranks.rank == 0 else None
         self._validates = run.evaluation.every_steps is not None
         self.unsound_step: int | None = None
-        self.validated_step: int | None = None
         self.sound_step: int = on_rank_zero(lambda: _last_sound(folder.metrics))
         self.evaluated: set[tuple[str, int]] = on_rank_zero(
             lambda: {(r["kind"], r["step"]) for r in read_metrics(folder.metrics) if r["kind"] in evaluations}
@@ -104,7 +101,7 @@ class RunRecords:
         """Write one metrics record; does nothing on ranks other than 0."""
         if kind == "validation":
             if math.isfinite(figures["loss"]):
-                self.sound_step = self.validated_step = step
+                self.sound_step = step
             else:
                 self.unsound_step = step
         if self._metrics is None:

@@ -201,7 +201,7 @@ def _loss_weights(run: RunConfig) -> list[str]:
 
 
 def _warm_up_warning(run: RunConfig) -> list[str]:
-    warm_up, budget = run.schedule.warmup_tokens, run.budget.tokens
+    warm_up, budget = run.schedule.warmup_tokens, run.total_steps * run.tokens_per_step
     if warm_up <= budget:
         return []
     return [

@@ -380,7 +380,7 @@ class Trainer:
         """Return whether the last losses were not finite: those of training, unless a validation since was."""
         if self._records.unsound_step == self.step:
             return True
-        return self._faults.bad_in_a_row > 0 and self._records.validated_step != self.step
+        return self._faults.bad_in_a_row > 0 and self._records.sound_step != self.step
 
     def _steps_to_keep(self) -> list[int]:
         """Return steps whose checkpoints outlive the newest ones."""
