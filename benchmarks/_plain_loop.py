@@ -27,7 +27,7 @@ import torch.distributed as dist
 from torch import nn
 
 from autoscale_ds import cli
-from autoscale_ds.models import initialise
+from autoscale_ds.models import compile_layers
 from autoscale_ds.models.gpt2 import GPT2, GPT2Config
 from autoscale_ds.training.engine import parameter_groups
 from benchmarks._training import run_script
@@ -73,15 +73,16 @@ def train(run: PlainRun) -> list[float]:
     """Train and return the seconds of every step."""
     device = torch.device(run.device)
     config = GPT2Config(**run.shape)
-    model: nn.Module = GPT2(config)
-    initialise(model, 0)
-    model.to(device)
+    with device:
+        model: nn.Module = GPT2(config)
+    for matrix in (parameter for parameter in model.parameters() if parameter.ndim > 1):
+        nn.init.normal_(matrix, std=0.02)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, 0.01), lr=2e-4, betas=(0.9, 0.95), fused=device.type == "cuda"
     )
     parameters = list(model.parameters())
     if run.compile:
-        model.compile()
+        compile_layers(model)
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if distributed:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

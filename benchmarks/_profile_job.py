@@ -1,4 +1,4 @@
-"""A run of the trainer under torch's profiler: the operators of five steps after a warm-up.
+"""A run of the trainer under torch's profiler: the operators of one step after a warm-up.
 
 usage: _profile_job.py SETTINGS.json
 """
@@ -11,7 +11,10 @@ from pathlib import Path
 sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import contextlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -22,7 +25,11 @@ from autoscale_ds.training.ds_config import resolve
 from autoscale_ds.training.engine import start_distributed, stop_distributed
 from autoscale_ds.training.trainer import Trainer
 
-WARM_UP, STEPS = 2, 5
+WARM_UP, STEPS = 3, 1
+
+
+class _Done(Exception):
+    """The steps to look at are done."""
 
 
 def main() -> None:
@@ -35,9 +42,14 @@ def main() -> None:
     activities = [torch.profiler.ProfilerActivity.CPU]
     activities += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
     schedule = torch.profiler.schedule(wait=1, warmup=WARM_UP, active=STEPS, repeat=1)
-    with torch.profiler.profile(activities=activities, schedule=schedule) as profile:
-        # A record is written after every step.
-        Trainer(run, resolve(given["ds"], run, 1), ranks, device, on_record=lambda record: profile.step()).fit()
+    with torch.profiler.profile(activities=activities, schedule=schedule) as profile, contextlib.suppress(_Done):
+
+        def after_step(record: Mapping[str, Any]) -> None:
+            profile.step()
+            if record["step"] == 1 + WARM_UP + STEPS:
+                raise _Done  # before it saves
+
+        Trainer(run, resolve(given["ds"], run, 1), ranks, device, on_record=after_step).fit()
     order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
     print(profile.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=60))
     stop_distributed()

@@ -108,10 +108,22 @@ def measure_trainer(
         "checkpoints": {"every_steps": None},
         "logging": {"every_steps": 1},
     }
-    finish(start({**tree, **only_trains}, ds, folder, ranks, threads), folder)
-    records = read_metrics(folder / "run" / "metrics.jsonl", "train")
+    job, metrics = start({**tree, **only_trains}, ds, folder, ranks, threads), folder / "run" / "metrics.jsonl"
+    steps = tree["budget_tokens"] // tree["data"]["global_batch"] // tree["data"]["sequence_length"]
+    while job.poll() is None and (ranks > 1 or len(_train_records(metrics)) < steps):
+        time.sleep(0.2)
+    if job.poll() is None:  # about to save: 12 GB of GPT-2 Large that nobody wants
+        job.kill()
+        job.wait()
+    else:
+        finish(job, folder)
+    records = _train_records(metrics)
     tokens = tree["data"]["global_batch"] * tree["data"]["sequence_length"]
     return tokens / statistics.median(record["step_seconds"] for record in records[warm_up:])
+
+
+def _train_records(metrics: Path) -> list[dict[str, Any]]:
+    return read_metrics(metrics, "train") if metrics.exists() else []
 
 
 def run_with_swaps(
@@ -122,7 +134,7 @@ def run_with_swaps(
     run = Path(tree["run"])
     metrics, inbox, proposed = run / "metrics.jsonl", Inbox(run), 0
     while job.poll() is None:
-        records = read_metrics(metrics, "train") if metrics.exists() else []
+        records = _train_records(metrics)
         if records and records[-1]["step"] >= warm_up + every * proposed:
             amounts = np.random.default_rng(proposed).dirichlet(np.ones(len(domains)))
             weights = DomainWeights.normalised(dict(zip(domains, amounts.tolist(), strict=True)))

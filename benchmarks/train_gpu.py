@@ -2,14 +2,16 @@
 
     python benchmarks/train_gpu.py                      one H100 or H200; writes benchmarks/results/train_gpu.json
     python benchmarks/train_gpu.py --rows zero2 swap    some rows only, again; --list names them
-    python benchmarks/train_gpu.py --profile            where the time of the first row goes, by operator
+    python benchmarks/train_gpu.py --turns 1 --steps 12 where the GPU is lent by the minute (default: 3 turns of 25)
+    python benchmarks/train_gpu.py --profile base       where the time of a row goes, by operator
     python benchmarks/train_gpu.py --device cpu --tiny  the same code on any machine; figures mean nothing
 
 Every row is the trainer and the plain loop in turns, each run in a process of its own; figures are the median step of a
-run and the median over turns. Both train the same model at T = 1024 in bf16: the trainer as DeepSpeed does (bf16
-weights, fp32 masters, fp32 accumulation), the plain loop with autocast and a fused AdamW. A finished row is kept: the
-same command goes on with what is missing, and a row that failed (out of memory) says why. Last come the cost of a hot
-swap and of losses by domain, as shares of a step. The corpus is random tokens, made on the spot.
+run and the median over turns. Rows that differ in ZeRO's stage alone have the same peer, measured once. Both train the
+same model at T = 1024 in bf16: the trainer as DeepSpeed does (bf16 weights, fp32 masters, fp32 accumulation), the plain
+loop with autocast and a fused AdamW. A finished row is kept: the same command goes on with what is missing, and a row
+that failed (out of memory) says why. Last come the cost of a hot swap and of losses by domain, as shares of a step. The
+corpus is random tokens, made on the spot.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ import argparse
 import json
 import statistics
 import tempfile
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -48,28 +51,31 @@ DOMAINS, WARM_UP = 7, 5
 
 @dataclass(frozen=True)
 class Row:
-    """One setting: micro-batch, ZeRO stage, ``torch.compile``, activation checkpointing, precision."""
+    """One setting: micro-batch, ZeRO stage, ``torch.compile``, activation checkpointing, precision, chunk of logits."""
 
     micro: int = 8
     zero: int = 1
     compile: bool = False
     checkpointing: bool = False
     bf16: bool = True
+    loss_chunk_tokens: int = 4096
 
 
-ROWS = {
+ROWS = {  # what matters most comes first: a GPU may be taken away
     "base": Row(),
-    "micro4": Row(micro=4),
-    "micro16": Row(micro=16),
-    "micro32": Row(micro=32),
-    "compile": Row(compile=True),
     "compile-micro16": Row(micro=16, compile=True),
-    "checkpointing": Row(checkpointing=True),
-    "checkpointing-micro32": Row(micro=32, checkpointing=True),
-    "zero0-fp32": Row(zero=0, bf16=False),  # bf16 at ZeRO 0 has no master weights and is refused
+    "compile-micro16-whole-logits": Row(micro=16, compile=True, loss_chunk_tokens=16384),
     "zero2": Row(zero=2),
     "zero3": Row(zero=3),
+    "micro16": Row(micro=16),
+    "compile": Row(compile=True),
+    "checkpointing": Row(checkpointing=True),
+    "micro32": Row(micro=32),
+    "checkpointing-micro32": Row(micro=32, checkpointing=True),
+    "micro4": Row(micro=4),
+    "zero0-fp32": Row(zero=0, bf16=False),  # bf16 at ZeRO 0 has no master weights and is refused
 }
+EXTRAS = ("swap", "domain-losses")
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,12 @@ def run_tree(setting: Setting, row: Row, corpus: Path) -> dict[str, Any]:
             "workers": 1,
         },
         "mixture": {"poll_seconds": 0},
-        "model": {**setting.shape, "compile": row.compile, "activation_checkpointing": row.checkpointing},
+        "model": {
+            **setting.shape,
+            "compile": row.compile,
+            "activation_checkpointing": row.checkpointing,
+            "loss_chunk_tokens": row.loss_chunk_tokens,
+        },
     }
 
 
@@ -117,29 +128,37 @@ def ds_tree(row: Row) -> dict[str, Any]:
     return {**ds, "bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}} if row.bf16 else ds
 
 
-def measure_row(setting: Setting, row: Row, corpus: Path, folder: Path) -> dict[str, Any]:
-    """Return the rates of both, or why there are none."""
+def measure_row(
+    setting: Setting, row: Row, corpus: Path, folder: Path, known_peers: dict[str, list[float]]
+) -> dict[str, Any]:
+    """Return the rates of both, or why there are none; ``known_peers`` keeps the plain loop's by its settings."""
     shape = {**setting.shape, "context": setting.sequence_length, "vocabulary": setting.vocabulary}
-    shape |= {"activation_checkpointing": row.checkpointing}
+    shape |= {"activation_checkpointing": row.checkpointing, "loss_chunk_tokens": row.loss_chunk_tokens}
     accumulation = setting.global_batch // row.micro
     peer = PlainRun(shape, row.micro, accumulation, setting.steps, setting.device, row.bf16, row.compile)
-    rates: dict[str, list[float]] = {"trainer": [], "plain": []}
+    rates: dict[str, list[float]] = {"trainer": [], "plain": known_peers.setdefault(json.dumps(asdict(peer)), [])}
     for turn in range(setting.turns):
         for name in rates:
+            if len(rates[name]) > turn:
+                continue  # a row before this one has the same peer
+            began, place = time.perf_counter(), folder / f"{name}-{turn}"
             try:
-                place = folder / f"{name}-{turn}"
                 if name == "plain":
-                    rates[name].append(measure(peer, place, WARM_UP))
+                    rate = measure(peer, place, WARM_UP)
                 else:
-                    rates[name].append(measure_trainer(run_tree(setting, row, corpus), ds_tree(row), place, WARM_UP))
+                    rate = measure_trainer(run_tree(setting, row, corpus), ds_tree(row), place, WARM_UP)
             except JobFailed as failure:
+                print(failure, file=sys.stderr)
                 return {"failed": f"{name}: {_reason(str(failure))}"}
+            rates[name].append(rate)
+            took = time.perf_counter() - began
+            print(f"  {folder.name}: {name} {rate:,.0f} tokens/s, {took:.0f} s in all", file=sys.stderr, flush=True)
     pairs = zip(rates["trainer"], rates["plain"], strict=True)
     return {
         "tokens_per_s": statistics.median(rates["trainer"]),
         "plain_tokens_per_s": statistics.median(rates["plain"]),
         "ratio": statistics.median(ours / plain for ours, plain in pairs),
-        "all": rates,
+        "all": {name: list(found) for name, found in rates.items()},
     }
 
 
@@ -157,7 +176,7 @@ def measure_swaps(setting: Setting, corpus: Path, folder: Path) -> dict[str, Any
     tree = {
         **run_tree(setting, ROWS["base"], corpus),
         "run": str(folder / "run"),
-        "budget_tokens": 3 * setting.steps * setting.global_batch * setting.sequence_length,
+        "budget_tokens": 4 * setting.steps * setting.global_batch * setting.sequence_length,
         "evaluation": {"every_steps": None},
         "checkpoints": {"every_steps": None},
         "logging": {"every_steps": 1},
@@ -180,11 +199,11 @@ def measure_domain_losses(setting: Setting, folder: Path, step_seconds: float) -
     return {"seconds": seconds, "share_of_step": seconds / step_seconds}
 
 
-def profile(setting: Setting, corpus: Path, folder: Path) -> str:
+def profile(setting: Setting, row: Row, corpus: Path, folder: Path) -> str:
     """Return the operators that take most of a step."""
-    tree = {**run_tree(setting, ROWS["base"], corpus), "run": str(folder / "run")}
+    tree = {**run_tree(setting, row, corpus), "run": str(folder / "run")}
     folder.mkdir(parents=True)
-    (folder / "settings.json").write_text(json.dumps({"run": tree, "ds": ds_tree(ROWS["base"])}))
+    (folder / "settings.json").write_text(json.dumps({"run": tree, "ds": ds_tree(row)}))
     printed = run_script(Path(__file__).with_name("_profile_job.py"), [str(folder / "settings.json")])
     return printed[printed.index("\n---") + 1 :]  # DeepSpeed speaks first
 
@@ -200,22 +219,25 @@ def peak_flops(device: str) -> float | None:
 def show(name: str, row: dict[str, Any]) -> None:
     """Print one finished row."""
     if "failed" in row:
-        print(f"{name:<24} {row['failed']}", flush=True)
+        print(f"{name:<30} {row['failed']}", flush=True)
     elif "ratio" in row:
         mfu = "" if row["mfu"] is None else f"{row['mfu']:>7.1%}"
         rates = f"{row['tokens_per_s']:>10.0f} {row['plain_tokens_per_s']:>10.0f}"
-        print(f"{name:<24} {rates} {row['ratio']:>7.3f} {mfu}", flush=True)
+        print(f"{name:<30} {rates} {row['ratio']:>7.3f} {mfu}", flush=True)
     else:
-        print(f"{name:<24} {row['share_of_step']:.2%} of a step", flush=True)
+        print(f"{name:<30} {row['share_of_step']:.2%} of a step", flush=True)
 
 
 def main() -> None:
     """Measure what is missing, print all, write after every row."""
     arguments = _parse()
-    setting, known = (TINY if arguments.tiny else LARGE), [*ROWS, "swap", "domain-losses"]
+    setting, known = (TINY if arguments.tiny else LARGE), [*ROWS, *EXTRAS]
+    setting = replace(setting, turns=arguments.turns or setting.turns, steps=arguments.steps or setting.steps)
     if arguments.list:
         print("\n".join(known))
         return
+    if setting.steps <= WARM_UP:
+        raise SystemExit(f"--steps is {setting.steps}, expected more than the {WARM_UP} of the warm-up")
     if setting.device != arguments.device:
         raise SystemExit(
             f"--device {arguments.device} goes with {'--tiny' if arguments.device == 'cpu' else 'no --tiny'}"
@@ -228,27 +250,33 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         corpus = write_random_corpus(Path(temporary) / "corpus", DOMAINS, 2_000_000, setting.vocabulary)
         if arguments.profile:
-            print(profile(setting, corpus, Path(temporary) / "profile"))
+            print(profile(setting, ROWS[arguments.profile], corpus, Path(temporary) / "profile"))
             return
         measure_missing(setting, arguments.rows or known, bool(arguments.rows), corpus, Path(temporary))
 
 
 def measure_missing(setting: Setting, names: list[str], again: bool, corpus: Path, folder: Path) -> None:
     """Measure rows that are not in the result file of this machine; ``again`` measures them all."""
-    file = "train_gpu" if setting is LARGE else "train_gpu_tiny"
+    file = "train_gpu" if setting.shape is LARGE.shape else "train_gpu_tiny"
     result = _kept(file, describe("torch", "deepspeed"))
-    peak = peak_flops(setting.device)
-    print(f"{'':<24} {'tokens/s':>10} {'plain':>10} {'ratio':>7} {'MFU':>7}")
+    peak, known_peers = peak_flops(setting.device), dict[str, list[float]]()
+    print(f"{'':<30} {'tokens/s':>10} {'plain':>10} {'ratio':>7} {'MFU':>7}")
     for name in names:
         if again or name not in result["rows"]:
-            result["rows"][name] = _measure(name, setting, corpus, folder / name, result["rows"], peak)
+            result["rows"][name] = _measure(name, setting, corpus, folder / name, result["rows"], peak, known_peers)
             write_result(file, result)
         show(name, result["rows"][name])
     print(f"written: {RESULTS / file}.json")
 
 
 def _measure(
-    name: str, setting: Setting, corpus: Path, folder: Path, rows: dict[str, Any], peak: float | None
+    name: str,
+    setting: Setting,
+    corpus: Path,
+    folder: Path,
+    rows: dict[str, Any],
+    peak: float | None,
+    known_peers: dict[str, list[float]],
 ) -> dict[str, Any]:
     if name == "swap":
         return measure_swaps(setting, corpus, folder)
@@ -257,7 +285,7 @@ def _measure(
         if rate is None:
             return {"failed": "needs the row base"}
         return measure_domain_losses(setting, folder, setting.global_batch * setting.sequence_length / rate)
-    row = measure_row(setting, ROWS[name], corpus, folder)
+    row = measure_row(setting, ROWS[name], corpus, folder, known_peers)
     mfu = setting.flops_per_token * row["tokens_per_s"] / peak if peak and "ratio" in row else None
     return {**row, "mfu": mfu}
 
@@ -275,7 +303,9 @@ def _parse() -> argparse.Namespace:
         "--rows", nargs="+", default=[], metavar="NAME", help="measure these again (default: missing ones)"
     )
     parser.add_argument("--list", action="store_true", help="name the rows")
-    parser.add_argument("--profile", action="store_true", help="print the operators of the first row, measure nothing")
+    parser.add_argument("--turns", type=int, metavar="N", help="runs of each (default 3)")
+    parser.add_argument("--steps", type=int, metavar="N", help=f"steps a run, {WARM_UP} of them warm-up (default 25)")
+    parser.add_argument("--profile", choices=ROWS, metavar="NAME", help="print the operators of a row, measure nothing")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to try the code")
     return parser.parse_args()

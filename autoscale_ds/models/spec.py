@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from autoscale_ds.errors import ConfigError
+from autoscale_ds.models.layers import LanguageModelHead
 
 _VOCABULARY_MULTIPLE = 64  # matrix units are fed in tiles of 64: 50,257 columns run slower than 50,304
 
@@ -227,6 +228,18 @@ def seeded_normal(size: torch.Size, std: float, seed: int, name: str) -> Tensor:
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
     return torch.empty(size).normal_(0.0, std, generator=generator)
+
+
+def compile_layers(model: Any) -> None:
+    """Let ``torch.compile`` work on every block and on the head, each on its own.
+
+    Equal blocks share one compiled graph, so that a deep model starts as fast as one of a single block: compiled as a
+    whole, 12 blocks took 60 s on a CPU in place of 23, at the same speed afterwards.
+    """
+    spec: ModelSpec = model.config
+    for module in model.modules():
+        if isinstance(module, (spec.block, LanguageModelHead)):
+            module.forward = torch.compile(module.forward)  # not Module.compile: its cache is one for all classes
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from autoscale_ds.training.engine.splitting import (
     split_config,
 )
 from autoscale_ds.training.engine.vocabulary import describe_vocabulary, share_vocabulary
+from autoscale_ds.training.hardware import zero_stage
 
 
 class ZeroEngine(DeepSpeedEngine):
@@ -42,6 +43,9 @@ class ZeroEngine(DeepSpeedEngine):
         if ranks.parallel.sequence > 1:
             share_sequences(model, mpu)
         shared = ranks.parallel.tensor > 1 and share_vocabulary(model, job.spec, mpu.get_tensor_model_parallel_group())
+        if zero_stage(ds_config) == 3:
+            # Weights are gathered a block at a time: hooks on every layer cost several times the arithmetic.
+            deepspeed.utils.set_z3_leaf_modules(model, [job.spec.block])
         guard, optimizer = build_optimizer(model, job.run.optimizer, ds_config)
         engine, wrapped, _, _ = deepspeed.initialize(
             model=model,
