@@ -81,6 +81,7 @@ def test_activation_checkpointing_changes_no_loss_and_no_gradient():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's compiler looks at it itself
 def test_compiling_changes_no_gradient_and_blocks_share_one_graph():
     ids, targets, results = token_ids(), token_ids().flip(1), []
     for compiled in (False, True):
