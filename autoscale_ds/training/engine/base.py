@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autoscale_ds.models import ModelSpec
 from autoscale_ds.objectives import Batch, Objective
 from autoscale_ds.training import parallel_rules
-from autoscale_ds.training.checksums import ChecksumWriter
+from autoscale_ds.training.checksums import archive_checksum
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import Ranks
 from autoscale_ds.training.engine.portable import PortableState
@@ -292,9 +292,8 @@ class _Files:
         self._attempt(self._write, state_dict, path)
 
     def _write(self, state: Any, path: str) -> None:
-        with ChecksumWriter(path) as file:
-            torch.save(state, cast(IO[bytes], file), _use_new_zipfile_serialization=self._plain.zipfile_serialization)
-        self.checksums[Path(path).name] = file.checksum
+        torch.save(state, path)  # a zip archive, whatever the DeepSpeed file says: its records have checksums
+        self.checksums[Path(path).name] = archive_checksum(path)
 
     def makedirs(self, *arguments: Any, **options: Any) -> None:
         self._attempt(self._plain.makedirs, *arguments, **options)
