@@ -71,7 +71,7 @@ def main() -> None:
     update = deepspeed.DeepSpeedEngine.step
 
     def counted(engine: Any, *arguments: Any, **more: Any) -> Any:
-        held = parts_held(trainer.engine.module)
+        held = parts_held(trainer.parts.engine.module)
         if held["gradients"] >= found.get("gradients", 0):  # some stages give gradients away at the last micro-batch
             found.update(held)
         return update(engine, *arguments, **more)

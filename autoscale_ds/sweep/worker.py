@@ -168,13 +168,13 @@ class Worker:
 
     def _finish(self, planned: PlannedRun, trainer: Trainer) -> None:
         """Write the result and remove the checkpoints, which only a restart needs."""
-        shape = trainer.model_spec
+        parts = trainer.parts
         figures = {
-            "parameters": shape.num_parameters,
-            "flops_per_token": shape.flops_per_token(trainer.run.data.sequence_length),
-            "corpus": trainer.corpus.identity.digest,
+            "parameters": parts.model_spec.num_parameters,
+            "flops_per_token": parts.model_spec.flops_per_token(parts.run.data.sequence_length),
+            "corpus": parts.corpus.identity.digest,
         }
-        write_result(self._sweep, planned, trainer.run, figures)
+        write_result(self._sweep, planned, parts.run, figures)
         shutil.rmtree(trainer.folder.checkpoints, ignore_errors=True)
 
     def _fail(self, planned: PlannedRun, reason: str) -> None:

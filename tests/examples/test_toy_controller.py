@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
+from unittest import mock
 
 import pytest
 from jobs import consumed, losses, read_metrics
@@ -83,7 +84,7 @@ def kill_at_swap(trainer, step):
         if record["kind"] == "swap" and record["effective_step"] == step:
             raise Killed
 
-    trainer._on_record = watch
+    trainer.on_record = watch
     with pytest.raises(Killed):
         trainer.fit()
     trainer.folder.release()
@@ -133,31 +134,32 @@ def test_the_state_in_a_checkpoint_is_the_average_of_the_logged_losses(make_trai
 def test_asking_twice_gives_the_same_and_changes_no_state(make_trainer):
     trainer = make_trainer(**settings_of_toy())
     assert trainer.fit() == 0
-    adviser = trainer._swap.adviser
+    adviser = trainer.loop._swap.adviser
     controller = adviser._controller
     before = json.dumps(controller.state())
     view = adviser._view()
     assert controller.propose(view) == controller.propose(view)
     assert json.dumps(controller.state()) == before
-    assert trainer._beginning.controller().state() == {"means": {}}  # what a roll back starts from
+    assert trainer.parts.beginning.controller().state() == {"means": {}}  # what a roll back starts from
 
 
 def test_a_rolled_back_run_has_the_state_of_its_checkpoint(make_trainer):
-    from autoscale_ds.training.trainer import RollBack
+    from autoscale_ds.training.faults import RollBack
+    from autoscale_ds.training.loop import TrainingLoop
 
     trainer = make_trainer(**settings_of_toy(**{"faults.policy": "rollback"}))
-    train_step = type(trainer)._train_step
+    train_step = TrainingLoop.train_step
     failed = []
 
-    def fail_once(batch):
-        report = train_step(trainer, batch)
+    def fail_once(loop, batch):
+        report = train_step(loop, batch)
         if batch.plan.step == 13 and not failed:
             failed.append(13)
             raise RollBack
         return report
 
-    trainer._train_step = fail_once
-    assert trainer.fit() == 0
+    with mock.patch.object(TrainingLoop, "train_step", fail_once):
+        assert trainer.fit() == 0
     whole = make_trainer(folder="whole", **settings_of_toy())
     assert whole.fit() == 0
     assert failed == [13]

@@ -32,7 +32,7 @@ def registered(monkeypatch):
 
 def test_a_new_evaluation_runs_when_due_once_each_and_is_in_the_report(make_trainer, tmp_path):
     trainer = make_trainer()
-    trainer._on_record = lambda record: setattr(trainer._stop, "requested", record["step"] >= 14)
+    trainer.on_record = lambda record: setattr(trainer.stop, "requested", record["step"] >= 14)
     assert trainer.fit() == 75
     trainer.close()
     again = make_trainer()

@@ -94,28 +94,28 @@ def test_a_new_family_trains_stops_resumes_and_predicts(make_trainer, stage):
     ds = {"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": stage}}
     whole = make_trainer(ds, folder="whole", **TOY)
     assert whole.fit() == 0
-    logits = whole.engine.next_token_logits(torch.arange(1, 9)[None])
+    logits = whole.parts.engine.next_token_logits(torch.arange(1, 9)[None])
     whole.close()
     pieces = make_trainer(ds, folder="pieces", **TOY)
-    pieces._on_record = lambda record: setattr(pieces._stop, "requested", record["step"] >= 13)
+    pieces.on_record = lambda record: setattr(pieces.stop, "requested", record["step"] >= 13)
     assert pieces.fit() == 75
     pieces.close()
     again = make_trainer(ds, folder="pieces", **TOY)
     assert again.fit() == 0
     assert losses(again.folder.path) == losses(whole.folder.path)
     assert losses(again.folder.path)[30][0] < losses(again.folder.path)[1][0]
-    assert torch.equal(again.engine.next_token_logits(torch.arange(1, 9)[None]), logits)
+    assert torch.equal(again.parts.engine.next_token_logits(torch.arange(1, 9)[None]), logits)
     newest = again.folder.checkpoints / "step-00000030"
-    weights = saved_weights(newest, again.engine.layout, again.model_spec)
+    weights = saved_weights(newest, again.parts.engine.layout, again.parts.model_spec)
     assert {name: tensor.shape for name, tensor in weights.items() if name != "head.weight"} == (
-        again.model_spec.whole_shapes()
+        again.parts.model_spec.whole_shapes()
     )
     again.close()
 
 
 def test_a_checkpoint_of_a_new_family_continues_at_another_zero_stage(make_trainer):
     first = make_trainer({"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": 1}}, **TOY)
-    first._on_record = lambda record: setattr(first._stop, "requested", record["step"] >= 13)
+    first.on_record = lambda record: setattr(first.stop, "requested", record["step"] >= 13)
     assert first.fit() == 75
     first.close()
     second = make_trainer({"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": 2}}, **TOY)

@@ -60,8 +60,8 @@ def train(tree, ds, ranks, device):
 
 def save_logits(trainer):
     """Leave the logits that follow 32, 7 and 8 tokens in the run folder: lengths that ranks divide and do not."""
-    logits = {length: trainer.engine.next_token_logits(PROMPTS[:, :length]) for length in (32, 7, 8)}
-    if trainer.ranks.rank == trainer.ranks.world_size - 1:
+    logits = {length: trainer.parts.engine.next_token_logits(PROMPTS[:, :length]) for length in (32, 7, 8)}
+    if trainer.parts.ranks.rank == trainer.parts.ranks.world_size - 1:
         torch.save(logits, trainer.folder.path / "logits.pt")
 
 

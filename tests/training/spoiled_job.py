@@ -17,10 +17,10 @@ if __name__ == "__main__":
     trainer = Trainer(run, resolve(read_ds_config(sys.argv[2]), run, ranks.world_size), ranks, device)
 
     def spoil(gradient):
-        return gradient * math.inf if trainer.step == int(sys.argv[3]) else gradient
+        return gradient * math.inf if trainer.loop.step == int(sys.argv[3]) else gradient
 
     if ranks.rank == 0:  # the others must hear of it
-        next(iter(trainer.engine.module.parameters())).register_hook(spoil)
+        next(iter(trainer.parts.engine.module.parameters())).register_hook(spoil)
     code = trainer.fit()
     stop_distributed()
     sys.exit(code)

@@ -49,16 +49,16 @@ def test_a_page_of_zeros_in_any_file_of_a_checkpoint_is_noticed(make_trainer, ca
         path.write_bytes(whole[:middle] + bytes(4096) + whole[middle + 4096 :])
         caplog.clear()
         again = make_trainer(ds, budget_tokens=10 * 256)
-        again._restore()
-        assert again.step == 5
+        loop = again.restored()
+        assert loop.step == 5
         assert "step-00000010 cannot be used" in caplog.text
-        again._records.close()
+        loop.close()
         again.close()
         if len(whole) > 200_000:  # there the page holds numbers, and only its checksum tells
             unchecked = make_trainer(ds, budget_tokens=10 * 256, **{"checkpoints.verify": False})
-            unchecked._restore()
-            assert unchecked.step == 10
-            unchecked._records.close()
+            loop = unchecked.restored()
+            assert loop.step == 10
+            loop.close()
             unchecked.close()
         path.write_bytes(whole)
 
@@ -96,7 +96,7 @@ def test_a_checkpoint_that_holds_more_than_data_is_not_opened(make_trainer, capl
     state["files"][file.name] = file.stat().st_size
     (newest / "run.json").write_text(json.dumps(state))
     with pytest.raises((CheckpointError, UnpicklingError)):
-        saved_weights(newest, state["layout"], trainer.model_spec)
+        saved_weights(newest, state["layout"], trainer.parts.model_spec)
     assert make_trainer(ds, budget_tokens=34 * 256).fit() == 0
     assert "step-00000030 cannot be used" in caplog.text
     assert not mark.exists()

@@ -54,11 +54,11 @@ def at_step(trainer, step, action):
         if record["kind"] == "train" and record["step"] == step:
             action()
 
-    trainer._on_record = watch
+    trainer.on_record = watch
 
 
 def stop(trainer):
-    at_step(trainer, 13, lambda: setattr(trainer._stop, "requested", True))
+    at_step(trainer, 13, lambda: setattr(trainer.stop, "requested", True))
     assert trainer.fit() == 75
 
 

@@ -21,7 +21,7 @@ def test_the_exported_model_computes_what_the_trained_one_does(make_trainer, tmp
         losses = exported(tokens[:, :-1], tokens[:, 1:])
     torch.testing.assert_close(
         losses,
-        trainer.engine.losses(Batch(tokens, torch.zeros(len(tokens), dtype=torch.int64))).losses,
+        trainer.parts.engine.losses(Batch(tokens, torch.zeros(len(tokens), dtype=torch.int64))).losses,
         atol=1e-6,
         rtol=1e-5,
     )

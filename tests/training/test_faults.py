@@ -14,16 +14,16 @@ def poison(trainer, step, times=1, value=math.nan):
     left = [times]
 
     def spoil(module, arguments, output):
-        if torch.is_grad_enabled() and trainer.step == step and left[0]:
+        if torch.is_grad_enabled() and trainer.loop.step == step and left[0]:
             left[0] -= 1
             return output * value
         return None
 
-    trainer.engine.module.register_forward_hook(spoil)
+    trainer.parts.engine.module.register_forward_hook(spoil)
 
 
 def weights_of(trainer):
-    return [parameter.detach().clone() for parameter in trainer.engine.module.parameters()]
+    return [parameter.detach().clone() for parameter in trainer.parts.engine.module.parameters()]
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
@@ -67,9 +67,9 @@ def test_a_gradient_that_is_not_finite_is_left_out_without_zero_too(make_trainer
     trainer = make_trainer({"train_micro_batch_size_per_gpu": 8, "zero_optimization": {"stage": 0}})
 
     def spoil(module, gradients):
-        return (gradients[0] * math.inf,) if trainer.step == 3 else None
+        return (gradients[0] * math.inf,) if trainer.loop.step == 3 else None
 
-    trainer.engine.module.norm.register_full_backward_pre_hook(spoil)
+    trainer.parts.engine.module.norm.register_full_backward_pre_hook(spoil)
     assert trainer.fit() == 0
     assert [r["step"] for r in read_metrics(trainer.folder.path, "train") if r["gradient_norm"] is None] == [4]
     assert all(torch.isfinite(parameter).all() for parameter in weights_of(trainer))
@@ -81,14 +81,14 @@ def test_a_gradient_that_is_not_finite_counts_as_a_fault_in_every_stage(make_tra
     spoil_gradients(trainer, lambda step: step == 3)
     assert trainer.fit() == 0
     assert (trainer.folder.path / "skipped_steps.json").read_text().split() == ["[", "3", "]"]
-    assert trainer.engine.updates == 29
+    assert trainer.parts.engine.updates == 29
 
 
 def spoil_gradients(trainer, when):
     def spoil(module, gradients):
-        return (gradients[0] * math.inf,) if when(trainer.step) else None
+        return (gradients[0] * math.inf,) if when(trainer.loop.step) else None
 
-    trainer.engine.module.norm.register_full_backward_pre_hook(spoil)
+    trainer.parts.engine.module.norm.register_full_backward_pre_hook(spoil)
 
 
 def test_gradients_that_are_never_finite_end_the_run(make_trainer):
@@ -100,17 +100,17 @@ def test_gradients_that_are_never_finite_end_the_run(make_trainer):
 
 def break_weights(trainer, step, times=1):
     """Make the update of one step break the weights, the first ``times`` times it is made."""
-    left, plain = [times], trainer.engine.train_step
+    left, plain = [times], trainer.parts.engine.train_step
 
     def breaking(*arguments):
         plain(*arguments)
-        if trainer.step == step and trainer.engine.updated and left[0]:
+        if trainer.loop.step == step and trainer.parts.engine.updated and left[0]:
             left[0] -= 1
-            trainer.engine._guard.param_groups[0]["params"][0].data.fill_(math.nan)
-            for parameter in trainer.engine.module.parameters():
+            trainer.parts.engine._guard.param_groups[0]["params"][0].data.fill_(math.nan)
+            for parameter in trainer.parts.engine.module.parameters():
                 parameter.data.fill_(math.nan)
 
-    trainer.engine.train_step = breaking
+    trainer.parts.engine.train_step = breaking
 
 
 @pytest.mark.parametrize("policy", ["skip", "rollback"])

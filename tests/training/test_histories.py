@@ -3,12 +3,14 @@
 import json
 import random
 import shutil
+from unittest import mock
 
 import pytest
 from jobs import SIZES, STOP_AT, consumed, journal, read_metrics, replayed, tool
 
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.training.loop import TrainingLoop
 
 
 class Killed(Exception):
@@ -46,18 +48,18 @@ def test_whatever_happens_between_starts_replay_gives_every_sample(make_trainer,
         corpus = corpus_of(sizes, seeds=seeds)
         trainer = make_trainer(accept_new_text=True, budget_tokens=tokens, **changes, **{"data.corpus": str(corpus)})
         folder = trainer.folder.path
-        kill_at, plain = (rng.randrange(1, 12) if rng.random() < 0.4 else None), trainer._train_step
+        kill_at, plain = (rng.randrange(1, 12) if rng.random() < 0.4 else None), TrainingLoop.train_step
 
-        def step(batch, left=[kill_at], plain=plain):  # noqa: B006 - counts down
+        def step(loop, batch, left=[kill_at], plain=plain):  # noqa: B006 - counts down
             if left[0] is not None:
                 left[0] -= 1
                 if left[0] < 0:
                     raise Killed
-            return plain(batch)
+            return plain(loop, batch)
 
-        trainer._train_step = step
         try:
-            assert trainer.fit() == 0
+            with mock.patch.object(TrainingLoop, "train_step", step):
+                assert trainer.fit() == 0
         except Killed:
             pass
         except ConfigError as error:  # without it, nothing could be read: it stays
@@ -70,7 +72,7 @@ def test_whatever_happens_between_starts_replay_gives_every_sample(make_trainer,
     assert trainer.fit() == 0
     trainer.close()
     lines = consumed(folder)
-    assert replayed(folder, trainer.step) == lines
+    assert replayed(folder, trainer.loop.step) == lines
     assert len(lines) * 32 == read_metrics(folder, "train")[-1]["tokens"]
     restarts = {e.effective_step for e in journal(trainer) if e.stream and any(e.stream.domains.values())}
     seen = set()
@@ -90,10 +92,10 @@ def test_going_back_behind_a_change_of_batch_decides_it_anew(until):
     until(20, **settings, **{"data.global_batch": 16})
     trainer = until(0, budget_tokens=40 * 256, **settings, **{"data.global_batch": 16})
     run = trainer.folder.path
-    assert trainer.step == 15 + 25 // 2
+    assert trainer.loop.step == 15 + 25 // 2
     lines = consumed(run)
     assert len(lines) == 15 * 8 + 12 * 16
-    assert replayed(run, trainer.step) == lines
+    assert replayed(run, trainer.loop.step) == lines
     assert read_metrics(run, "train")[-1]["tokens"] == len(lines) * 32
 
 
@@ -104,8 +106,8 @@ def test_a_damaged_checkpoint_behind_a_change_goes_on_either_way(until, batch):
     for step in (10, 15):
         shutil.rmtree(trainer.folder.checkpoints / f"step-{step:08d}")
     trainer = until(0, budget_tokens=40 * 256, **{"data.global_batch": batch})
-    assert replayed(trainer.folder.path, trainer.step) == consumed(trainer.folder.path)
-    assert trainer.step == (40 if batch == 8 else 5 + 35 // 2)
+    assert replayed(trainer.folder.path, trainer.loop.step) == consumed(trainer.folder.path)
+    assert trainer.loop.step == (40 if batch == 8 else 5 + 35 // 2)
 
 
 def test_there_and_back_again_without_a_step_changes_nothing(until, corpus_of):

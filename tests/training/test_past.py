@@ -134,16 +134,16 @@ def test_the_batch_may_change_and_tokens_are_counted_exactly(until):
     until(STOP_AT)
     trainer = until(0, budget_tokens=(10 * 8 + 5 * 16) * 32, **{"data.global_batch": 16})
     run = trainer.folder.path
-    assert trainer.step == 15
+    assert trainer.loop.step == 15
     assert [record["tokens"] for record in read_metrics(run, "train")][-3:] == [4096, 4608, 5120]
     lines = consumed(run)
     assert len(lines) == 10 * 8 + 5 * 16
     assert replayed(run, 15) == lines
     trainer = until(0, budget_tokens=(10 * 8 + 5 * 16 + 10 * 4) * 32, **{"data.global_batch": 4})
-    assert trainer.step == 25
+    assert trainer.loop.step == 25
     assert replayed(run, 25) == consumed(run)
     assert [event.stream.global_batch for event in journal(trainer)] == [8, 16, 4]
-    assert read_metrics(run, "train")[-1]["tokens"] == trainer.budget.tokens == 200 * 32
+    assert read_metrics(run, "train")[-1]["tokens"] == trainer.loop.budget.tokens == 200 * 32
 
 
 def test_a_used_up_domain_is_revived_by_a_higher_limit(until):
@@ -164,13 +164,13 @@ def test_a_used_up_domain_is_revived_by_a_higher_limit(until):
 def test_a_run_ended_by_its_data_is_revived(until, how):
     limited = {"data.max_epochs": {"books": 0.3}, "budget_tokens": 30 * 256}
     trainer = until(30, **limited)
-    run, ended = trainer.folder.path, trainer.step
+    run, ended = trainer.folder.path, trainer.loop.step
     assert ended < 30
     if how == "swap":
         tool("swap_weights.py", run, "--drop-domain", "books").check_returncode()
     else:
         limited["data.max_epochs"] = {"books": 2}
-    assert until(30, **limited).step == 30
+    assert until(30, **limited).loop.step == 30
     assert len(losses(run)) == 30
     assert replayed(run, 30) == consumed(run)
 

@@ -105,7 +105,7 @@ def test_a_warm_up_longer_than_the_budget_is_warned_of(make_trainer, caplog):
 
 def test_a_stop_that_comes_before_the_first_step_ends_with_the_requeue_code(make_trainer):
     trainer = make_trainer()
-    trainer._stop.requested = True
+    trainer.stop.requested = True
     assert trainer.fit() == 75
     assert list(trainer.folder.checkpoints.glob("step-*")) == []
 
@@ -134,9 +134,9 @@ def test_a_port_in_use_is_one_line(small_corpus, tmp_path):
 
 def test_the_record_of_a_model_that_never_trained_does_not_survive_it(make_trainer):
     trainer = make_trainer(budget_tokens=10 * 256)
-    trainer._restore()
-    trainer._record("validation", {"loss": 99.0, "mean_perplexity": 99.0, "domain_loss": {"web": 99.0}})
-    trainer._records.close()
+    loop = trainer.restored()
+    loop._record("validation", {"loss": 99.0, "mean_perplexity": 99.0, "domain_loss": {"web": 99.0}})
+    loop.close()
     trainer.close()
     again = make_trainer(budget_tokens=10 * 256, **{"model.layers": 3})
     assert again.fit() == 0

@@ -1,6 +1,7 @@
 """Going on with a longer budget, and from another run."""
 
 import shutil
+from unittest import mock
 
 import pytest
 from jobs import SIZES, STOP_AT, consumed, journal, losses, of, read_metrics, replayed, tool
@@ -11,6 +12,7 @@ from autoscale_ds.stream.planner import MixturePlanner
 from autoscale_ds.stream.samples import sample_lines
 from autoscale_ds.stream.spec import StreamSpec
 from autoscale_ds.training.hot_swap import first_event
+from autoscale_ds.training.loop import TrainingLoop
 
 CONSTANT = {"schedule.kind": "constant_with_cooldown", "schedule.cooldown_tokens": 5 * 256}
 
@@ -55,7 +57,7 @@ def test_a_second_stage_takes_weights_and_if_wanted_moments_and_the_place_in_the
     both = until(10, folder="both", start_from=f"{run}@15", start_with=["optimizer", "stream"], **anneal)
     last = {record["step"]: record["loss"] for record in read_metrics(run, "validation")}
     assert read_metrics(plain.folder.path, "validation")[0]["loss"] == pytest.approx(last[20], abs=1e-6)
-    assert (plain.engine.updates, both.engine.updates) == (10, 25)
+    assert (plain.parts.engine.updates, both.parts.engine.updates) == (10, 25)
     assert consumed(plain.folder.path)[0].split()[3] == "0"
     stage = consumed(both.folder.path)
     assert replayed(both.folder.path, 10) == stage
@@ -67,7 +69,9 @@ def test_a_second_stage_takes_weights_and_if_wanted_moments_and_the_place_in_the
         )
         assert sorted(before + after) == sorted(line.split()[3:] for line in sample_lines(alone.plan(), [name]))
     shutil.rmtree(run)
-    assert until(15, folder="both", start_from=f"{run}@15", start_with=["optimizer", "stream"], **anneal).step == 15
+    assert (
+        until(15, folder="both", start_from=f"{run}@15", start_with=["optimizer", "stream"], **anneal).loop.step == 15
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,18 +106,17 @@ def test_a_second_stage_that_crashed_at_once_goes_on_from_the_checkpoint_it_bega
     run = until(STOP_AT).folder.path
     stage = {"start_from": str(run), "start_with": ["optimizer", "stream"], "folder": "stage"}
     crashed = make_trainer(budget_tokens=10 * 256, **{**stage, "schedule.kind": "constant_with_cooldown"})
-    plain = crashed._train_step
+    plain = TrainingLoop.train_step
 
-    def train_step(batch):
+    def train_step(loop, batch):
         if batch.plan.step == 3:
             raise RuntimeError("crash")
-        return plain(batch)
+        return plain(loop, batch)
 
-    crashed._train_step = train_step
-    with pytest.raises(RuntimeError, match="crash"):
+    with mock.patch.object(TrainingLoop, "train_step", train_step), pytest.raises(RuntimeError, match="crash"):
         crashed.fit()
     crashed.close()
     until(20)  # the first run goes on meanwhile
     again = until(10, **stage)
-    assert again.engine.updates == STOP_AT + 10
+    assert again.parts.engine.updates == STOP_AT + 10
     assert sum(journal(again)[0].stream.cursors.values()) == STOP_AT * 8

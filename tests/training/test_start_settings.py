@@ -50,7 +50,7 @@ def test_a_moved_predictor_is_the_same_and_a_longer_budget_gets_its_own_optimum(
     events = journal(longer)
     assert [event.source for event in events] == ["controller:autoscale"] * 3
     assert [event.effective_step for event in events] == [0, 10, 12]
-    wanted = longer._beginning.controller()._predictor.predict(40 * 256)
+    wanted = longer.parts.beginning.controller()._predictor.predict(40 * 256)
     lines = consumed(run)
     for name, weight in wanted.items():
         assert len(of(lines, name)) / len(lines) == pytest.approx(weight, abs=2 / len(lines))
@@ -81,15 +81,15 @@ def test_settings_that_changed_are_said_and_count_on_every_path(until, caplog):
         "the learning rate jumps at step 10, from 0.0003 to 0.00233, and the loss may with it\n",
     ):
         assert line in caplog.text, caplog.text
-    group = second.engine._guard.param_groups[0]
+    group = second.parts.engine._guard.param_groups[0]
     assert (group["weight_decay"], tuple(group["betas"]), group["eps"]) == (0.5, (0.8, 0.9), 1e-6)
-    assert second.engine._guard.param_groups[1]["weight_decay"] == 0
+    assert second.parts.engine._guard.param_groups[1]["weight_decay"] == 0
     caplog.clear()
     until(20, **new, **{"schedule.kind": "cosine"})
     assert "since the last start" not in caplog.text
     until(20, ds={"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": 1}}, **new)
     assert "since the last start: train_micro_batch_size_per_gpu 2 -> 4" in caplog.text
-    assert first.step == STOP_AT
+    assert first.loop.step == STOP_AT
 
 
 def test_a_refused_start_changes_nothing_that_later_starts_compare_with(until, corpus_of):

@@ -44,8 +44,8 @@ def test_a_proposal_that_can_be_neither_read_nor_moved_is_left_alone(make_traine
     if os.geteuid() != 0:
         pytest.skip("only root can take on another user's rights")
     trainer = make_trainer()
-    trainer._restore()
-    inbox, swap = trainer.folder.inbox, trainer._swap
+    loop = trainer.restored()
+    inbox, swap = trainer.folder.inbox, loop._swap
     foreign = inbox.folder / "foreign.json"
     foreign.write_text("{}")
     foreign.chmod(0)
@@ -59,7 +59,7 @@ def test_a_proposal_that_can_be_neither_read_nor_moved_is_left_alone(make_traine
         assert not swap.waiting()
     finally:
         os.seteuid(0)
-        trainer._records.close()
+        loop.close()
     assert caplog.text.count("foreign.json cannot be handled and is left alone") == 1
     assert foreign.exists()
 
@@ -77,7 +77,7 @@ def test_the_swap_tool_waits_for_the_event_or_the_refusal(make_trainer):
         bad = trainer.folder.inbox.put({"web": 1.0, "code": 0.0, "books": 0.0}, "user", "", 0)
         while trainer.folder.inbox.rejection(bad) is None:
             time.sleep(0.05)
-        trainer._stop.requested = True
+        trainer.stop.requested = True
 
     helper = threading.Thread(target=propose)
     helper.start()
@@ -100,8 +100,7 @@ def test_the_swap_tool_waits_for_the_event_or_the_refusal(make_trainer):
 )
 def test_the_swap_tool_refuses_nonsense_in_one_line(make_trainer, arguments, message):
     trainer = make_trainer()
-    trainer._restore()
-    trainer._records.close()
+    trainer.restored().close()
     done = tool("swap_weights.py", trainer.folder.path, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
