@@ -28,9 +28,9 @@ from torch import nn
 
 from autoscale_ds import cli
 from autoscale_ds.models import compile_layers
-from autoscale_ds.models.gpt2 import GPT2, GPT2Config
+from autoscale_ds.models.gpt2 import GPT2Config
 from autoscale_ds.training.engine import parameter_groups
-from benchmarks._training import run_script
+from benchmarks._training import random_model, run_script
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,7 @@ def train(run: PlainRun) -> list[float]:
     """Train and return the seconds of every step."""
     device = torch.device(run.device)
     config = GPT2Config(**run.shape)
-    with device:
-        model: nn.Module = GPT2(config)
-    for matrix in (parameter for parameter in model.parameters() if parameter.ndim > 1):
-        nn.init.normal_(matrix, std=0.02)
+    model: nn.Module = random_model(config, device)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, 0.01), lr=2e-4, betas=(0.9, 0.95), fused=device.type == "cuda"
     )

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
+from torch import nn
 
 from autoscale_ds.corpus import IndexedWriter, Manifest, ShardInfo, TokenizerInfo
 from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.models import ModelSpec
 from autoscale_ds.stream.proposals import Inbox
 from autoscale_ds.training.metrics import read_metrics
 
@@ -36,6 +39,15 @@ def write_random_corpus(folder: Path, num_domains: int, tokens_per_domain: int, 
         domains[name] = {"train": (ShardInfo(name, len(tokens), len(lengths), 0, "", ""),)}
     Manifest(TokenizerInfo("random", vocabulary, 0), domains).save(folder)
     return folder
+
+
+def random_model(spec: ModelSpec, device: torch.device) -> nn.Module:
+    """Return a model with random weights drawn on the device: at once, where the run's own are drawn on the CPU."""
+    with device:
+        model = spec.build()
+    for matrix in (parameter for parameter in model.parameters() if parameter.ndim > 1):
+        nn.init.normal_(matrix, std=0.02)
+    return model
 
 
 def start(

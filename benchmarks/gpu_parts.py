@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autoscale_ds.models import compile_layers
 from autoscale_ds.models.gpt2 import GPT2Config
 from autoscale_ds.models.layers import AttentionCore
 from benchmarks._machine import describe, write_result
+from benchmarks._training import random_model
 
 KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 WARM_UP, TIMES = 3, 10
@@ -119,11 +120,7 @@ def _random(setting: Setting, width: int) -> Tensor:
 def _model(setting: Setting, layers: int, chunk: int, compiled: bool) -> Any:
     torch._dynamo.reset()
     spec = GPT2Config(layers, setting.heads, setting.width, setting.length, setting.vocabulary, loss_chunk_tokens=chunk)
-    with torch.device(setting.device):
-        model = spec.build()
-    for matrix in (parameter for parameter in model.parameters() if parameter.ndim > 1):
-        nn.init.normal_(matrix, std=0.02)
-    model.bfloat16()
+    model = random_model(spec, torch.device(setting.device)).bfloat16()
     if compiled:
         compile_layers(model)
     return model
