@@ -29,9 +29,11 @@ def archive_checksum(path: str | Path) -> str:
 def check_file(path: Path, expected: str) -> None:
     """Read a whole file; raise CheckpointError when it is not the one that has this checksum."""
     try:
-        found = archive_checksum(path) if expected.startswith(_ARCHIVE) else _file_checksum(path)
-        if found == expected and expected.startswith(_ARCHIVE):
+        if expected.startswith(_ARCHIVE):
+            found = archive_checksum(path)
             _read_records(path)
+        else:
+            found = _file_checksum(path)
     except (OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if found != expected:
