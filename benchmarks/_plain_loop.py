@@ -27,7 +27,6 @@ import torch.distributed as dist
 from torch import nn
 
 from autoscale_ds import cli
-from autoscale_ds.models import compile_layers
 from autoscale_ds.models.gpt2 import GPT2Config
 from autoscale_ds.training.engine import parameter_groups
 from benchmarks._training import random_model, run_script
@@ -79,7 +78,7 @@ def train(run: PlainRun) -> list[float]:
     )
     parameters = list(model.parameters())
     if run.compile:
-        compile_layers(model)
+        config.compile_layers(model)
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if distributed:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

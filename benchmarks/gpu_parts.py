@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from autoscale_ds.models import compile_layers
 from autoscale_ds.models.gpt2 import GPT2Config
 from autoscale_ds.models.layers import AttentionCore
 from benchmarks._machine import describe, write_result
@@ -122,7 +121,7 @@ def _model(setting: Setting, layers: int, chunk: int, compiled: bool) -> Any:
     spec = GPT2Config(layers, setting.heads, setting.width, setting.length, setting.vocabulary, loss_chunk_tokens=chunk)
     model = random_model(spec, torch.device(setting.device)).bfloat16()
     if compiled:
-        compile_layers(model)
+        spec.compile_layers(model)
     return model
 
 

@@ -1,6 +1,6 @@
 """Language models on shared layers, and their weights from and to Hugging Face."""
 
 from autoscale_ds.models.registry import FAMILIES, family
-from autoscale_ds.models.spec import ModelSpec, compile_layers, initialise
+from autoscale_ds.models.spec import ModelSpec, initialise
 
-__all__ = ["FAMILIES", "ModelSpec", "compile_layers", "family", "initialise"]
+__all__ = ["FAMILIES", "ModelSpec", "family", "initialise"]

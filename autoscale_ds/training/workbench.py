@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autoscale_ds.corpus import Corpus
-from autoscale_ds.models import ModelSpec, compile_layers, initialise
+from autoscale_ds.models import ModelSpec, initialise
 
 
 class Workbench:
@@ -46,7 +46,7 @@ class Workbench:
             with self._device:  # torch draws values that are overwritten below: faster on a GPU
                 model = spec.build()
             if compiled:
-                compile_layers(model)
+                spec.compile_layers(model)
             if self._reuse_models:
                 self._models[spec, compiled] = model
         model.float().train().zero_grad(set_to_none=True)

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from autoscale_ds.models import compile_layers, initialise
+from autoscale_ds.models import initialise
 from autoscale_ds.models.gpt2 import GPT2, GPT2Config
 from autoscale_ds.models.gpt2.hugging_face import from_hf_state, hf_config, save_hf, to_hf_state
 from autoscale_ds.models.gpt2.spec import load_hf
@@ -89,7 +89,7 @@ def test_compiling_changes_no_gradient_and_blocks_share_one_graph():
         if compiled:
             torch._dynamo.reset()
             torch._dynamo.utils.counters.clear()
-            compile_layers(model)
+            TINY.compile_layers(model)
         loss = model(ids, targets).mean()
         results.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
     torch.testing.assert_close(results[0], results[1], atol=1e-6, rtol=1e-4)

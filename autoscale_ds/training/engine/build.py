@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoscale_ds.errors import TrainingError
-from autoscale_ds.models import ModelSpec, compile_layers
+from autoscale_ds.models import ModelSpec
 from autoscale_ds.training.config import ParallelConfig, RunConfig
 from autoscale_ds.training.engine.base import Engine, Job
 from autoscale_ds.training.engine.pipeline import PipelineEngine
@@ -62,5 +62,5 @@ def _sharded_model(job: Job) -> nn.Module:
             if job.ranks.rank == 0:
                 parameter.copy_(weight(name, parameter.shape))
     if job.run.model.compile:
-        compile_layers(model)
+        job.spec.compile_layers(model)
     return model
