@@ -65,6 +65,7 @@ ROWS = {  # what matters most comes first: a GPU may be taken away
     "base": Row(),
     "compile-micro16": Row(micro=16, compile=True),
     "compile-micro16-whole-logits": Row(micro=16, compile=True, loss_chunk_tokens=16384),
+    "compile-micro32-whole-logits": Row(micro=32, compile=True, loss_chunk_tokens=32768),
     "zero2": Row(zero=2),
     "zero3": Row(zero=3),
     "micro16": Row(micro=16),
