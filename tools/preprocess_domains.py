@@ -45,8 +45,9 @@ from rich.table import Table
 
 from autoscale_ds import cli, config
 from autoscale_ds.corpus.adoption import adopt
-from autoscale_ds.corpus.folder import ERRORS_NAME
-from autoscale_ds.corpus.preprocessing import Listener, Summary, preprocess
+from autoscale_ds.corpus.plan import Listener, Summary
+from autoscale_ds.corpus.preprocessing import preprocess
+from autoscale_ds.corpus.publication import ERRORS_NAME
 from autoscale_ds.corpus.settings import PreprocessSettings
 from autoscale_ds.corpus.workers import Team, current_team
 from autoscale_ds.errors import ConfigError
@@ -72,12 +73,14 @@ _CHOICES = {"deduplicate": ("none", "domain", "all"), "on-error": ("stop", "skip
 def main() -> int:
     """Preprocess as the command line says, and print the summary."""
     arguments = _parser().parse_args()
+    if arguments.remove_first and not arguments.overwrite:
+        raise ConfigError("--remove-first goes with --overwrite")
     if arguments.adopt:
         return _adopt(arguments)
     settings = _settings(arguments)
     started = time.perf_counter()
     with current_team() as team, _Terminal(team) as terminal:
-        summary = preprocess(settings, terminal, team, arguments.overwrite)
+        summary = preprocess(settings, terminal, team, arguments.overwrite, arguments.remove_first)
     if summary is not None:
         _show(summary, settings, time.perf_counter() - started)
     return 0
@@ -92,7 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--domain", metavar="NAME=GLOB", action="append", default=[], help="may be repeated")
     for name, kind, text in _SETTINGS:
         parser.add_argument(f"--{name}", type=kind, choices=_CHOICES.get(name), help=text)
-    parser.add_argument("--overwrite", action="store_true", help="remove the corpus that --output holds first")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the corpus that --output holds, once the new one is complete"
+    )
+    parser.add_argument(
+        "--remove-first",
+        action="store_true",
+        help="with --overwrite: remove it before, where there is no room for both",
+    )
     parser.add_argument("--adopt", metavar="NAME[:SPLIT]=PREFIX", action="append", default=[], help="existing shards")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="any setting, e.g. domains.web.field=body")
     return parser
@@ -128,7 +138,12 @@ def _adopt(arguments: argparse.Namespace) -> int:
         prefixes.setdefault(domain, {}).setdefault(split or "train", []).append(prefix)
     with _Terminal(Team()) as terminal:
         manifest = adopt(
-            Path(arguments.output), prefixes, arguments.tokenizer or "gpt2", arguments.end_of_document, terminal.notice
+            Path(arguments.output),
+            prefixes,
+            arguments.tokenizer or "gpt2",
+            arguments.end_of_document,
+            terminal.notice,
+            arguments.overwrite,
         )
     tokens = sum(shard.tokens for splits in manifest.domains.values() for part in splits.values() for shard in part)
     print(f"adopted {tokens:,} tokens of {len(manifest.domains)} domains: {arguments.output}/corpus.json")

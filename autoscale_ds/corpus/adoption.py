@@ -11,6 +11,8 @@ import numpy as np
 from autoscale_ds.corpus.disk import told_when_writing_fails
 from autoscale_ds.corpus.indexed import IndexedShard, shard_files
 from autoscale_ds.corpus.manifest import MANIFEST_NAME, SPLITS, Manifest, ShardInfo
+from autoscale_ds.corpus.publication import refuse_foreign_tokenizer
+from autoscale_ds.corpus.settings import check_domain_name
 from autoscale_ds.corpus.store import file_sha256
 from autoscale_ds.corpus.tokenizers import TOKENIZER_FILE, TextTokenizer, load_tokenizer
 from autoscale_ds.errors import CorpusError
@@ -26,31 +28,39 @@ def adopt(
     tokenizer: str,
     end_of_document: str | None = None,
     notice: Callable[[str], None] = lambda text: None,
+    overwrite: bool = False,
 ) -> Manifest:
     """Write ``corpus.json`` and ``tokenizer.json`` in ``folder`` for shards that stay where they are.
 
     Parameters
     ----------
     folder : Path
-        Made if missing; must hold no corpus yet.
+        Made if missing; must hold no corpus yet, or see ``overwrite``.
     prefixes : mapping
         ``prefixes[domain][split]`` are paths without ``.bin``/``.idx``, in reading order.
     tokenizer, end_of_document : str
         As for preprocessing; every id must lie in its vocabulary.
     notice : callable
         Told, in one line, of what is unusual.
+    overwrite : bool
+        Replace a ``corpus.json`` that is there. Shards stay, also those it named.
 
     Raises
     ------
     CorpusError
         For a shard that cannot be opened, an id beyond the vocabulary, or an unknown split.
     """
-    if (folder / MANIFEST_NAME).exists():
-        raise CorpusError(f"{folder} holds a corpus already; choose another --output or remove {MANIFEST_NAME}")
+    if (folder / MANIFEST_NAME).exists() and not overwrite:
+        raise CorpusError(
+            f"{folder} holds a corpus already; choose another --output, or --overwrite its {MANIFEST_NAME}"
+        )
     text_tokenizer = load_tokenizer(tokenizer, end_of_document)
+    refuse_foreign_tokenizer(folder, text_tokenizer)
+    for domain, splits in prefixes.items():
+        check_domain_name(domain)
+        _check_splits(domain, splits)
     domains = {}
     for domain, splits in prefixes.items():
-        _check_splits(domain, splits)
         domains[domain] = {
             split: tuple(_look(folder, prefix, text_tokenizer, notice) for prefix in part)
             for split, part in splits.items()
@@ -58,6 +68,7 @@ def adopt(
     manifest = Manifest(text_tokenizer.info, domains)
     with told_when_writing_fails(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
         write_atomic(folder / TOKENIZER_FILE, text_tokenizer.json_text)
         manifest.save(folder)
     return manifest
@@ -67,6 +78,10 @@ def _check_splits(domain: str, splits: Mapping[str, Sequence[str]]) -> None:
     for split in splits:
         if split not in SPLITS:
             raise CorpusError(f"domain {domain}: split {split!r} is none of {', '.join(SPLITS)}")
+    every = [prefix for part in splits.values() for prefix in part]
+    twice = [prefix for prefix in every if every.count(prefix) > 1]
+    if twice:
+        raise CorpusError(f"domain {domain}: {twice[0]} is named twice")
 
 
 def _look(folder: Path, prefix: str, tokenizer: TextTokenizer, notice: Callable[[str], None]) -> ShardInfo:

@@ -77,8 +77,7 @@ class PreprocessSettings:
         if not self.domains:
             raise ConfigError("no domain given; use --domain name=GLOB or a configuration with domains:")
         for name in self.domains:
-            if not _DOMAIN_NAME.fullmatch(name):
-                raise ConfigError(f"domain name {name!r}: use letters, digits and _ . + - (it names a folder)")
+            check_domain_name(name)
         if self.validation_fraction is not None and self.validation_documents is not None:
             raise ConfigError("validation_fraction and validation_documents are both given; choose one")
         if not 0 <= (self.validation_fraction or 0) < 1:
@@ -99,3 +98,9 @@ class PreprocessSettings:
     def effective(self) -> dict[str, Any]:
         """Return the settings that decide the bytes of the corpus, as plain containers."""
         return {name: value for name, value in to_dict(self).items() if name not in _WITHOUT_EFFECT}
+
+
+def check_domain_name(name: str) -> None:
+    """Raise ConfigError for a name that cannot be a folder's everywhere, nor an option's ``NAME=``."""
+    if not _DOMAIN_NAME.fullmatch(name):
+        raise ConfigError(f"domain name {name!r}: use letters, digits and _ . + - (it names a folder)")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from corpus_helpers import SHARED_GPT2, as_input, sentences
 
-from autoscale_ds.corpus.preprocessing import Summary, preprocess
+from autoscale_ds.corpus.plan import Summary
+from autoscale_ds.corpus.preprocessing import preprocess
 from autoscale_ds.corpus.settings import PreprocessSettings
 from autoscale_ds.corpus.tokenizers import train_tokenizer
 
@@ -35,10 +36,8 @@ def run(tokenizer_folder: Path, tmp_path: Path):
         sources = {name: as_input(source) for name, source in domains.items()}
         settings.setdefault("tokenizer", str(tokenizer_folder))
         settings.setdefault("workers", 1)
-        overwrite = settings.pop("overwrite", False)
-        summary = preprocess(
-            PreprocessSettings(domains=sources, output=str(tmp_path / output), **settings), overwrite=overwrite
-        )
+        how = {name: settings.pop(name, False) for name in ("overwrite", "remove_first")}
+        summary = preprocess(PreprocessSettings(domains=sources, output=str(tmp_path / output), **settings), **how)
         assert summary is not None
         return summary
 

@@ -106,9 +106,9 @@ def exists(pattern: str, count: int = 1) -> Callable[[Path], bool]:
         pytest.param(exists(".work/pieces/*.partial"), id="first piece begun"),
         pytest.param(exists(".work/pieces/*.json", 1), id="first piece done"),
         pytest.param(exists(".work/pieces/*.json", 20), id="pieces half done"),
-        pytest.param(exists("*/*.partial.bin"), id="first shard begun"),
+        pytest.param(exists(".work/build/*/*.partial.bin"), id="first shard begun"),
         pytest.param(exists(".work/shards/*.json", 3), id="some shards done"),
-        pytest.param(exists("preprocessing.json"), id="report written"),
+        pytest.param(exists(".work/build/preprocessing.json"), id="report written"),
         pytest.param(exists("corpus.json"), id="manifest written"),
     ],
 )
@@ -167,10 +167,11 @@ def test_finished_pieces_and_shards_are_not_made_again(run, raw: dict[str, Path]
         run(raw, shard_tokens=5000)
     assert {path.name: path.stat().st_mtime_ns for path in pieces.iterdir()} == before
     monkeypatch.undo()
-    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").glob("*/*.bin")}
+    build = tmp_path / "corpus" / ".work" / "build"
+    done = {path.relative_to(build): path.stat().st_mtime_ns for path in build.glob("*/*.bin")}
     assert len(done) == 2
     run(raw, shard_tokens=5000)
-    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert {path: (tmp_path / "corpus" / path).stat().st_mtime_ns for path in done} == done
 
 
 def _interrupt_after(count: int):
