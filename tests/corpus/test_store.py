@@ -120,6 +120,16 @@ def test_a_window_over_shards_equals_the_tokens_back_to_back(corpus: Path):
     assert store.read(0, store.num_tokens).tolist() == whole.tolist()
 
 
+def test_an_index_followed_by_a_byte_a_sequence_is_a_multimodal_one(tmp_path: Path):
+    with IndexedWriter(tmp_path / "shard", np.dtype("<u2")) as writer:
+        for _ in range(3):
+            writer.add_document(np.arange(8))
+    with (tmp_path / "shard.idx").open("ab") as file:
+        file.write(bytes(3))
+    with pytest.raises(CorpusError, match=r"multimodal index.*multimodal=False"):
+        IndexedShard(tmp_path / "shard")
+
+
 def test_deepspeeds_dialect_of_the_same_magic_is_refused(tmp_path: Path):
     """DeepSpeed's data_sampling writes u16 as code 6, which is f64 in Megatron's table."""
     with IndexedWriter(tmp_path / "shard", np.dtype("<u2")) as writer:
