@@ -104,6 +104,23 @@ def test_inspection_spells_documents_and_windows_as_training_sees_them(corpus: P
     assert "there are" in beyond.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--document", "web:²"], "'web:²' is not of the form DOMAIN:INDEX, for example wikipedia:17"),
+        (["--window", "web:-1"], "not of the form DOMAIN:INDEX"),
+        (["--document", "web:99999"], "document 99999 asked for, there are"),
+        (["--window", "web:0", "--sequence-length", 0], "--sequence-length: '0' given, expected a whole number"),
+        (["--budget", "nan"], "--budget: 'nan' given, expected a finite number above 0"),
+    ],
+)
+def test_inspection_refuses_a_place_or_number_that_cannot_be(corpus: Path, arguments: list, message: str):
+    result = inspect(corpus, *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_inspection_counts_epochs_at_a_budget(corpus: Path):
     from autoscale_ds.corpus.inspection import domain_sizes
 
