@@ -1,5 +1,6 @@
 import argparse
 import ast
+import json
 import math
 import os
 import subprocess
@@ -172,3 +173,12 @@ for option in {options!r}:
     assert done.returncode == 0, done.stderr.decode()
     assert [line.split(":")[:2] for line in lines] == [["error", f" {option}"] for option in options]
     assert all(f"'{value}' given, expected a" in line for line in lines)
+
+
+def test_a_domain_whose_weight_is_set_twice_is_refused(tmp_path):
+    event = {"version": 0, "effective_step": 0, "weights": {"a": 0.5, "b": 0.5}, "source": "start", "reason": ""}
+    (tmp_path / "mixture").mkdir()
+    (tmp_path / "mixture" / "journal.jsonl").write_text(json.dumps({**event, "time": "", "tokens_seen": 0}) + "\n")
+    command = [sys.executable, str(ROOT / "tools/swap_weights.py"), str(tmp_path), "--set", "a=0.3", "--set", "a=0.4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: --set gives 'a' twice, 0.3 and 0.4; leave one out\n")
