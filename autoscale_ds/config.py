@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from autoscale_ds.errors import ConfigError
+from autoscale_ds.yaml_text import parse_yaml
 
 T = TypeVar("T")
 IDENTITY: Mapping[str, Any] = {"identity": True}
@@ -42,16 +43,32 @@ def load(schema: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
 def load_mapping(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read a YAML file (None: an empty one) and apply overrides, without a schema yet."""
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {} if path is not None else {}
+        data = parse_yaml(Path(path).read_text(encoding="utf-8")) if path is not None else {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if data is None:
+        data = {}
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds {type(data).__name__}, expected keys and values")
-    for override in overrides:
-        _apply(data, override)
+    override(data, overrides)
     return data
+
+
+def override(data: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set the values of ``a.b=value`` overrides in nested mappings, in place, and leave every other key as it is."""
+    for text in overrides:
+        _apply(data, text)
+
+
+def merge(data: dict[str, Any], over: Mapping[str, Any], where: str = "") -> None:
+    """Set the values of ``over`` in ``data``, in place; mappings are merged key by key, anything else is replaced."""
+    for key, value in over.items():
+        if isinstance(value, Mapping):
+            merge(_below(data, key, f"{where}{key}"), value, f"{where}{key}.")
+        else:
+            data[key] = value
 
 
 def build(schema: type[T], data: Mapping[str, Any], where: str = "") -> T:
@@ -62,7 +79,7 @@ def build(schema: type[T], data: Mapping[str, Any], where: str = "") -> T:
     known = {*fields, *(key for choice in choices for key in choice.owners)}
     for key in data:
         if key not in known:
-            raise ConfigError(f"unknown key {where}{key}{_suggest(str(key), sorted(known))}")
+            raise ConfigError(f"unknown key {where}{key}{suggest(str(key), sorted(known))}")
     values: dict[str, Any] = {choice.name: choice.build() for choice in choices}
     for name in fields:
         if name in data and name not in values:
@@ -197,14 +214,22 @@ def _apply(data: dict[str, Any], override: str) -> None:
         )
     *parents, last = key.split(".")
     for parent in parents:
-        below = data.setdefault(parent, {})
-        if not isinstance(below, dict):
-            raise ConfigError(f"override {override!r}: {parent} is {below!r}, it has no keys below it")
-        data = below
+        data = _below(data, parent, f"override {override!r}: {parent}")
     try:
-        data[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from None
+        data[last] = parse_yaml(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value: {reason}") from None
+
+
+def _below(data: dict[str, Any], key: str, what: str) -> dict[str, Any]:
+    """Return the mapping under a key; an absent or empty one is made."""
+    if data.get(key) is None:
+        data[key] = {}
+    if not isinstance(data[key], dict):
+        raise ConfigError(f"{what} is {data[key]!r}, it has no keys below it")
+    below: dict[str, Any] = data[key]
+    return below
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -216,7 +241,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
-        raise ConfigError(f"{where} is {value!r}{_suggest(str(value), arguments)}; expected {_spell(hint)}")
+        raise ConfigError(f"{where} is {value!r}{suggest(str(value), arguments)}; expected {_spell(hint)}")
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
             return build(hint, value, f"{where}.")
@@ -279,7 +304,8 @@ def _required(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _suggest(key: str, known: Any) -> str:
+def suggest(key: str, known: Any) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, else all of them."""
     known = [str(name) for name in known]
     near = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"

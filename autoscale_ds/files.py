@@ -35,6 +35,15 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object of a user's file; as ``object_pairs_hook`` it raises ValueError for a key given twice."""
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise ValueError(f"the key {twice!r} is given twice; leave one out")
+    return dict(pairs)
+
+
 def append_line(path: str | Path, line: str) -> None:
     """Append one line, flushed to disk: a crash leaves whole lines or one torn last line, a full disk no part of it."""
     data = line.encode() + b"\n"

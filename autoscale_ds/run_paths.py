@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from autoscale_ds.errors import ConfigError
+from autoscale_ds.yaml_text import parse_yaml
 
 
 class RunPaths:
@@ -41,7 +42,7 @@ class RunPaths:
     def corpus(self) -> str:
         """Folder of the corpus at the last start; raises ConfigError where the configuration does not say it."""
         try:
-            return str(yaml.safe_load(self.config.read_text(encoding="utf-8"))["data"]["corpus"])
+            return str(parse_yaml(self.config.read_text(encoding="utf-8"))["data"]["corpus"])
         except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
             raise ConfigError(f"{self.config} does not say where the corpus is: {error}") from None
 

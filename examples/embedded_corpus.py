@@ -21,7 +21,6 @@ Examples:
 
 from __future__ import annotations
 
-import argparse
 import ast
 import hashlib
 import json
@@ -186,12 +185,9 @@ def _take(documents: Iterator[tuple[str, str]], most_bytes: int) -> list[str]:
 
 def main() -> int:
     """Build the corpus and say what it holds."""
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.CommandLine.of(__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--megabytes-per-domain", type=float, default=3.0, help="(default: 3)")
+    parser.add_argument("--megabytes-per-domain", type=cli.positive, default=3.0, help="(default: 3)")
     arguments = parser.parse_args()
     for domain, path in build(arguments.folder, arguments.megabytes_per_domain).items():
         raw = path.read_bytes()

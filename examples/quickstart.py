@@ -12,7 +12,6 @@ The probe runs are far too short to find weights worth having: what is shown is 
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import shutil
@@ -24,7 +23,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -43,7 +41,7 @@ FLOOR = 0.05
 # The bar counts steps of the main run; making tokens, probing and reporting take about as long as so many.
 TOKENISING, PROBING, AFTER = 60, 220, 20
 BEFORE = TOKENISING + PROBING
-console = Console()
+console = cli.console()
 
 
 class Quickstart:
@@ -152,7 +150,7 @@ class Quickstart:
 
     def _say(self, what: str, command: list[Any]) -> None:
         self._bar.update(self._task, description=what)
-        console.print("$ " + shlex.join(map(str, command)), style="dim", highlight=False, soft_wrap=True)
+        console.print("$ " + shlex.join(map(str, command)), style="dim", soft_wrap=True)
 
 
 def show(folder: Path, event: Event, resumed_from: int) -> None:
@@ -181,20 +179,20 @@ def show(folder: Path, event: Event, resumed_from: int) -> None:
 
 def main() -> None:
     """Run all of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.CommandLine(description=__doc__)
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/quickstart"), help="made anew; relative to the repository"
     )
-    parser.add_argument("--steps", type=int, default=300, help="training steps (default 300)")
+    parser.add_argument("--steps", type=cli.positive_int, default=300, help="training steps (default 300)")
     arguments = parser.parse_args()
     os.chdir(ROOT)  # the commands it prints are meant for there
     folder = Path(os.path.relpath(arguments.folder))
     _empty(folder)
     columns = (
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.percentage:>3.0f} %", markup=False),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console) as bar:
         quickstart = Quickstart(folder, arguments.steps, bar)
@@ -204,7 +202,7 @@ def main() -> None:
         resumed_from = quickstart.resume()
         page = quickstart.report()
     show(folder, event, resumed_from)
-    console.print(f"\nnow open  {page}", style="bold", highlight=False)
+    console.print(f"\nnow open  {page}", style="bold")
 
 
 def _empty(folder: Path) -> None:

@@ -18,7 +18,7 @@ Examples:
 
 A worker that is stopped or killed, even with SIGKILL, loses nothing but the steps since the last checkpoint of its run:
 another worker, or the same command, goes on from there. Any value of the configuration can be overridden as key=value
-when the sweep is planned first.
+when the sweep is planned first. A weight is a share of training tokens, not of documents.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -46,7 +45,7 @@ from autoscale_ds.sweep.progress import forget_failures, in_one_line, seconds_le
 from autoscale_ds.sweep.results import TABLE_FILE, collect, search_cost
 from autoscale_ds.training import launchers
 
-console = Console(stderr=True)
+console = cli.console(stderr=True)
 
 
 # -- plan -------------------------------------------------------------------------------------------------------
@@ -63,7 +62,7 @@ def plan(a: argparse.Namespace) -> int:
 
 def say_plan(whole: SweepPlan, added: int, sweep: Path) -> None:
     """Print what was planned and what it costs."""
-    console.print(f"{sweep}: {len(whole.runs)} runs ({added} new)", highlight=False, soft_wrap=True)
+    console.print(f"{sweep}: {len(whole.runs)} runs ({added} new)", soft_wrap=True)
     table = Table()
     for name in ("scale", "mixtures", "runs", "tokens"):
         table.add_column(name, justify="right")
@@ -75,7 +74,7 @@ def say_plan(whole: SweepPlan, added: int, sweep: Path) -> None:
     total = sum(run.tokens for run in whole.runs)
     share = f", {total / whole.target.tokens:.3g} times the target run's" if whole.target.tokens else ""
     end = f"{tokens_label(total)} tokens in all{share}; next: python launch/sweep.py work {sweep}"
-    console.print(end, highlight=False, soft_wrap=True)
+    console.print(end, soft_wrap=True)
 
 
 # -- work -------------------------------------------------------------------------------------------------------
@@ -127,9 +126,9 @@ class SweepBar:
         self._last = 0.0
         self._bar = Progress(
             BarColumn(),
-            TextColumn("{task.percentage:>5.1f} %"),
+            TextColumn("{task.percentage:>5.1f} %", markup=False),
             TimeElapsedColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=console,
             disable=quiet,
         )
@@ -146,7 +145,7 @@ class SweepBar:
         total, done = sum(s.run.tokens for s in states), sum(s.tokens for s in states)
         self._bar.update(self._task, completed=done / total, description=in_one_line(states))
         if not console.is_terminal:
-            console.print(f"{done / total:6.1%}  {in_one_line(states)}", highlight=False)
+            console.print(f"{done / total:6.1%}  {in_one_line(states)}")
 
     def __enter__(self) -> SweepBar:
         self._bar.start()
@@ -162,9 +161,9 @@ def report_failures(sweep: Path) -> int:
     """Say which runs failed; return 1 when some did."""
     failed = [state for state in survey(sweep, SweepPlan.read(sweep)) if state.state == "failed"]
     for state in failed:
-        console.print(f"failed: {state.run.run}: {state.note}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"failed: {state.run.run}: {state.note}", style="red", soft_wrap=True)
     if failed:
-        console.print(f"mend the cause, then: python launch/sweep.py work {sweep} --retry-failed")
+        console.print(f"mend the cause, then: python launch/sweep.py work {sweep} --retry-failed", soft_wrap=True)
     return 1 if failed else 0
 
 
@@ -186,7 +185,7 @@ def status(a: argparse.Namespace) -> int:
             speed = f"{s.tokens_per_second:,.0f}" if s.tokens_per_second else ""
             table.add_row(s.run.run, s.state, tokens_label(s.tokens), tokens_label(s.run.tokens), speed, s.note)
     if table.row_count:
-        Console().print(table)
+        cli.console().print(table)
     print(in_one_line(states))
     return 0
 
@@ -207,7 +206,7 @@ def collect_(a: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = cli.CommandLine(description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for name, (function, options) in COMMANDS.items():
         sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
@@ -226,7 +225,7 @@ def _plan_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--corpus", type=Path, metavar="DIR", help="where the corpus lies (default: as configured)")
     s.add_argument("--tokens", type=_budgets, default=(), metavar="T[,T…]", help="budgets, tokens: one scale each")
     s.add_argument("--kind", choices=design.KINDS, default="ddo", help="which mixtures (default: ddo)")
-    s.add_argument("--runs", type=int, metavar="K", help="number of mixtures, for dirichlet and axis")
+    s.add_argument("--runs", type=cli.positive_int, metavar="K", help="number of mixtures, for dirichlet and axis")
     s.add_argument(
         "--mixture", action="append", dest="mixtures", default=[], metavar="NAME[=WEIGHTS]", help=MIXTURE_HELP
     )
@@ -238,31 +237,49 @@ def _plan_options(s: argparse.ArgumentParser) -> None:
         help="a plan of fit_mixture.py design; may be repeated",
     )
     s.add_argument("--prior", metavar="WEIGHTS", help="base mixture: uniform (default), proportional, or weights.json")
-    s.add_argument("--low", type=float, default=1 / 3, help="ddo: factor of the low runs (default: 1/3)")
-    s.add_argument("--high", type=float, default=3.0, help="ddo: factor of the high runs (default: 3)")
-    s.add_argument("--floor", type=float, default=0.0, help="dirichlet, axis: smallest weight (default: 0)")
-    s.add_argument("--design-seed", type=int, default=0, help="dirichlet: which mixtures are drawn (default: 0)")
+    s.add_argument("--low", type=cli.real(least=0), default=1 / 3, help="ddo: factor of the low runs (default: 1/3)")
+    s.add_argument("--high", type=cli.positive, default=3.0, help="ddo: factor of the high runs (default: 3)")
+    s.add_argument("--floor", type=cli.share, default=0.0, help="dirichlet, axis: smallest weight (default: 0)")
     s.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="train every mixture with seeds 0 .. N-1 (default: 1)"
+        "--design-seed", type=cli.natural, default=0, help="dirichlet: which mixtures are drawn (default: 0)"
     )
-    s.add_argument("--first-seed", type=int, default=0, metavar="K", help="seeds K .. K+N-1 instead")
-    s.add_argument("--base-seeds", type=int, default=0, metavar="N", help="more seeds for the base: the noise")
-    s.add_argument("--evaluations", type=int, metavar="N", help="validations a run, the last at its end (default: 4)")
-    s.add_argument("--target-tokens", type=float, help="budget of the run this sweep is for, to tell the search's cost")
-    s.add_argument("--target-parameters", type=float, help="size of that run")
+    s.add_argument(
+        "--seeds",
+        type=cli.positive_int,
+        default=1,
+        metavar="N",
+        help="train every mixture with seeds 0 .. N-1 (default: 1)",
+    )
+    s.add_argument("--first-seed", type=cli.natural, default=0, metavar="K", help="seeds K .. K+N-1 instead")
+    s.add_argument("--base-seeds", type=cli.natural, default=0, metavar="N", help="more seeds for the base: the noise")
+    s.add_argument(
+        "--evaluations", type=cli.positive_int, metavar="N", help="validations a run, the last at its end (default: 4)"
+    )
+    s.add_argument(
+        "--target-tokens", type=cli.positive, help="budget of the run this sweep is for, to tell the search's cost"
+    )
+    s.add_argument("--target-parameters", type=cli.positive, help="size of that run")
 
 
 def _budgets(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
+    return [cli.positive(part) for part in text.split(",")]
 
 
 MIXTURE_HELP = "a mixture to train as it is: uniform, proportional, or NAME=weights.json; may be repeated"
 
 
 def _work_options(s: argparse.ArgumentParser) -> None:
-    s.add_argument("--workers", type=int, default=1, metavar="N", help="start N workers on this machine (default: 1)")
+    s.add_argument(
+        "--workers",
+        type=cli.whole(1, 4096),
+        default=1,
+        metavar="N",
+        help="start N workers on this machine (default: 1)",
+    )
     s.add_argument("--corpus", type=Path, metavar="DIR", help="where the corpus lies now (default: as planned)")
-    s.add_argument("--lease-seconds", type=float, default=120.0, help="a worker elsewhere silent for so long is dead")
+    s.add_argument(
+        "--lease-seconds", type=cli.positive, default=120.0, help="a worker elsewhere silent for so long is dead"
+    )
     s.add_argument("--retry-failed", action="store_true", help="try failed runs again")
     s.add_argument("--quiet", action="store_true", help="no progress bar")
     s.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
@@ -294,4 +311,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, tear_down=False)
+    cli.run(main, tear_down=False, memory_advice="start fewer --workers")

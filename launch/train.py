@@ -40,7 +40,7 @@ from autoscale_ds.training.record_kinds import kind_of
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.CommandLine(description=__doc__)
     parser.add_argument("--config", required=True, help="what is learned: a YAML file, see launch/configs/")
     parser.add_argument(
         "--deepspeed_config", required=True, help="how the hardware does it: a JSON file, see ds_configs/"
@@ -60,14 +60,14 @@ class Terminal:
     """What a person sees: messages, and on a terminal a progress bar; both on rank 0 only."""
 
     def __init__(self, rank: int, quiet: bool, total_steps: int) -> None:
-        self._console = Console(stderr=True)
+        self._console = cli.console(stderr=True)
         _start_logging(self._console, logging.WARNING if quiet or rank else logging.INFO)
         self._total = total_steps
         self._bar = Progress(
-            TextColumn("step"),
+            TextColumn("step", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
@@ -162,4 +162,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, tear_down=False)
+    cli.run(main, tear_down=False, memory_advice="lower data.workers, data.prefetch or the ranks a node")

@@ -113,3 +113,61 @@ def test_a_tag_chooses_the_dataclass_of_the_keys_beside_it(data, shape):
 def test_keys_that_do_not_fit_the_tag_are_named(data, message):
     with pytest.raises(ConfigError, match=message):
         config.build(Drawing, {"name": "a", **data}, "p.")
+
+
+def test_keys_are_names_as_they_are_written(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("no: 1\n010: 2\n1_000: 3\non: 4\nnull: 5\n1e3: 6\n2020-01-01: 7\n~: 8\n'yes': 9\ntrue: 10\n")
+    names = ["no", "010", "1_000", "on", "null", "1e3", "2020-01-01", "~", "yes", "true"]
+    assert config.load_mapping(path) == {name: i + 1 for i, name in enumerate(names)}
+
+
+def test_an_override_reaches_a_key_that_yaml_reads_as_a_value(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("domains:\n  no: {field: text}\n  010: {field: text}\n")
+    data = config.load_mapping(path, ["domains.no.field=body", "domains.010.split={off: yes}"])
+    assert data == {"domains": {"no": {"field": "body"}, "010": {"field": "text", "split": {"off": True}}}}
+
+
+def test_values_keep_their_types(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("a: no\nb: 010\nc: 1e-4\nd: 1.0e-4\ne: null\nf: [on, {off: off}]\n")
+    expected = {"a": False, "b": 8, "c": "1e-4", "d": 1e-4, "e": None, "f": [True, {"off": False}]}
+    assert config.load_mapping(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("web: 1\ncode: 2\nweb: 3\n", "the key web stands in line 1 and again in line 3; leave one out"),
+        ("domains:\n  no: {a: 1}\n  'no': {a: 2}\n", "the key no stands in line 2 and again in line 3"),
+        ("a: [{b: 1, b: 2}]", "the key b stands in line 1 and again in line 1"),
+        ("? [a, b]\n: 1\n", "the key in line 1 is a list or a mapping, expected a name"),
+        ("day: 2020-13-45", "month must be in 1..12"),
+        ("[" * 5000, "nested too deeply"),
+    ],
+)
+def test_yaml_that_would_lose_something_is_refused(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"c.yaml is not valid YAML: .*{message}"):
+        config.load_mapping(path)
+    with pytest.raises(ConfigError, match="is not a YAML value"):
+        config.load_mapping(None, ["a={b: 1, b: 2}"])
+
+
+def test_merge_keys_of_yaml_still_fill_in_what_is_not_given(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("base: &b {field: text, no: 1}\nweb: {<<: *b, field: body}\ncode: {<<: *b}\n")
+    data = config.load_mapping(path)
+    assert data["web"] == {"field": "body", "no": 1}
+    assert data["code"] == data["base"] == {"field": "text", "no": 1}
+
+
+def test_merging_keeps_keys_that_are_not_replaced():
+    data = {"domains": {"web": {"paths": ["a"], "field": "body"}}, "seed": 1, "empty": None}
+    config.merge(data, {"domains": {"web": {"paths": ["b"]}, "code": {"paths": ["c"]}}, "empty": {"x": 1}})
+    assert data["domains"] == {"web": {"paths": ["b"], "field": "body"}, "code": {"paths": ["c"]}}
+    assert (data["seed"], data["empty"]) == (1, {"x": 1})
+    with pytest.raises(ConfigError, match="domains is 3, it has no keys below it"):
+        config.merge({"domains": 3}, {"domains": {"web": {}}})

@@ -21,9 +21,9 @@ from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.CommandLine(description=__doc__)
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--step", type=int, help="which checkpoint (default: the newest)")
+    parser.add_argument("--step", type=cli.natural, help="which checkpoint (default: the newest)")
     parser.add_argument("--corpus", type=Path, help="where the corpus lies now (default: as the run was told)")
     return parser.parse_args()
 

@@ -23,7 +23,8 @@ Examples:
   python tools/fit_mixture.py stability runs.csv
 
 Runs are CSV or Parquet with the columns run, parameters, tokens, weight/<domain>, loss/<target>. Every command takes
---json for machines and --plot FILE.png for a figure. weights.json is what tools/swap_weights.py --weights takes.
+--json for machines and --plot FILE.png for a figure. A weight is a share of training tokens, not of documents.
+weights.json is what tools/swap_weights.py --weights takes.
 """
 
 from __future__ import annotations
@@ -192,4 +193,4 @@ COMMANDS = {
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, memory_advice="lower --runs, or the number of domains and runs in the tables")

@@ -18,7 +18,6 @@ import json
 import sys
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.table import Table
 
 from autoscale_ds import cli, config
@@ -51,21 +50,22 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, examples = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.CommandLine.of(__doc__)
     parser.add_argument("corpus", help="folder with a corpus.json")
-    parser.add_argument("--budget", type=float, metavar="TOKENS", help="show the epochs of each domain at this budget")
+    parser.add_argument(
+        "--budget", type=cli.positive, metavar="TOKENS", help="show the epochs of each domain at this budget"
+    )
     parser.add_argument(
         "--weights",
         metavar="FILE",
         default="proportional",
-        help="proportional (default), uniform, or a JSON or YAML file of name: weight",
+        help="proportional (default), uniform, or a JSON or YAML file of name: weight (share of training tokens)",
     )
     parser.add_argument("--document", metavar="DOMAIN:INDEX", help="print the text of a document")
     parser.add_argument("--window", metavar="DOMAIN:INDEX", help="print the text of a training window")
-    parser.add_argument("--sequence-length", type=int, default=1024, help="tokens of a window (default: 1024)")
+    parser.add_argument(
+        "--sequence-length", type=cli.positive_int, default=1024, help="tokens of a window (default: 1024)"
+    )
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--verify", action="store_true", help="read every byte and compare checksums")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
@@ -74,9 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _place(text: str) -> tuple[str, int]:
     domain, _, index = text.rpartition(":")
-    if not domain or not index.isdigit():
-        raise ConfigError(f"{text!r} is not of the form DOMAIN:INDEX, for example wikipedia:17")
-    return domain, int(index)
+    try:
+        return domain, cli.natural(index if domain else "")
+    except argparse.ArgumentTypeError:
+        raise ConfigError(f"{text!r} is not of the form DOMAIN:INDEX, for example wikipedia:17") from None
 
 
 def _weights(name: str, corpus: Corpus) -> Mapping[str, float] | None:
@@ -114,7 +115,7 @@ def _show(corpus: Corpus, sizes: list[DomainSize]) -> None:
         rest += [_number(size.weight, ".4f"), _number(size.epochs, ".2f")] if budgeted else []
         table.add_row(size.domain, *numbers, *rest)
     table.add_row("total", *_totals(sizes), style="bold")
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = cli.console(width=120)
     console.print(table)
     console.print(
         f"tokenizer {tokenizer.name}: {tokenizer.vocabulary_size:,} ids, {tokenizer.end_of_document} ends a document",

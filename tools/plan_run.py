@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from typing import Any
 
 from rich.console import Console
@@ -38,6 +37,7 @@ from autoscale_ds.sizing.plan import EFFICIENCY, Plan, plan, rank, settings
 from autoscale_ds.training.config import RunConfig
 
 GPT2_VOCABULARY = 50257
+LARGEST_CLUSTER = 1_000_000  # GPUs; every layout of them is tried
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
             "change --gpus or data.global_batch"
         )
     plans = rank(planned(layout) for layout in chosen)
-    console = Console(width=None if sys.stdout.isatty() else 130, highlight=False)
+    console = cli.console(width=130)
     _describe(console, training, cluster)
     console.print(_by_part(plans[0]) if a.layout else _ranked(plans, a.top))
     _say_settings(console, plans[0], training, a.bucket)
@@ -67,24 +67,27 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, examples = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.CommandLine.of(__doc__)
     parser.add_argument("--config", required=True, help="what is learned: a YAML file, see launch/configs/")
-    parser.add_argument("--gpus", type=int, required=True)
-    parser.add_argument("--gpus-per-node", type=int, default=8, help="default: 8")
+    parser.add_argument("--gpus", type=cli.whole(1, LARGEST_CLUSTER), required=True)
+    parser.add_argument("--gpus-per-node", type=cli.positive_int, default=8, help="default: 8")
     parser.add_argument("--gpu", metavar="NAME", help="h100, h200 or a100: fills in the next four")
-    parser.add_argument("--memory", type=float, metavar="BYTES", help="of one GPU")
-    parser.add_argument("--peak-flops", type=float, metavar="FLOP/S", help="dense, in the precision of the run")
-    parser.add_argument("--intra-node-bandwidth", type=float, metavar="BYTES/S", help="each way, of one GPU")
-    parser.add_argument("--inter-node-bandwidth", type=float, metavar="BYTES/S", help="each way, of one GPU")
-    parser.add_argument("--efficiency", type=float, default=EFFICIENCY, help=f"of the peak (default {EFFICIENCY})")
-    parser.add_argument("--reserve", type=float, default=2e9, metavar="BYTES", help="for CUDA itself (default 2e9)")
-    parser.add_argument("--bucket", type=int, default=BUCKET, help=f"reduce_bucket_size (default {BUCKET})")
+    parser.add_argument("--memory", type=cli.positive, metavar="BYTES", help="of one GPU")
+    parser.add_argument("--peak-flops", type=cli.positive, metavar="FLOP/S", help="dense, in the precision of the run")
+    parser.add_argument("--intra-node-bandwidth", type=cli.positive, metavar="BYTES/S", help="each way, of one GPU")
+    parser.add_argument("--inter-node-bandwidth", type=cli.positive, metavar="BYTES/S", help="each way, of one GPU")
+    parser.add_argument(
+        "--efficiency", type=cli.real(above=0, most=1), default=EFFICIENCY, help=f"of the peak (default {EFFICIENCY})"
+    )
+    parser.add_argument(
+        "--reserve", type=cli.real(least=0), default=2e9, metavar="BYTES", help="for CUDA itself (default 2e9)"
+    )
+    parser.add_argument(
+        "--bucket", type=cli.positive_int, default=BUCKET, help=f"reduce_bucket_size (default {BUCKET})"
+    )
     parser.add_argument("--fp32", action="store_true", help="fp32 throughout; give the --peak-flops of that too")
     parser.add_argument("--layout", metavar="t=1,p=1,zero=1,micro=8[,checkpointing]", help="show one layout by part")
-    parser.add_argument("--top", type=int, default=20, help="layouts shown (default 20; --json has all)")
+    parser.add_argument("--top", type=cli.natural, default=20, help="layouts shown (default 20; --json has all)")
     parser.add_argument("--json", metavar="FILE", help="write every layout with all its figures")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.global_batch=256")
     return parser
@@ -108,8 +111,6 @@ def _cluster(a: argparse.Namespace) -> Cluster:
         if a.gpus > a.gpus_per_node:
             raise ConfigError(f"--inter-node-bandwidth is missing: {a.gpus} GPUs are more than one node")
         figures["inter_node"] = figures["intra_node"]
-    if not 0 < a.efficiency <= 1:
-        raise ConfigError(f"--efficiency is {a.efficiency:g}, expected above 0 and up to 1")
     return Cluster(a.gpus, a.gpus_per_node, **figures)
 
 

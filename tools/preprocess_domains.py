@@ -26,6 +26,9 @@ Examples:
   python tools/preprocess_domains.py --output corpora/old --tokenizer gpt2 --adopt web=/data/web_text_document \
       --adopt web:validation=/data/web_valid_text_document
 
+How much of a domain is trained on is not decided here but by the weights of a run. A weight is a share of training
+tokens, not of documents.
+
 Killed, out of disk or interrupted: the same command goes on where it was. The output folder needs room for the tokens
 twice while the work goes on. Every key of the configuration is described in autoscale_ds/corpus/settings.py.
 """
@@ -34,12 +37,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -48,7 +49,7 @@ from autoscale_ds.corpus.adoption import adopt
 from autoscale_ds.corpus.plan import Listener, Summary
 from autoscale_ds.corpus.preprocessing import preprocess
 from autoscale_ds.corpus.publication import ERRORS_NAME
-from autoscale_ds.corpus.settings import PreprocessSettings
+from autoscale_ds.corpus.settings import LARGEST_WORKERS, PreprocessSettings
 from autoscale_ds.corpus.workers import Team, current_team
 from autoscale_ds.errors import ConfigError
 
@@ -56,16 +57,16 @@ from autoscale_ds.errors import ConfigError
 _SETTINGS: tuple[tuple[str, Any, str], ...] = (
     ("output", str, "the corpus folder"),
     ("tokenizer", str, "gpt2, a hub name, a tokenizer.json, or a folder that holds one (default: gpt2)"),
-    ("train-tokenizer", int, "train a byte-level BPE with this many ids instead"),
+    ("train-tokenizer", cli.positive_int, "train a byte-level BPE with this many ids instead"),
     ("end-of-document", str, "the token that ends documents, where the tokenizer does not tell"),
-    ("min-characters", int, "drop documents with fewer characters (default: 1)"),
-    ("validation-fraction", float, "share of each domain's documents to hold out, at least one"),
-    ("validation-documents", int, "number of each domain's documents to hold out"),
+    ("min-characters", cli.natural, "drop documents with fewer characters (default: 1)"),
+    ("validation-fraction", cli.share, "share of each domain's documents to hold out, at least one"),
+    ("validation-documents", cli.natural, "number of each domain's documents to hold out"),
     ("deduplicate", str, "drop exact copies: none, within each domain, or over all (default: none)"),
-    ("shard-tokens", int, "most tokens in a shard (default: 100,000,000)"),
+    ("shard-tokens", cli.positive_int, "most tokens in a shard (default: 100,000,000)"),
     ("on-error", str, "what cannot be read: stop, or skip, count and report (default: stop)"),
-    ("seed", int, "key of the hash that chooses the validation documents (default: 0)"),
-    ("workers", int, "processes (default: one a core; under mpirun one a rank)"),
+    ("seed", cli.whole(-(2**127), 2**127 - 1), "key of the hash that chooses the validation documents (default: 0)"),
+    ("workers", cli.whole(1, LARGEST_WORKERS), "processes (default: one a core; under mpirun one a rank)"),
 )
 _CHOICES = {"deduplicate": ("none", "domain", "all"), "on-error": ("stop", "skip")}
 
@@ -87,12 +88,15 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, examples = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = cli.CommandLine.of(__doc__)
+    parser.add_argument("--config", metavar="YAML", help="settings and domains; the options here go over them")
+    parser.add_argument(
+        "--domain",
+        metavar="NAME=GLOB",
+        action="append",
+        default=[],
+        help="may be repeated; the paths of a domain, in place of those that --config gives it",
     )
-    parser.add_argument("--config", metavar="YAML", help="settings and domains; options given here go first")
-    parser.add_argument("--domain", metavar="NAME=GLOB", action="append", default=[], help="may be repeated")
     for name, kind, text in _SETTINGS:
         parser.add_argument(f"--{name}", type=kind, choices=_CHOICES.get(name), help=text)
     parser.add_argument(
@@ -104,22 +108,37 @@ def _parser() -> argparse.ArgumentParser:
         help="with --overwrite: remove it before, where there is no room for both",
     )
     parser.add_argument("--adopt", metavar="NAME[:SPLIT]=PREFIX", action="append", default=[], help="existing shards")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="any setting, e.g. domains.web.field=body")
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="any setting, over all others, e.g. domains.web.field=body"
+    )
     return parser
 
 
 def _settings(arguments: argparse.Namespace) -> PreprocessSettings:
-    given = {name: getattr(arguments, name.replace("-", "_")) for name, _, _ in _SETTINGS}
-    data: dict[str, Any] = {name.replace("-", "_"): value for name, value in given.items() if value is not None}
-    domains: dict[str, Any] = {}
+    """Return the settings: the file's, then the options and --domain, then the overrides, merged key by key."""
+    data = config.load_mapping(arguments.config)
+    config.merge(data, _given(arguments))
+    paths: dict[str, list[str]] = {}
     for name, path in map(_pair, arguments.domain):
-        domains.setdefault(name, {"paths": []})["paths"].append(path)
-    base = config.load_mapping(arguments.config, arguments.overrides)
-    merged = {**base, **data}
-    if domains:
-        merged["domains"] = {**base.get("domains", {}), **domains}
-    merged.setdefault("domains", {})
-    return config.build(PreprocessSettings, merged)
+        paths.setdefault(name, []).append(path)
+    config.merge(data, {"domains": {name: {"paths": each} for name, each in paths.items()}})
+    known = list(data["domains"])
+    config.override(data, arguments.overrides)
+    _refuse_misspelt_domains(data["domains"], known)
+    return config.build(PreprocessSettings, data)
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that have an option of their own and were given."""
+    given = {name.replace("-", "_"): getattr(arguments, name.replace("-", "_")) for name, _, _ in _SETTINGS}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _refuse_misspelt_domains(domains: Any, known: list[str]) -> None:
+    """Raise ConfigError for a domain that only an override names, unless the override gives its paths."""
+    for name, source in domains.items() if isinstance(domains, dict) else ():
+        if name not in known and isinstance(source, dict) and "paths" not in source:
+            raise ConfigError(f"an override names the domain {name!r}, which has no paths{config.suggest(name, known)}")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -132,6 +151,7 @@ def _pair(text: str) -> tuple[str, str]:
 def _adopt(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         raise ConfigError("--adopt needs --output, the folder that corpus.json is written to")
+    _refuse_what_adoption_ignores(arguments)
     prefixes: dict[str, dict[str, list[str]]] = {}
     for name, prefix in map(_pair, arguments.adopt):
         domain, _, split = name.partition(":")
@@ -150,31 +170,44 @@ def _adopt(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_what_adoption_ignores(arguments: argparse.Namespace) -> None:
+    used = ("output", "tokenizer", "end_of_document")
+    ignored = [f"--{name.replace('_', '-')}" for name in _given(arguments) if name not in used]
+    ignored += [f"--{name}" for name in ("config", "domain") if getattr(arguments, name)] + arguments.overrides
+    if ignored:
+        raise ConfigError(f"{ignored[0]} has no effect with --adopt, which takes shards as they are; leave it out")
+
+
 class _Terminal(Listener):
     """Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere; only rank 0 prints."""
 
     _PERIOD_SECONDS = 10.0
 
     def __init__(self, team: Team) -> None:
-        self._console = Console(stderr=True, quiet=team.rank != 0)
+        self._console = cli.console(stderr=True)
+        self._console.quiet = team.rank != 0
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._next_line = time.monotonic() + self._PERIOD_SECONDS
 
     def notice(self, text: str) -> None:
-        self._console.print(f"notice: {text}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(f"notice: {text}", soft_wrap=True)
 
     def progress(self, stage: str, done: int, total: int) -> None:
         if self._console.is_terminal and not self._console.quiet:
             self._draw(stage, done, total)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + self._PERIOD_SECONDS
-            self._console.print(f"{stage}: {100 * done / max(1, total):.0f} %", highlight=False)
+            self._console.print(f"{stage}: {100 * done / max(1, total):.0f} %")
 
     def _draw(self, stage: str, done: int, total: int) -> None:
         # Started here and not before: its thread must not exist when the workers are forked.
         if self._bar is None:
-            columns = (TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
+            columns = (
+                TextColumn("{task.description:>10}", markup=False),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f} %", markup=False),
+            )
             self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
             self._bar.start()
         if stage not in self._tasks:
@@ -200,7 +233,7 @@ def _show(summary: Summary, settings: PreprocessSettings, seconds: float) -> Non
         *numbers, text_bytes = row
         tokens = row[4] + row[5]
         table.add_row(name, *(f"{number:,}" for number in numbers), f"{text_bytes / tokens:.3f}" if tokens else "")
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = cli.console(width=120)
     console.print(table)
     console.print(_last_line(summary, settings, seconds, rows[-1][-1]), soft_wrap=True)
 
@@ -224,4 +257,4 @@ def _last_line(summary: Summary, settings: PreprocessSettings, seconds: float, t
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, memory_advice="lower --workers, piece_megabytes or train_megabytes")

@@ -28,7 +28,7 @@ from autoscale_ds.training.setup import recorded_spec
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.CommandLine(description=__doc__)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument(
         "--steps", required=True, metavar="A:B", help="steps A up to but not including B (A: is all that were done)"

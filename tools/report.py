@@ -33,10 +33,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, examples = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.CommandLine.of(__doc__)
     parser.add_argument("paths", nargs="*", metavar="RUN|SWEEP", help="run folders, sweep folders, run tables")
     parser.add_argument("--out", metavar="FOLDER", help="where to write (default: report/ inside the only argument)")
     parser.add_argument("--corpus", metavar="FOLDER", help="where the corpus of the runs lies now")
@@ -46,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--target",
-        type=float,
+        type=cli.positive,
         metavar="PERPLEXITY",
         help="mean validation perplexity to reach (default: the final one of the first group)",
     )

@@ -6,6 +6,8 @@
     python tools/swap_weights.py RUN --weights weights.json --wait    as tools/fit_mixture.py writes it
     python tools/swap_weights.py RUN --drop-domain books              before books leaves the corpus
 
+A weight is a share of training tokens, not of documents.
+
 The run's rank 0 takes the proposal up between two steps, writes the event to RUN/mixture/journal.jsonl, and every
 rank samples by it from the same step on. With --wait this prints the event, or why it was refused. While no job runs,
 proposals wait for the next start, and may name domains that have joined the corpus since the last one.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from autoscale_ds import cli
@@ -28,10 +31,16 @@ from autoscale_ds.stream.proposals import Inbox, Proposal, checked_weights
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.CommandLine(description=__doc__)
     parser.add_argument("run", type=Path, help="run folder")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--set", action="append", default=[], metavar="DOMAIN=WEIGHT", help="change one; may be repeated")
+    how.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="DOMAIN=WEIGHT",
+        help="a domain's share of training tokens; may be repeated",
+    )
     how.add_argument(
         "--drop-domain",
         action="append",
@@ -44,7 +53,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--reason", default="", help="kept in the journal")
     parser.add_argument("--source", default="", help="kept in the journal (default: user, or what the file says)")
     parser.add_argument("--wait", action="store_true", help="wait until the run has accepted or refused it")
-    parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of --wait (default: 600)")
+    parser.add_argument(
+        "--timeout",
+        type=cli.real(least=0, infinite=True),
+        default=600.0,
+        metavar="SECONDS",
+        help="of --wait (default: 600)",
+    )
     return parser.parse_args()
 
 
@@ -97,7 +112,7 @@ def _asked(arguments: argparse.Namespace, current: DomainWeights) -> WeightsFile
 
 
 def _changed(arguments: argparse.Namespace, current: DomainWeights) -> DomainWeights:
-    given = {**dict(_parse_set(text) for text in arguments.set), **dict.fromkeys(arguments.drop_domain, 0.0)}
+    given = _once(map(_parse_set, arguments.set)) | dict.fromkeys(arguments.drop_domain, 0.0)
     unknown = sorted(set(given) - set(current))
     if unknown:
         raise MixtureError(f"unknown domain {unknown[0]!r}; the run's domains are: {', '.join(current)}")
@@ -107,6 +122,15 @@ def _changed(arguments: argparse.Namespace, current: DomainWeights) -> DomainWei
         return DomainWeights({**current, **given})
     except MixtureError as error:
         raise MixtureError(f"{error}; give the other domains too, or --rescale to scale them") from None
+
+
+def _once(changes: Iterable[tuple[str, float]]) -> dict[str, float]:
+    given: dict[str, float] = {}
+    for name, weight in changes:
+        if name in given:
+            raise MixtureError(f"--set gives {name!r} twice, {given[name]:g} and {weight:g}; leave one out")
+        given[name] = weight
+    return given
 
 
 def _parse_set(text: str) -> tuple[str, float]:

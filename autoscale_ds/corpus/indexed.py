@@ -19,6 +19,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from autoscale_ds.corpus.mapping import limit_reached, map_array
 from autoscale_ds.errors import CorpusError
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -62,10 +63,16 @@ class IndexedShard:
                 header = file.read(_HEADER.size)
             bin_bytes, idx_bytes = bin_path.stat().st_size, idx_path.stat().st_size
         except OSError as error:
-            raise CorpusError(f"cannot open token shard {self.prefix}: {error}") from None
+            raise limit_reached(error) or CorpusError(f"cannot open token shard {self.prefix}: {error}") from None
         self.dtype, self.num_sequences, num_indices = _parse_header(header, idx_path)
         self.num_documents = num_indices - 1
         expected = _HEADER.size + 12 * self.num_sequences + 8 * num_indices
+        if self.num_sequences and idx_bytes == expected + self.num_sequences:
+            raise CorpusError(
+                f"{idx_path} is Megatron's multimodal index: it ends with the mode (int8) of each of its "
+                f"{self.num_sequences} sequences, and modes cannot be read here; write the text alone, with "
+                "multimodal=False in Megatron's IndexedDatasetBuilder or with tools/preprocess_domains.py"
+            )
         if idx_bytes != expected:
             raise CorpusError(
                 f"{idx_path} is {idx_bytes} bytes, its header promises {expected}: it is truncated; "
@@ -76,25 +83,25 @@ class IndexedShard:
                 f"{bin_path}: {bin_bytes} bytes is no whole number of {self.dtype} tokens; it is truncated"
             )
         self.num_tokens = bin_bytes // self.dtype.itemsize
-        self.tokens: npt.NDArray = _map(bin_path, self.dtype, 0, self.num_tokens)
+        self.tokens: npt.NDArray = map_array(bin_path, self.dtype, 0, self.num_tokens)
         self._idx_path = idx_path
         self._check_last_sequence(bin_path)
 
     @property
     def lengths(self) -> npt.NDArray[np.int32]:
         """Tokens of each sequence, shape (num_sequences,)."""
-        return _map(self._idx_path, np.dtype("<i4"), _HEADER.size, self.num_sequences)
+        return map_array(self._idx_path, np.dtype("<i4"), _HEADER.size, self.num_sequences)
 
     @property
     def offsets(self) -> npt.NDArray[np.int64]:
         """Byte offset of each sequence in ``.bin``, shape (num_sequences,)."""
-        return _map(self._idx_path, np.dtype("<i8"), _HEADER.size + 4 * self.num_sequences, self.num_sequences)
+        return map_array(self._idx_path, np.dtype("<i8"), _HEADER.size + 4 * self.num_sequences, self.num_sequences)
 
     @property
     def document_indices(self) -> npt.NDArray[np.int64]:
         """First sequence of each document, then num_sequences, shape (num_documents + 1,)."""
         start = _HEADER.size + 12 * self.num_sequences
-        return _map(self._idx_path, np.dtype("<i8"), start, self.num_documents + 1)
+        return map_array(self._idx_path, np.dtype("<i8"), start, self.num_documents + 1)
 
     def document(self, index: int) -> npt.NDArray:
         """Return the tokens of one document, shape (length,), end-of-document token included."""
@@ -225,13 +232,6 @@ def _parse_header(header: bytes, path: Path) -> tuple[np.dtype, int, int]:
     if version != 1 or code not in _DTYPE_OF_CODE:
         raise CorpusError(f"{path}: index version {version} with dtype code {code}; expected version 1 and code 1-8")
     return _DTYPE_OF_CODE[code], num_sequences, num_indices
-
-
-def _map(path: Path, dtype: np.dtype, offset: int, count: int) -> npt.NDArray:
-    if count == 0:  # an empty range cannot be mapped
-        return np.empty(0, dtype)
-    # A plain view: slicing np.memmap itself costs microseconds a window.
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(count,)).view(np.ndarray)
 
 
 def _flush(file: object) -> None:

@@ -12,8 +12,21 @@ from autoscale_ds.corpus.inputs import DomainInput
 from autoscale_ds.errors import ConfigError
 
 _DOMAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+LARGEST_WORKERS = 4096  # more processes than any machine has cores
+_LARGEST = 2**63 - 1
 # These change how the work is done or when it stops, never a byte of a finished corpus.
 _WITHOUT_EFFECT = ("output", "on_error", "workers", "gigatoken", "piece_megabytes")
+# Least and most of each number: seeds are 16 signed bytes, ids and counts signed words.
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "min_characters": (0, _LARGEST),
+    "validation_documents": (0, _LARGEST),
+    "seed": (-(2**127), 2**127 - 1),
+    "shard_tokens": (1, _LARGEST),
+    "workers": (1, LARGEST_WORKERS),
+    "train_tokenizer": (257, 2**31 - 1),
+    "piece_megabytes": (0.001, 1e9),
+    "train_megabytes": (0.001, 1e9),
+}
 
 
 @dataclass(frozen=True)
@@ -82,13 +95,10 @@ class PreprocessSettings:
             raise ConfigError("validation_fraction and validation_documents are both given; choose one")
         if not 0 <= (self.validation_fraction or 0) < 1:
             raise ConfigError(f"validation_fraction is {self.validation_fraction}, expected at least 0 and below 1")
-        for name, least in (
-            ("min_characters", 0), ("validation_documents", 0), ("shard_tokens", 1), ("workers", 1),
-            ("train_tokenizer", 257), ("piece_megabytes", 0.001), ("train_megabytes", 0.001),
-        ):  # fmt: skip
+        for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} is {value}, expected at least {least}")
+            if value is not None and not least <= value <= most:
+                raise ConfigError(f"{name} is {value}, expected at least {least} and at most {most}")
 
     @property
     def piece_bytes(self) -> int:

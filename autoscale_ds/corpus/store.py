@@ -56,11 +56,12 @@ class TokenStore:
 
     def document(self, index: int) -> npt.NDArray:
         """Return the tokens of document ``index``, counted over all shards."""
+        before = 0
         for shard in self.shards:
-            if index < shard.num_documents:
-                return shard.document(index)
-            index -= shard.num_documents
-        raise CorpusError(f"document index is {index} beyond the last of {self.num_documents} documents")
+            if index - before < shard.num_documents:
+                return shard.document(index - before)
+            before += shard.num_documents
+        raise CorpusError(f"document {index} asked for, there are {before}, counted from 0")
 
 
 class Corpus:

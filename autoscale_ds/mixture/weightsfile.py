@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.files import write_json
+from autoscale_ds.files import unique_keys, write_json
 from autoscale_ds.mixture.weights import DomainWeights
 
 
@@ -70,8 +70,10 @@ class WeightsFile:
 def read_json(path: str | Path) -> Any:
     """Read JSON; raises MixtureError in one line when that fails."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except OSError as error:
         raise MixtureError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise MixtureError(f"{path} is not JSON: {error}") from None
+    except ValueError as error:
+        raise MixtureError(f"cannot read {path}: {error}") from None

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.models.layers import LanguageModelHead
 
+LARGEST_SIZE = 2**31 - 1  # token ids and sequence lengths are int32 on disk
 _VOCABULARY_MULTIPLE = 64  # matrix units are fed in tiles of 64: 50,257 columns run slower than 50,304
 
 
@@ -104,8 +105,10 @@ class ModelSpec(ABC):
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "width", "context", "vocabulary", "loss_chunk_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}, expected at least 1")
+            size = getattr(self, name)
+            if not 1 <= size <= LARGEST_SIZE:
+                bound = "at least 1" if size < 1 else f"at most {LARGEST_SIZE}"
+                raise ConfigError(f"model.{name} is {size}, expected {bound}")
         if self.width % self.heads:
             raise ConfigError(f"model.width {self.width} is not a multiple of model.heads {self.heads}")
         if not 0 <= self.dropout < 1:

@@ -37,7 +37,7 @@ def plot_weights(
     path: str, mixtures: Mapping[str, DomainWeights], intervals: Mapping[str, tuple[float, float]]
 ) -> None:
     """Draw mixtures side by side, intervals on the last."""
-    plots.bars(path, mixtures, title="Domain weights", ylabel="weight", ranges=intervals)
+    plots.bars(path, mixtures, title="Domain weights", ylabel="weight (share of tokens)", ranges=intervals)
 
 
 def plot_curves(path: str, fitted: DDO) -> None:
@@ -54,7 +54,15 @@ def plot_path(path: str, scale: AutoScale, optima: Sequence[tuple[float, DomainW
     x = np.geomspace(min([*given, tokens]), max([*given, tokens]), 60)
     predicted = [scale.predict(float(total)) for total in x]
     series = {name: [weights[name] for weights in predicted] for name in scale.domains}
-    plots.lines(path, list(x), series, title="AutoScale", xlabel="tokens", ylabel="weight", marks=[*given, tokens])
+    plots.lines(
+        path,
+        list(x),
+        series,
+        title="AutoScale",
+        xlabel="tokens",
+        ylabel="weight (share of tokens)",
+        marks=[*given, tokens],
+    )
 
 
 def plot_plan(path: str, runs: Sequence[ProbeRun]) -> None:

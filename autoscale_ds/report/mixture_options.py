@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autoscale_ds.cli import CommandLine, natural, positive, positive_int, real, share
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import registry
 from autoscale_ds.mixture import DomainWeights, Objective, RunTable, WeightsFile
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)  # without a handler Python writes warnings to
 
 def parser(description: str, commands: Mapping[str, Callable[[argparse.Namespace], Report]]) -> argparse.ArgumentParser:
     """Return the command line: one sub-command each, whose docstring is its help."""
-    top = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = CommandLine(description=description)
     subparsers = top.add_subparsers(required=True, metavar="COMMAND")
     for name, command in commands.items():
         add_options, example = OPTIONS[name]
@@ -32,12 +33,11 @@ def parser(description: str, commands: Mapping[str, Callable[[argparse.Namespace
             help=command.__doc__,
             description=command.__doc__,
             epilog=f"example:\n  python tools/fit_mixture.py {name} {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.set_defaults(command=command)
         sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
         sub.add_argument("--plot", metavar="FILE.png", help="draw a figure (extra 'plots')")
-        sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+        sub.add_argument("--seed", type=natural, default=0, help="seed of everything random (default: 0)")
         add_options(sub)
     return top
 
@@ -57,9 +57,9 @@ def _targets(s: argparse.ArgumentParser) -> None:
 
 
 def _bounds(s: argparse.ArgumentParser) -> None:
-    s.add_argument("--floor", type=float, default=0.0, help="smallest weight of every domain (default: 0)")
+    s.add_argument("--floor", type=share, default=0.0, help="smallest weight of every domain (default: 0)")
     s.add_argument("--cap", action="append", default=[], metavar="DOMAIN=W", help="largest weight of a domain")
-    s.add_argument("--max-epochs", type=float, help="read no domain of --corpus more often than this")
+    s.add_argument("--max-epochs", type=positive, help="read no domain of --corpus more often than this")
     s.add_argument("--corpus", metavar="DIR", help="corpus folder (corpus.json): domains and their tokens")
 
 
@@ -81,11 +81,13 @@ def _score_options(s: argparse.ArgumentParser) -> None:
 
 def _optimize_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("law", metavar="LAW.json")
-    s.add_argument("--tokens", type=float, required=True, help="training budget, tokens")
-    s.add_argument("--parameters", type=float, help="model size, where the law depends on it")
+    s.add_argument("--tokens", type=positive, required=True, help="training budget, tokens")
+    s.add_argument("--parameters", type=positive, help="model size, where the law depends on it")
     _bounds(s)
     s.add_argument("--prior", metavar="FILE", help="weights to stay near")
-    s.add_argument("--kl", type=float, default=0.0, help="price of a nat of divergence from --prior (0.05 to 0.1)")
+    s.add_argument(
+        "--kl", type=real(least=0), default=0.0, help="price of a nat of divergence from --prior (0.05 to 0.1)"
+    )
     s.add_argument(
         "--objective", default="mean-loss", help=f"JSON of target weights, or one of: {', '.join(OBJECTIVES)}"
     )
@@ -104,10 +106,10 @@ def _ddo_options(s: argparse.ArgumentParser) -> None:
 
 def _autoscale_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--at", action="append", default=[], metavar="TOKENS=FILE", help="optimum at a scale; two or more")
-    s.add_argument("--tokens", type=float, required=True, help="training budget, tokens")
-    s.add_argument("--floor", type=float, default=0.0, help="weight the optima were held above, and kept (default: 0)")
+    s.add_argument("--tokens", type=positive, required=True, help="training budget, tokens")
+    s.add_argument("--floor", type=share, default=0.0, help="weight the optima were held above, and kept (default: 0)")
     s.add_argument("--law", metavar="LAW.json", help="show the optimum of this law (lowest mean loss) beside it")
-    s.add_argument("--parameters", type=float, help="model size, where that law depends on it")
+    s.add_argument("--parameters", type=positive, help="model size, where that law depends on it")
     s.add_argument("--save-path", metavar="FILE.json", help="the path itself, for mixture.predictor of a run")
     _out(s, "the weights")
 
@@ -115,14 +117,14 @@ def _autoscale_options(s: argparse.ArgumentParser) -> None:
 def _design_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--domains", metavar="A,B,C", help="domain names (or --corpus, or --prior)")
     s.add_argument("--kind", choices=design.KINDS, default="dirichlet")
-    s.add_argument("--runs", type=int, metavar="K", help="number of runs (ddo: always 2 m + 1)")
-    s.add_argument("--tokens", type=float, required=True, help="tokens of a run (ddo: of the base run)")
-    s.add_argument("--parameters", type=float, help="model size of the probe runs, for the cost in FLOPs")
+    s.add_argument("--runs", type=positive_int, metavar="K", help="number of runs (ddo: always 2 m + 1)")
+    s.add_argument("--tokens", type=positive, required=True, help="tokens of a run (ddo: of the base run)")
+    s.add_argument("--parameters", type=positive, help="model size of the probe runs, for the cost in FLOPs")
     s.add_argument("--prior", metavar="FILE", help="mixture at the centre (default: uniform)")
-    s.add_argument("--low", type=float, default=1 / 3, help="ddo: factor of the low runs (default: 1/3)")
-    s.add_argument("--high", type=float, default=3.0, help="ddo: factor of the high runs (default: 3)")
-    s.add_argument("--target-tokens", type=float, help="budget of the target run, to compare the cost with")
-    s.add_argument("--target-parameters", type=float, help="size of the target run, to compare the cost with")
+    s.add_argument("--low", type=real(least=0), default=1 / 3, help="ddo: factor of the low runs (default: 1/3)")
+    s.add_argument("--high", type=positive, default=3.0, help="ddo: factor of the high runs (default: 3)")
+    s.add_argument("--target-tokens", type=positive, help="budget of the target run, to compare the cost with")
+    s.add_argument("--target-parameters", type=positive, help="size of the target run, to compare the cost with")
     _bounds(s)
     _out(s, "the plan")
 
@@ -184,12 +186,14 @@ def parse_caps(texts: Sequence[str]) -> dict[str, float]:
     caps = {}
     for text in texts:
         name, _, number = text.rpartition("=")
+        if name in caps:
+            raise MixtureError(f"--cap gives {name!r} twice; leave one out")
         try:
-            caps[name] = float(number)
-        except ValueError:
-            caps[name] = -1.0
-        if not name or not 0 <= caps[name] <= 1:
-            raise MixtureError(f"--cap {text!r} is not of the form DOMAIN=WEIGHT, for example --cap books=0.2")
+            caps[name] = share(number if name else "")
+        except argparse.ArgumentTypeError:
+            raise MixtureError(
+                f"--cap {text!r} is not of the form DOMAIN=WEIGHT, for example --cap books=0.2"
+            ) from None
     return caps
 
 
@@ -230,11 +234,9 @@ def _parse_scale(text: str) -> tuple[float, WeightsFile]:
     """Parse TOKENS=FILE."""
     tokens, separator, path = text.partition("=")
     try:
-        number = float(tokens)
-    except ValueError:
-        separator = ""
-    if not separator:
-        raise MixtureError(f"--at {text!r} is not of the form TOKENS=FILE, for example --at 0.3e9=w1.json")
+        number = positive(tokens if separator else "")
+    except argparse.ArgumentTypeError:
+        raise MixtureError(f"--at {text!r} is not of the form TOKENS=FILE, for example --at 0.3e9=w1.json") from None
     return number, WeightsFile.read(path)
 
 

@@ -87,7 +87,9 @@ def swap_table(run: Run) -> Html:
         time = event.time[:16].replace("T", " ")
         rows.append([number, event.effective_step, compact(tokens), event.source, event.reason, change, time])
     header = ["swap", "from step", "tokens", "source", "reason", "largest changes", "accepted (UTC)"]
-    return page.table(header, rows, caption="Weights of the run, 0 is its start", text_columns=(3, 4, 5))
+    return page.table(
+        header, rows, caption="Weights of the run (shares of training tokens), 0 is its start", text_columns=(3, 4, 5)
+    )
 
 
 def _changes(before: Event, after: Event) -> str:

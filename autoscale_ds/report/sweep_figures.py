@@ -148,7 +148,7 @@ def optima(sweep: Sweep, fits: Sequence[ScaleFit], path: PathFit, law: LawFit) -
     if len(set(tokens)) == 1:
         axes.set_xlim(tokens[0] / 2, tokens[0] * 2)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("optimal weight")
+    axes.set_ylabel("optimal weight (share of tokens)")
     style.token_axis(axes, "training tokens (log scale)", log=True)
     style.legend(canvas, {**handles, **_kinds(axes, fits, path, law)})
     return style.image(canvas, "optimal_weights", _optima_caption(fits, path, law, rest))
@@ -196,7 +196,9 @@ def _kinds(axes: Any, fits: Sequence[ScaleFit], path: PathFit, law: LawFit) -> d
 
 
 def _optima_caption(fits: Sequence[ScaleFit], path: PathFit, law: LawFit, rest: Sequence[str]) -> str:
-    said = ["Weight of each domain that minimises the mean loss over targets, against training tokens."]
+    said = [
+        "Weight (share of training tokens) of each domain that minimises the mean loss over targets, against tokens."
+    ]
     if any(fit.optimum is not None for fit in fits):
         said.append("Filled: the DDO optimum of a scale, with its 90 % interval over noise.")
     if path.path is not None:

@@ -124,8 +124,8 @@ def _optima(sweep: Sweep, fits: Sequence[ScaleFit], path: PathFit, law: LawFit) 
     rows = [[name, *(column.get(name) for column in columns.values())] for name in sweep.domains]
     floor = f"no weight is let below {floor_of(sweep.domains):.3g}, a tenth of the uniform share"
     caption = (
-        f"Weights that minimise the mean loss over targets, 90 % intervals in brackets; {floor}. fit_mixture.py ddo "
-        "minimises the mean perplexity unless told --objective mean-loss"
+        "Weights (shares of training tokens) that minimise the mean loss over targets, 90 % intervals in brackets; "
+        f"{floor}. fit_mixture.py ddo minimises the mean perplexity unless told --objective mean-loss"
     )
     warnings = [page.note(f"The law warns: {text}") for text in law.warnings]
     return [page.figure(image), page.table(["domain", *columns], rows, caption=caption), *notes, *warnings], [image]

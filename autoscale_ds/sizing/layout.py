@@ -104,10 +104,12 @@ def parse(text: str, gpus: int) -> Layout:
     given: dict[str, int] = {}
     for part in text.split(","):
         key, _, value = part.strip().partition("=")
-        if key not in names or not value.isdigit():
-            if part.strip() != "checkpointing":
-                raise ConfigError(f"--layout has {part!r}, expected t=2,p=1,zero=1,micro=8 or checkpointing")
+        if part.strip() == "checkpointing":
             continue
+        if key not in names or not (value.isdecimal() and len(value) < 10):
+            raise ConfigError(f"--layout has {part!r}, expected t=2,p=1,zero=1,micro=8 or checkpointing")
+        if names[key] in given:
+            raise ConfigError(f"--layout gives {key} twice; leave one out")
         given[names[key]] = int(value)
     split = given.get("tensor", 1) * given.get("pipeline", 1)
     if split < 1 or gpus % split or given.get("data", gpus // split) * split != gpus:

@@ -118,6 +118,7 @@ def shared_settings(request: PlanRequest, known: SweepPlan | None) -> SweepPlan:
             raise ConfigError(
                 f"{request.sweep} is planned already, {request.overrides[0]} would change its runs; plan another sweep"
             )
+        _refuse_other_settings(request, known)
         target = Target(
             request.target_tokens or known.target.tokens, request.target_parameters or known.target.parameters
         )
@@ -131,11 +132,27 @@ def shared_settings(request: PlanRequest, known: SweepPlan | None) -> SweepPlan:
     return SweepPlan(configuration.to_dict(run), deepspeed, (), request.evaluations or EVALUATIONS, target)
 
 
+def _refuse_other_settings(request: PlanRequest, known: SweepPlan) -> None:
+    """Raise ConfigError for an option that differs from the plan there is, which counts."""
+    if request.deepspeed_config is not None and read_ds_config(request.deepspeed_config) != known.deepspeed:
+        raise ConfigError(
+            f"{request.sweep} has another DeepSpeed file than {request.deepspeed_config}; plan another sweep"
+        )
+    if request.evaluations not in (None, known.evaluations):
+        raise ConfigError(
+            f"--evaluations is {request.evaluations}, but {request.sweep} is planned with {known.evaluations}; "
+            "leave it out, or plan another sweep"
+        )
+
+
 def planned_runs(request: PlanRequest, corpus: Corpus) -> list[PlannedRun]:
     """Return the runs asked for, every mixture with each of its seeds."""
     seeds = range(request.first_seed, request.first_seed + request.seeds)
     base_seeds = range(request.first_seed, request.first_seed + request.base_seeds)
     if request.designs:
+        if request.mixtures or request.tokens:
+            other = "--mixture" if request.mixtures else "--tokens"
+            raise ConfigError(f"--designs gives the mixtures and their tokens, so {other} has no effect; leave one out")
         plans = [read_designs(path) for path in request.designs]
         return [run for designs in plans for run in with_seeds(designs, designs[0].tokens, seeds, base_seeds)]
     if not request.tokens:

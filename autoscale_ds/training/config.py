@@ -7,6 +7,7 @@ steps, budgets are tokens.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,36 @@ from autoscale_ds.errors import ConfigError
 from autoscale_ds.models import ModelSpec, family
 from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.spec import WhenExhausted
+
+LARGEST = 2**63 - 1  # counts of tokens, steps and windows are int64
+# Least and most of each number; null is not checked. Where the most is infinite, it means for ever.
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "budget_tokens": (0, LARGEST),
+    "data.sequence_length": (1, LARGEST),
+    "data.global_batch": (1, LARGEST),
+    "data.workers": (0, LARGEST),
+    "data.prefetch": (1, LARGEST),
+    "parallel.tensor": (1, LARGEST),
+    "parallel.pipeline": (1, LARGEST),
+    "parallel.sequence": (1, LARGEST),
+    "mixture.poll_seconds": (0, math.inf),
+    "optimizer.learning_rate": (0, LARGEST),
+    "optimizer.epsilon": (0, LARGEST),
+    "optimizer.weight_decay": (0, LARGEST),
+    "optimizer.clip_norm": (0, math.inf),
+    "schedule.warmup_tokens": (0, LARGEST),
+    "schedule.cooldown_tokens": (0, LARGEST),
+    "schedule.final_fraction": (0, LARGEST),
+    "evaluation.every_steps": (1, LARGEST),
+    "evaluation.windows_per_domain": (1, LARGEST),
+    "checkpoints.every_steps": (1, LARGEST),
+    "checkpoints.keep": (1, LARGEST),
+    "faults.loss_limit": (0, math.inf),
+    "faults.max_skips": (0, LARGEST),
+    "faults.stall_seconds": (1, math.inf),
+    "logging.every_steps": (1, LARGEST),
+    "logging.peak_flops": (1, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -234,27 +265,15 @@ class RunConfig:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
-        _at_least(1, "data.sequence_length", self.data.sequence_length)
-        _at_least(1, "data.global_batch", self.data.global_batch)
-        _at_least(0, "data.workers", self.data.workers)
-        _at_least(1, "parallel.tensor", self.parallel.tensor)
-        _at_least(1, "parallel.pipeline", self.parallel.pipeline)
-        _at_least(1, "parallel.sequence", self.parallel.sequence)
-        _at_least(1, "data.prefetch", self.data.prefetch)
-        _at_least(1, "logging.every_steps", self.logging.every_steps)
-        _at_least(1, "evaluation.every_steps", self.evaluation.every_steps)
-        _at_least(1, "evaluation.windows_per_domain", self.evaluation.windows_per_domain)
-        _at_least(1, "checkpoints.every_steps", self.checkpoints.every_steps)
-        _at_least(1, "checkpoints.keep", self.checkpoints.keep)
-        _at_least(0, "schedule.warmup_tokens", self.schedule.warmup_tokens)
-        _at_least(0, "schedule.cooldown_tokens", self.schedule.cooldown_tokens)
-        _at_least(0, "schedule.final_fraction", self.schedule.final_fraction)
-        _at_least(1, "faults.stall_seconds", self.faults.stall_seconds)
-        _at_least(0, "optimizer.learning_rate", self.optimizer.learning_rate)
-        _at_least(0, "optimizer.weight_decay", self.optimizer.weight_decay)
-        _at_least(0, "mixture.poll_seconds", self.mixture.poll_seconds)
+        for name, (least, most) in _RANGES.items():
+            _check_range(name, _lookup(self, name), least, most)
+        for name, epochs in _by_name("data.max_epochs", self.data.max_epochs).items():
+            _check_range(name, epochs, 0, LARGEST)
         if len(self.optimizer.betas) != 2:
             raise ConfigError(f"optimizer.betas is {list(self.optimizer.betas)}, expected two numbers")
+        for beta in self.optimizer.betas:
+            if not 0 <= beta < 1:
+                raise ConfigError(f"optimizer.betas has {beta}, expected numbers of at least 0 and below 1")
         if self.start_from is not None and self.model.initial_weights is not None:
             raise ConfigError("start_from and model.initial_weights both give the first weights; leave one out")
         self.mixture.controller.check_run(self.schedule.kind, self.evaluation.every_steps)
@@ -279,6 +298,18 @@ class RunConfig:
         return Budget(clock.tokens_per_step, clock.steps(self.budget_tokens), clock)
 
 
-def _at_least(least: float, name: str, value: float | None) -> None:
-    if value is not None and not value >= least:
-        raise ConfigError(f"{name} is {value}, expected at least {least}")
+def _lookup(config: RunConfig, name: str) -> float | None:
+    return functools.reduce(getattr, name.split("."), config)  # type: ignore[return-value]
+
+
+def _by_name(name: str, value: float | Mapping[str, float] | None) -> dict[str, float | None]:
+    """Return numbers by the key that gives each: one for all domains, or one a domain."""
+    if isinstance(value, Mapping):
+        return {f"{name}.{domain}": number for domain, number in value.items()}
+    return {name: value}
+
+
+def _check_range(name: str, value: float | None, least: float, most: float) -> None:
+    if value is not None and not least <= value <= most:
+        bounds = f"at least {least:g}" if value < least or math.isnan(value) else f"at most {most:g}"
+        raise ConfigError(f"{name} is {value}, expected {bounds}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from autoscale_ds.errors import ConfigError
+from autoscale_ds.files import unique_keys
 from autoscale_ds.training import parallel_rules
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.hardware import precision, zero_stage
@@ -22,7 +23,7 @@ from autoscale_ds.training.hardware import precision, zero_stage
 def read_ds_config(path: str | Path) -> dict[str, Any]:
     """Read a DeepSpeed JSON file."""
     try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        raw = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the DeepSpeed configuration {path}: {error}") from None
     if not isinstance(raw, dict):

@@ -12,8 +12,6 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from autoscale_ds import config as configuration
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import write_atomic, write_json
@@ -21,6 +19,7 @@ from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.journal import Journal
 from autoscale_ds.stream.proposals import Inbox
 from autoscale_ds.training.config import DataConfig, ModelConfig, RunConfig
+from autoscale_ds.yaml_text import parse_yaml
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class RunFolder(RunPaths):
 
     def last_config(self) -> dict[str, Any] | None:
         """Return the configuration of the last start as nested mappings; None before the first."""
-        return yaml.safe_load(self.config.read_text(encoding="utf-8")) if self.config.exists() else None
+        return parse_yaml(self.config.read_text(encoding="utf-8")) if self.config.exists() else None
 
     def last_ds_config(self) -> dict[str, Any] | None:
         """Return the resolved DeepSpeed configuration of the last start; None before the first."""

@@ -54,7 +54,7 @@ class Source:
             When there is no such checkpoint, or it is of another model, or the stream cannot go on there.
         """
         name, separator, step = asked.rpartition("@")
-        if not separator or not step.isdigit():
+        if not separator or not step.isdecimal():
             name, step = asked, ""
         folder = Path(name)
         before = load_run_config(folder)

@@ -43,6 +43,16 @@ def test_shards_of_megatron_open_here_with_several_sequences_a_document(tmp_path
         assert shard.document(index).tolist() == [token for sequence in document for token in sequence]
 
 
+def test_megatrons_multimodal_index_is_recognised(tmp_path: Path):
+    builder = indexed_dataset.IndexedDatasetBuilder(str(tmp_path / "t.bin"), dtype=np.int32, multimodal=True)
+    for mode in (0, 1, 0):
+        builder.add_item(torch.tensor([1, 2, 0]), mode)
+        builder.end_document()
+    builder.finalize(str(tmp_path / "t.idx"))
+    with pytest.raises(CorpusError, match=r"Megatron's multimodal index: .* each of its 3 sequences"):
+        IndexedShard(tmp_path / "t")
+
+
 def test_our_shards_open_in_megatron_token_for_token(run, tmp_path: Path):
     run({"web": write_jsonl(tmp_path / "a.jsonl", sentences(50, "web"))})
     ours = IndexedShard(tmp_path / "corpus" / "web" / "train-00000")

@@ -36,6 +36,36 @@ def test_a_configuration_file_is_overridden_by_keys_and_by_options(web: Path, tm
     assert report["inputs"]["web"]["bytes"] == web.stat().st_size
 
 
+def test_overrides_go_over_options_and_reach_into_a_domain_of_an_option(tmp_path: Path, tokenizer_folder: Path):
+    (tmp_path / "w.jsonl").write_text("".join(json.dumps({"text": "no", "body": t}) + "\n" for t in sentences(9, "b")))
+    result = run_tool(
+        *("--output", tmp_path / "out", "--tokenizer", tokenizer_folder, "--domain", f"web={tmp_path / 'w.jsonl'}"),
+        *("--seed", 3, "domains.web.field=body", "seed=4"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert texts_of(tmp_path / "out", "web") == sentences(9, "b")
+    assert json.loads((tmp_path / "out" / "preprocessing.json").read_text())["settings"]["seed"] == 4
+
+
+def test_an_option_replaces_the_paths_of_a_domain_and_keeps_its_other_keys(tmp_path: Path, tokenizer_folder: Path):
+    (tmp_path / "w.jsonl").write_text(json.dumps({"text": "no", "body": "yes"}) + "\n")
+    (tmp_path / "c.yaml").write_text("domains:\n  no: {paths: [nothing.jsonl], field: body}\n")
+    result = run_tool(
+        *("--output", tmp_path / "out", "--tokenizer", tokenizer_folder, "--config", tmp_path / "c.yaml"),
+        *("--domain", f"no={tmp_path / 'w.jsonl'}"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert texts_of(tmp_path / "out", "no") == ["yes"]
+
+
+def test_brackets_of_a_path_are_printed(web: Path, tmp_path: Path, tokenizer_folder: Path):
+    for name in ("out[v2]", "a[/b]c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        result = run_tool("--output", tmp_path / name, "--tokenizer", tokenizer_folder, "--domain", f"web={web}")
+        assert result.returncode == 0, result.stderr
+        assert f": {tmp_path / name}\n" in result.stdout
+
+
 def test_the_summary_accounts_for_every_document(web: Path, tmp_path: Path, tokenizer_folder: Path):
     with web.open("a") as file:
         file.write('{"text": "x"}\n{"text": 5}\n' + web.read_text().splitlines()[0] + "\n")
@@ -59,6 +89,20 @@ def test_the_summary_accounts_for_every_document(web: Path, tmp_path: Path, toke
         (["--output", "out", "--domain", "web=a.jsonl", "shard_tokens=many"], "expected a whole number"),
         (["--output", "out", "--domain", "web=a.jsonl", "--config", "none.yaml"], "cannot read the configuration"),
         (["--adopt", "web=a"], "--adopt needs --output"),
+        (["--adopt", "web=a", "--output", "o", "--seed", "1"], "--seed has no effect with --adopt"),
+        (["--adopt", "web=a", "--output", "o", "seed=1"], "seed=1 has no effect with --adopt"),
+        (["--output", "o", "--domain", "web=a.jsonl", "domains.web.feild=b"], "domains.web.feild; did you mean field?"),
+        (
+            ["--output", "o", "--domain", "web=a.jsonl", "domains.wbe.field=b"],
+            "'wbe', which has no paths; did you mean",
+        ),
+        (["--output", "o", "--domain", "web=a.jsonl", "domains=3"], "domains is 3, expected keys and values"),
+        (["--seed", 2**127], "--seed: '170141183460469231731687303715884105728' given, expected a whole number"),
+        (["--output", "o", "--domain", "web=a.jsonl", f"seed={2**127}"], "seed is 1701411834604692317316873037158841"),
+        (["--output", "o", "--domain", "web=a.jsonl", "piece_megabytes=.nan"], "piece_megabytes is nan, expected"),
+        (["--output", "o", "--domain", "web=a.jsonl", "train_megabytes=.inf"], "train_megabytes is inf, expected"),
+        (["--workers", "1e12"], "--workers: '1e12' given, expected a whole number of at least 1 and at most 4,096"),
+        (["--validation-fraction", "nan"], "--validation-fraction: 'nan' given, expected a finite number at least 0"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], message: str):

@@ -104,6 +104,23 @@ def test_inspection_spells_documents_and_windows_as_training_sees_them(corpus: P
     assert "there are" in beyond.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--document", "web:²"], "'web:²' is not of the form DOMAIN:INDEX, for example wikipedia:17"),
+        (["--window", "web:-1"], "not of the form DOMAIN:INDEX"),
+        (["--document", "web:99999"], "document 99999 asked for, there are"),
+        (["--window", "web:0", "--sequence-length", 0], "--sequence-length: '0' given, expected a whole number"),
+        (["--budget", "nan"], "--budget: 'nan' given, expected a finite number above 0"),
+    ],
+)
+def test_inspection_refuses_a_place_or_number_that_cannot_be(corpus: Path, arguments: list, message: str):
+    result = inspect(corpus, *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_inspection_counts_epochs_at_a_budget(corpus: Path):
     from autoscale_ds.corpus.inspection import domain_sizes
 
@@ -118,6 +135,16 @@ def test_a_window_over_shards_equals_the_tokens_back_to_back(corpus: Path):
     seam = store.shards[0].num_tokens
     assert store.read(seam - 5, 10).tolist() == whole[seam - 5 : seam + 5].tolist()
     assert store.read(0, store.num_tokens).tolist() == whole.tolist()
+
+
+def test_an_index_followed_by_a_byte_a_sequence_is_a_multimodal_one(tmp_path: Path):
+    with IndexedWriter(tmp_path / "shard", np.dtype("<u2")) as writer:
+        for _ in range(3):
+            writer.add_document(np.arange(8))
+    with (tmp_path / "shard.idx").open("ab") as file:
+        file.write(bytes(3))
+    with pytest.raises(CorpusError, match=r"multimodal index.*multimodal=False"):
+        IndexedShard(tmp_path / "shard")
 
 
 def test_deepspeeds_dialect_of_the_same_magic_is_refused(tmp_path: Path):

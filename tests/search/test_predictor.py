@@ -102,6 +102,7 @@ def test_weights_are_the_same_at_every_budget(tmp_path):
         ('{"kind": "autoscale", "version": 1, "floor": 0}', "lacks or misnames a field: 'optima'"),
         ('{"kind": "autoscale", "version": 1, "floor": 0, "optima": []}', "needs the optima at two budgets"),
         ('{"a": 0.5, "b": 0.6}', "sum to 1.1"),
+        ('{"a": 0.5, "b": 0.5, "a": 0.5}', "file.json: the key 'a' is given twice; leave one out"),
     ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path, content, message):

@@ -31,6 +31,30 @@ def test_layouts_are_ranked_written_and_the_best_is_given_as_settings_that_the_t
     assert resolved["zero_optimization"]["stage"] == layout["zero"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gpus", 8, "--gpu", "h100", "budget_tokens=.inf"], "budget_tokens is inf, expected at most"),
+        (["--gpus", 8, "--gpu", "h100", "budget_tokens=.nan"], "budget_tokens is nan, expected at least 0"),
+        (["--gpus", 8, "--gpu", "h100", "data.max_epochs=.inf"], "data.max_epochs is inf, expected at most"),
+        (
+            ["--gpus", 8, "--gpu", "h100", "data.max_epochs={web: -1}"],
+            "data.max_epochs.web is -1.0, expected at least",
+        ),
+        (["--gpus", 8, "--gpu", "h100", "optimizer.betas=[.nan, 1]"], "optimizer.betas has nan, expected numbers"),
+        (["--gpus", 8, "--gpu", "h100", f"model.layers={2**127}"], "model.layers is 17014118346046923173168730371588"),
+        (["--gpus", 10**12, "--gpu", "h100"], "--gpus: '1000000000000' given, expected a whole number"),
+        (["--gpus", 8, "--gpu", "h100", "--layout", "t=²"], "--layout has 't=²', expected t=2,p=1"),
+        (["--gpus", 8, "--gpu", "h100", "--layout", "t=1,t=2"], "--layout gives t twice; leave one out"),
+    ],
+)
+def test_a_number_that_cannot_be_is_one_line(arguments, message):
+    done = plan_run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_one_layout_is_shown_by_part_and_said_not_to_fit():
     hardware = ["--memory", "10e9", "--peak-flops", "989e12", "--intra-node-bandwidth", "450e9"]
     done = plan_run("--gpus", 1, *hardware, "--layout", "zero=1,micro=8")

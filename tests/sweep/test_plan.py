@@ -110,6 +110,11 @@ class TestCommandLine:
         names = [run.run for run in SweepPlan.read(sweep).runs]
         assert len(names) == 14 + 2 + 4  # the dirichlet plan's prior is the base
         assert names[-1] == "15.36k/mine@6"
+        for option, message in (
+            (("--evaluations", 9), "--evaluations is 9, but"),
+            (("--deepspeed_config", tmp_path / "w.json"), "has another DeepSpeed file"),
+        ):
+            assert message in sweep_tool("plan", sweep, "--tokens", 20 * TOKENS_PER_STEP, *option, code=2).stderr
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -127,6 +132,11 @@ class TestCommandLine:
                 "none",
             ),
             (("--designs", "{config}", "--config", "{config}", "--deepspeed_config", "{ds}"), "not JSON"),
+            (
+                ("--designs", "{config}", "--tokens", "1", "--config", "{config}", "--deepspeed_config", "{ds}"),
+                "so --tokens has no effect",
+            ),
+            (("--tokens", "1e6,nan"), "--tokens: 'nan' given, expected a finite number above 0"),
         ],
     )
     def test_a_mistake_is_one_line_and_code_2(self, tmp_path, small_corpus, arguments, message):

@@ -4,7 +4,7 @@ from jobs import DS, settings
 from autoscale_ds import config
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.training.config import RunConfig
-from autoscale_ds.training.ds_config import resolve
+from autoscale_ds.training.ds_config import read_ds_config, resolve
 
 
 def run_config(**changes):
@@ -43,3 +43,9 @@ def test_what_disagrees_or_cannot_work_is_refused_before_anything_starts(ds, mes
 def test_values_that_agree_may_stand_in_both_files():
     ds = {**DS, "train_batch_size": 8, "gradient_clipping": 1.0, "optimizer": {"type": "AdamW", "params": {"lr": 3e-3}}}
     assert "optimizer" not in resolve(ds, run_config(), world_size=2)
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    (tmp_path / "ds.json").write_text('{"train_micro_batch_size_per_gpu": 1, "train_micro_batch_size_per_gpu": 2}')
+    with pytest.raises(ConfigError, match="the key 'train_micro_batch_size_per_gpu' is given twice"):
+        read_ds_config(tmp_path / "ds.json")
