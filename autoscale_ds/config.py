@@ -13,7 +13,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -153,8 +153,7 @@ class _Choice:
         tag = self._data[self.name]
         if not isinstance(tag, str) or tag not in self._classes:
             expected = ", ".join(self._classes)
-            near = difflib.get_close_matches(str(tag), list(self._classes), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = _did_you_mean(str(tag), self._classes)
             raise ConfigError(f"{self._where}{self.name} is {tag!r}{hint}; expected one of {expected}")
         return tag
 
@@ -241,7 +240,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
-        raise ConfigError(f"{where} is {value!r}{suggest(str(value), arguments)}; expected {_spell(hint)}")
+        raise ConfigError(
+            f"{where} is {value!r}{_did_you_mean(str(value), map(str, arguments))}; expected {_spell(hint)}"
+        )
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
             return build(hint, value, f"{where}.")
@@ -307,8 +308,12 @@ def _required(field: dataclasses.Field) -> bool:
 def suggest(key: str, known: Any) -> str:
     """Return the end of a message about an unknown name: the nearest known one, else all of them."""
     known = [str(name) for name in known]
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
+    return _did_you_mean(key, known) or f"; known here: {', '.join(known)}"
+
+
+def _did_you_mean(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _spell(hint: Any) -> str:

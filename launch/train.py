@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quiet", action="store_true", help="warnings only, no progress bar")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.global_batch=256")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 class Terminal:

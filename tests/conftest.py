@@ -23,7 +23,9 @@ from autoscale_ds.training.ds_config import resolve
 VOCABULARY = 97
 
 
-def write_corpus(folder, tokens_by_domain, validation_tokens=600, seeds=None, tokenizer="random"):
+def write_corpus(
+    folder, tokens_by_domain, validation_tokens=600, seeds=None, tokenizer="random", vocabulary=VOCABULARY
+):
     """Write a finished corpus of random documents; each domain prefers its own tokens, so that losses differ.
 
     A domain's training split lies in two shards, so that windows cross from one into the next. A domain of no tokens is
@@ -39,7 +41,7 @@ def write_corpus(folder, tokens_by_domain, validation_tokens=600, seeds=None, to
         second = _write_shard(folder, f"{name}/train-00001", tokens - tokens // 3, rng, index)
         held_out = _write_shard(folder, f"{name}/validation-00000", validation_tokens, rng, index)
         domains[name] = {"train": (first, second), "validation": (held_out,)}
-    Manifest(TokenizerInfo(tokenizer, VOCABULARY, 0), domains).save(folder)
+    Manifest(TokenizerInfo(tokenizer, vocabulary, 0), domains).save(folder)
     return folder
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from autoscale_ds import cli
 from autoscale_ds.corpus.tokenizer_export import export_tokenizer
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.training.checkpoints import find_checkpoint, read_checkpoint
+from autoscale_ds.training.checkpoints import find_checkpoint, read_checkpoint, verify_checkpoint
 from autoscale_ds.training.run_corpus import open_run_corpus
 from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
@@ -41,6 +41,7 @@ def main() -> None:
     run = load_run_config(arguments.run)
     corpus = open_run_corpus(arguments.run, arguments.corpus)
     checkpoint = read_checkpoint(find_checkpoint(RunFolder(arguments.run).checkpoints, arguments.step))
+    verify_checkpoint(checkpoint)
     tokenizer = corpus.manifest.tokenizer
 
     from autoscale_ds.training.engine import saved_weights

@@ -73,7 +73,7 @@ _CHOICES = {"deduplicate": ("none", "domain", "all"), "on-error": ("stop", "skip
 
 def main() -> int:
     """Preprocess as the command line says, and print the summary."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_intermixed_args()
     if arguments.remove_first and not arguments.overwrite:
         raise ConfigError("--remove-first goes with --overwrite")
     if arguments.adopt:

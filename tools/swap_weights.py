@@ -10,12 +10,14 @@ A weight is a share of training tokens, not of documents.
 
 The run's rank 0 takes the proposal up between two steps, writes the event to RUN/mixture/journal.jsonl, and every
 rank samples by it from the same step on. With --wait this prints the event, or why it was refused. While no job runs,
-proposals wait for the next start, and may name domains that have joined the corpus since the last one.
+proposals wait for the next start, and each builds on the one before. They may name domains that have joined the run's
+corpus since the last start; those of another corpus folder are known after a start with it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,7 +28,7 @@ from autoscale_ds.errors import AutoScaleError, MixtureError, ProposalError
 from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.journal import Event, Journal, read_events
-from autoscale_ds.stream.proposals import Inbox, Proposal, checked_weights
+from autoscale_ds.stream.proposals import Inbox, Proposal, checked_weights, read_proposal
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -68,18 +70,25 @@ def main() -> int:
     arguments = parse_arguments()
     events = _read_journal(arguments.run)
     current = events[-1]
+    inbox = Inbox(arguments.run)
+    waiting = _waiting(inbox)
     if not (arguments.set or arguments.drop_domain) and arguments.weights is None:
         print(_table(current, events[-2] if len(events) > 1 else None))
+        for each in waiting:
+            print(f"waits to be judged: {_in_one_line(each.weights)} ({inbox.folder / each.id})")
         return 0
-    known = _known_weights(arguments.run, current.weights)
+    newest = waiting[-1].weights if waiting else current.weights
+    known = _known_weights(arguments.run, newest)
     asked = _asked(arguments, known)
     if arguments.weights is None:
         asked.weights.check_domains(list(known))
     else:
         checked_weights(Proposal("", asked.weights), list(known), Journal(RunPaths(arguments.run).journal))
-    inbox = Inbox(arguments.run)
     source = arguments.source or asked.source or "file"
-    proposal = inbox.put(asked.weights, source, arguments.reason, current.version)
+    if waiting:
+        print(f"{len(waiting)} before this one not judged yet; it builds on the last of them: {_in_one_line(newest)}")
+    # One that waits behind others cannot know the version it will meet.
+    proposal = inbox.put(asked.weights, source, arguments.reason, None if waiting else current.version)
     waits = "" if RunPaths(arguments.run).has_job() else "; no job runs, so the next start takes it up"
     print(f"proposed: {inbox.folder / proposal}{waits}")
     if arguments.wait:
@@ -92,6 +101,19 @@ def _read_journal(run: Path) -> list[Event]:
     if not path.exists():
         raise ProposalError(f"{run} is no run folder that has started: {path} does not exist")
     return read_events(path)
+
+
+def _waiting(inbox: Inbox) -> list[Proposal]:
+    """Return the proposals that nobody has judged yet, oldest first, but those that cannot be read."""
+    waiting = []
+    for path in inbox.pending() if inbox.folder.is_dir() else []:
+        with contextlib.suppress(ProposalError):
+            waiting.append(read_proposal(path))
+    return [proposal for proposal in waiting if proposal is not None]
+
+
+def _in_one_line(weights: DomainWeights) -> str:
+    return ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items())
 
 
 def _known_weights(run: Path, current: DomainWeights) -> DomainWeights:

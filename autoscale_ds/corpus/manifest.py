@@ -75,7 +75,8 @@ class Manifest:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise CorpusError(
-                f"{path} does not exist: the folder holds no finished corpus; (re)run tools/preprocess_domains.py"
+                f"{path} does not exist: the folder holds no finished corpus; give the folder it was moved to, or "
+                "(re)run tools/preprocess_domains.py"
             ) from None
         except (OSError, ValueError) as error:
             raise CorpusError(f"cannot read {path}: {error}") from None

@@ -109,8 +109,13 @@ class Run:
 
     @property
     def swaps(self) -> list[Event]:
-        """Every change of weights after the start, those still ahead included."""
-        return [event for event in self.events[1:] if event.source != START]
+        """Every change of weights after the start, those still ahead included, in the order they were accepted."""
+        return [event for event in self.in_order[1:] if event.source != START]
+
+    @property
+    def in_order(self) -> list[Event]:
+        """The events that count in the order they were accepted, which is that of their versions."""
+        return sorted(self.events, key=lambda event: event.version)
 
     def curve(self, kind: str, figure: str, domain: str | None = None) -> tuple[Array, Array]:
         """Return tokens and values of one figure, of a domain if named, where it was measured and is finite.

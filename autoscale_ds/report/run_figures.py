@@ -147,10 +147,10 @@ def _finish(run: Run, canvas: Any, axes: Any, handles: Mapping[str, Any]) -> Non
 
 def _mark_swaps(run: Run, axes: Any, end: float) -> None:
     """Draw a line a swap, or only a tick at the top where many would hide the data, and number them."""
-    places = [float(run.budget.tokens_at(event.effective_step)) for event in run.swaps]
-    past = [place for place in places if place <= end]
+    places = {event.version: float(run.budget.tokens_at(event.effective_step)) for event in run.swaps}
+    past = {version: place for version, place in places.items() if place <= end}
     bottom = 0.0 if len(past) <= MOST_LINES_OF_SWAPS else 0.95
-    for place in past:
+    for place in past.values():
         axes.axvline(place, ymin=bottom, color="0.35", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     for centre, text in _swap_labels(past, end):
         axes.annotate(
@@ -159,25 +159,26 @@ def _mark_swaps(run: Run, axes: Any, end: float) -> None:
         )  # fmt: skip
 
 
-def _swap_labels(places: Sequence[float], end: float) -> list[tuple[float, str]]:
-    """Return where the numbers of swaps stand; numbers that would be printed over each other become one range."""
+def _swap_labels(places: Mapping[int, float], end: float) -> list[tuple[float, str]]:
+    """Return where the versions of swaps stand; numbers that would be printed over each other become one range."""
     groups: list[list[int]] = []
-    for number, place in enumerate(places, 1):
-        if groups and place - places[groups[-1][-1] - 1] < 0.06 * end:
+    for number, place in places.items():
+        if groups and place - places[groups[-1][-1]] < 0.06 * end:
             groups[-1].append(number)
         else:
             groups.append([number])
     spans = [(group[0], group[-1]) for group in groups]
-    return [((places[a - 1] + places[b - 1]) / 2, f"{a}" if a == b else f"{a}–{b}") for a, b in spans]
+    return [((places[a] + places[b]) / 2, f"{a}" if a == b else f"{a}–{b}") for a, b in spans]
 
 
 def _notes(run: Run) -> list[str]:
     """Return one line a swap, for readers of the figure alone."""
     lines = [
         style.label(
-            f"swap {i}: step {event.effective_step:,}, {event.source}: {event.reason or 'no reason given'}", 120
+            f"swap {event.version}: step {event.effective_step:,}, {event.source}: {event.reason or 'no reason given'}",
+            120,
         )
-        for i, event in enumerate(run.swaps, 1)
+        for event in run.swaps
     ]
     more = len(lines) - MOST_NOTES
     return [*lines[:MOST_NOTES], f"… and {more} more"] if more > 0 else lines

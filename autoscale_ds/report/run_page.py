@@ -80,15 +80,17 @@ def swap_table(run: Run) -> Html:
     if not run.events:
         return page.note("The journal of weights is empty: the run has not started.")
     rows = []
-    for number, event in enumerate(run.events):
-        before = run.events[number - 1] if number else None
+    for before, event in zip([None, *run.in_order], run.in_order, strict=False):
         change = _changes(before, event) if before else "start"
         tokens = run.budget.tokens_at(event.effective_step)
         time = event.time[:16].replace("T", " ")
-        rows.append([number, event.effective_step, compact(tokens), event.source, event.reason, change, time])
+        rows.append([event.version, event.effective_step, compact(tokens), event.source, event.reason, change, time])
     header = ["swap", "from step", "tokens", "source", "reason", "largest changes", "accepted (UTC)"]
     return page.table(
-        header, rows, caption="Weights of the run (shares of training tokens), 0 is its start", text_columns=(3, 4, 5)
+        header,
+        rows,
+        caption="Weights of the run (shares of training tokens) by version, 0 is its start",
+        text_columns=(3, 4, 5),
     )
 
 

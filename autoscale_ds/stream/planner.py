@@ -294,7 +294,8 @@ class MixturePlanner:
         short = allocate(self._lag, self._quota) > left
         if short.any():
             name = self.names[int(np.argmax(short))]
-            raise StreamEnd(f"{name} has used its {self._active.max_epochs[name]:g} epochs at step {self.next_step}")
+            limit = f"{self._active.max_epochs[name]:g}"
+            raise StreamEnd(f"{name} is used up: data.max_epochs of {limit} is reached at step {self.next_step}")
 
     def _locate(self, step: int, domains: npt.NDArray[np.int64], ordinals: npt.NDArray[np.int64]) -> StepPlan:
         """Turn 'the n-th sample of a domain' into an epoch and a window."""

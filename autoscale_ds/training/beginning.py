@@ -8,6 +8,7 @@ from typing import Any
 
 from autoscale_ds import config as configuration
 from autoscale_ds.controllers import Budget, Controller
+from autoscale_ds.controllers.fixed import FixedConfig
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import AutoScaleError
 from autoscale_ds.models import ModelSpec
@@ -15,13 +16,15 @@ from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.spec import StreamSpec
 from autoscale_ds.training import setup
+from autoscale_ds.training.checkpoints import list_checkpoints
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.cooldown import put_off_cooldown
 from autoscale_ds.training.differences import changed_settings, rate_jump
+from autoscale_ds.training.run_corpus import recorded
 from autoscale_ds.training.run_folder import RunFolder
 from autoscale_ds.training.run_state import RunState
 from autoscale_ds.training.second_stage import Source
-from autoscale_ds.training.start import Start
+from autoscale_ds.training.start import Start, refuse_other_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +74,10 @@ class Beginning:
         self._last = folder.last_config()
         self._last_run = _readable(self._last)
         self._last_ds_config = folder.last_ds_config()
-        self._controller_and_weights(Journal(folder.journal))  # one that cannot be built is refused before the model is
+        # What cannot be is refused before the model is built.
+        if list_checkpoints(folder.checkpoints):
+            refuse_other_tokenizer(recorded(folder.path), corpus)
+        self._controller_and_weights(Journal(folder.journal))
 
     def step_before_cooldown(self) -> int | None:
         """Return the step to go back to when a larger budget puts off a cooldown that was under way."""
@@ -111,7 +117,8 @@ class Beginning:
         if not setup.says_the_same(run, self._last):
             setup.check_first_weights(run, journal, self._opening_event().weights)
         last_batch = ((self._last or {}).get("data") or {}).get("global_batch", run.data.global_batch)
-        self._start.continue_journal(last_batch)
+        waits = bool(self._folder.inbox.pending()) or not isinstance(run.mixture.controller, FixedConfig)
+        self._start.continue_journal(last_batch, may_be_turned_off=waits)
         return self._lines()
 
     def finish_journal(self) -> Event | None:

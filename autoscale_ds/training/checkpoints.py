@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 STATE_FILE = "run.json"
 COOLED = "cooled"
 """Prefix of checkpoints of a cooldown that a larger budget put off."""
+BAD = "bad"
+"""Prefix of checkpoints with weights that a fault has spoiled."""
 _UNREADABLE = (
     CheckpointError, OSError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, KeyError, SafetensorError,
     UnpicklingError,
@@ -97,6 +99,8 @@ class Checkpoints:
 
     def _portable(self, engine: Engine, checkpoint: Checkpoint | None) -> tuple[Path, int]:
         assert checkpoint is not None
+        if self._verify:
+            verify_checkpoint(checkpoint)
         return make_portable(checkpoint.folder, checkpoint.layout, engine.spec), checkpoint.state.updates
 
     def save(self, engine: Engine, state: RunState, keep: Sequence[int]) -> str | None:
@@ -149,8 +153,6 @@ class Checkpoints:
         """
         published = [path.name for path in list_checkpoints(self.folder)]
         candidates: list[str] = broadcast([n for n in published if until is None or n <= checkpoint_name(until)])
-        if until is not None and candidates:
-            self.set_aside(until)
         if until is not None and not candidates:
             raise CheckpointError(f"no checkpoint of step {until:,} or before is left in {self.folder} to return to")
         problems = []
@@ -184,7 +186,7 @@ class Checkpoints:
             shutil.rmtree(self.folder / name)
         os.replace(folder, self.folder / name)
         write_atomic(self.folder / "latest", name + "\n")
-        for bad in self.folder.glob("bad-step-*"):
+        for bad in self.folder.glob(f"{BAD}-step-*"):
             shutil.rmtree(bad, ignore_errors=True)
         self._prune(keep)
 
@@ -200,7 +202,7 @@ class Checkpoints:
             if old not in kept:
                 shutil.rmtree(old, ignore_errors=True)
 
-    def set_aside(self, step: int, prefix: str = "bad") -> None:
+    def set_aside(self, step: int, prefix: str) -> None:
         """Rename the checkpoints after a step, so that no start takes them.
 
         The next one that is saved removes those called bad.
@@ -290,3 +292,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
                 f"{path} is {'missing' if present is None else f'{present} bytes'}, expected {size} bytes"
             )
     return Checkpoint(folder, state)
+
+
+def verify_checkpoint(checkpoint: Checkpoint) -> None:
+    """Read every file of a checkpoint; raise CheckpointError for the first that is not as it was written."""
+    Verification(checkpoint.folder, checkpoint.state.checksums, 0, 1).finish()

@@ -33,7 +33,7 @@ def check_file(path: Path, expected: str) -> None:
             found = archive_checksum(path)
             _read_records(path)
         else:
-            found = _file_checksum(path)
+            found = file_checksum(path)
     except (OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if found != expected:
@@ -49,8 +49,8 @@ def _read_records(path: Path) -> None:
                     pass
 
 
-def _file_checksum(path: Path) -> str:
-    """Return the CRC-32 of a whole file, as earlier versions kept it."""
+def file_checksum(path: Path) -> str:
+    """Return the CRC-32 of a whole file: for those that are no archives, and for all of earlier versions."""
     crc = 0
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):

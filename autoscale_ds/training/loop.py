@@ -90,7 +90,9 @@ class TrainingLoop:
         run, ranks, beginning = parts.run, parts.ranks, parts.beginning
         checkpoint = self.checkpoints.load(self.engine, self.device, until)
         begins_elsewhere = checkpoint is None and run.start_from is not None
-        source = begin_from(self.engine, self.checkpoints, run, parts.model_spec) if begins_elsewhere else None
+        source = None
+        if begins_elsewhere:
+            source = begin_from(self.engine, self.checkpoints, run, parts.model_spec, parts.corpus.identity)
         state = checkpoint.state if checkpoint else None
         if checkpoint:
             log.info("resuming from %s", checkpoint.folder)
@@ -147,19 +149,32 @@ class TrainingLoop:
             dry_run=self.run.mixture.dry_run,
         )
 
-    def begin(self) -> None:
-        """Take up what waits for this start, and say what the run is going to do. Collective."""
+    def begin(self, accepted: Callable[[], None] = lambda: None) -> None:
+        """Take up what waits for this start, and say what the run is going to do. Collective.
+
+        Parameters
+        ----------
+        accepted : callable
+            Called when nothing can be refused any more, before the configuration is recorded.
+        """
         budget, beginning = self.budget, self._parts.beginning
         for event in self._swap.take_up_at_start(
             beginning is not None and beginning.budget_changed(budget),
             lambda: beginning.finish_journal() if beginning is not None else None,
         ):
             self._log_swap(event)
+        accepted()
         on_rank_zero(lambda: beginning.record(self._parts.ds_config, self.step) if beginning is not None else None)
         self._on_record({"kind": "start", "step": self.step, "total_steps": budget.total_steps})  # shown, not kept
         log.info("budget     %s steps = %s tokens", f"{budget.total_steps:,}", f"{budget.tokens:,}")
         self._say_domains()
-        if self.step >= budget.total_steps:
+        if self.step > budget.total_steps:
+            log.warning(
+                "step %s is done, which is more than the budget_tokens of %s steps: nothing is left to train",
+                f"{self.step:,}",
+                f"{budget.total_steps:,}",
+            )
+        elif self.step == budget.total_steps:
             log.warning(
                 "step %s of %s is done: nothing is left to train; give a larger budget_tokens to go on",
                 f"{self.step:,}",

@@ -24,6 +24,7 @@ from autoscale_ds.training.checkpoints import (
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import on_rank_zero
 from autoscale_ds.training.engine import Engine
+from autoscale_ds.training.run_corpus import recorded
 from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
 log = logging.getLogger(__name__)
@@ -45,13 +46,13 @@ class Source:
     checkpoint: Checkpoint
 
     @classmethod
-    def find(cls, asked: str, run: RunConfig, spec: ModelSpec) -> Source:
+    def find(cls, asked: str, run: RunConfig, spec: ModelSpec, corpus: CorpusIdentity) -> Source:
         """Return what ``start_from`` names: ``RUN`` (its newest checkpoint) or ``RUN@STEP``.
 
         Raises
         ------
         ConfigError, CheckpointError
-            When there is no such checkpoint, or it is of another model, or the stream cannot go on there.
+            When there is no such checkpoint, it is of another model or tokenizer, or the stream cannot go on there.
         """
         name, separator, step = asked.rpartition("@")
         if not separator or not step.isdecimal():
@@ -62,6 +63,13 @@ class Source:
         if (type(shape), shape.whole_shapes()) != (type(spec), spec.whole_shapes()):
             raise ConfigError(
                 f"start_from is {asked}, whose model has another shape than this run's: make model.* agree"
+            )
+        tokenizer = recorded(folder).tokenizer
+        if tokenizer is not None and tokenizer != corpus.tokenizer:
+            raise ConfigError(
+                f"start_from is {asked}, which was trained on ids of the tokenizer {tokenizer}, but those of "
+                f"{run.data.corpus} are of {corpus.tokenizer} and mean other text: give a corpus made with that "
+                f"tokenizer (tools/preprocess_domains.py --tokenizer {before.data.corpus})"
             )
         if "stream" in run.start_with:
             for key, old, new in (
@@ -95,10 +103,12 @@ class Source:
         return {name: int(count) for name, count in given.items() if name in same and count}
 
 
-def begin_from(engine: Engine, checkpoints: Checkpoints, run: RunConfig, spec: ModelSpec) -> Source | None:
+def begin_from(
+    engine: Engine, checkpoints: Checkpoints, run: RunConfig, spec: ModelSpec, corpus: CorpusIdentity
+) -> Source | None:
     """Load what ``start_from`` names into the engine of a run, and return it on rank 0. Collective."""
     found: list[Source] = []
-    on_rank_zero(lambda: found.append(Source.find(str(run.start_from), run, spec)))
+    on_rank_zero(lambda: found.append(Source.find(str(run.start_from), run, spec, corpus)))
     source = found[0] if found else None
     checkpoints.begin_from(engine, source.checkpoint if source else None, moments="optimizer" in run.start_with)
     if source is not None:

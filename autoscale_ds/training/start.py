@@ -72,7 +72,7 @@ class Start:
             reason = f"{reason}; data goes on from {source.run} at step {source.checkpoint.step}"
         self.journal.append(replace(first, stream=stream, reason=reason))
 
-    def continue_journal(self, last_batch: int) -> None:
+    def continue_journal(self, last_batch: int, may_be_turned_off: bool = True) -> None:
         """Append what has changed since the last start, but for domains that left while they still have weight.
 
         What starts decided for steps that are done again is decided anew; changes of weights ahead stay.
@@ -81,11 +81,13 @@ class Start:
         ----------
         last_batch : int
             ``data.global_batch`` of the last start, for a journal that does not say it.
+        may_be_turned_off : bool
+            Whether something that is judged later, before the first step, may turn off domains that left.
 
         Raises
         ------
         ConfigError
-            For another tokenizer, and for other text that was not accepted.
+            For another tokenizer, for other text that was not accepted, and for domains that left and stay on.
         """
         events = history(self.journal.events)
         if not any(event.stream for event in events):
@@ -105,6 +107,8 @@ class Start:
         swaps = [e for e in events if e.effective_step > self._step and e.source != START]
         asked = {name for each in (*weights, *(e.weights for e in swaps)) for name, w in each.items() if w > 0}
         self._leaving = sorted(name for name, text in change.domains.items() if text is None and name in asked)
+        if not may_be_turned_off:
+            self._refuse_weighted()
         stays = {name: text for name, text in change.domains.items() if name not in self._leaving}
         change = replace(change, domains=stays)
         if not change and not ahead:
@@ -146,6 +150,17 @@ class Start:
         """
         if not self._leaving:
             return None
+        self._refuse_weighted()
+        change = SpecChange(domains=dict.fromkeys(self._leaving))
+        # What this start said at the same step is put aside by an event of its own kind, so it is said again.
+        step, weights = self.journal.current.effective_step, self.journal.current.weights
+        said = [e.stream for e in history(self.journal.events) if e.source == START and e.effective_step == step]
+        whole = SpecChange.recorded([*said, change])
+        self._append(whole, _in_words(SpecChange(), change, {})[0], weights, step)
+        return self.journal.current
+
+    def _refuse_weighted(self) -> None:
+        """Raise ConfigError when the newest weights still name a domain that left."""
         weights = self.journal.current.weights
         weighted = [name for name in self._leaving if weights.get(name, 0.0) > 0]
         if weighted:
@@ -155,21 +170,9 @@ class Start:
                 f"{weights[weighted[0]]:.4g}: put it back, or turn it off with tools/swap_weights.py {self._run} "
                 f"{asked} and start again"
             )
-        change = SpecChange(domains=dict.fromkeys(self._leaving))
-        # What this start said at the same step is put aside by an event of its own kind, so it is said again.
-        step = self.journal.current.effective_step
-        said = [e.stream for e in history(self.journal.events) if e.source == START and e.effective_step == step]
-        whole = SpecChange.recorded([*said, change])
-        self._append(whole, _in_words(SpecChange(), change, {})[0], weights, step)
-        return self.journal.current
 
     def _check(self, recorded: SpecChange, change: SpecChange, known: Mapping[str, str]) -> None:
-        if change.tokenizer is not None and recorded.tokenizer is not None:
-            raise ConfigError(
-                f"the tokenizer of {self._corpus.folder} ({self._corpus.manifest.tokenizer.name}) is "
-                f"{change.tokenizer}, but this run was trained on ids of {recorded.tokenizer}, which mean other text: "
-                "give the corpus of that tokenizer (data.corpus=FOLDER), or start another run with run=ANOTHER_FOLDER"
-            )
+        refuse_other_tokenizer(recorded, self._corpus)
         other = _with_other_text(change, known)
         if other and not self._accept_new_text:
             raise ConfigError(
@@ -185,6 +188,16 @@ class Start:
         version = self.journal.current.version + 1
         now_weights = DomainWeights({**kept, **joined})
         self.journal.append(Event(version, step, now_weights, START, reason, now(), self._tokens(step), stream=change))
+
+
+def refuse_other_tokenizer(recorded: SpecChange, corpus: Corpus) -> None:
+    """Raise ConfigError if a run was trained on ids of another tokenizer than a corpus has."""
+    if recorded.tokenizer not in (None, corpus.identity.tokenizer):
+        raise ConfigError(
+            f"the tokenizer of {corpus.folder} ({corpus.manifest.tokenizer.name}) is {corpus.identity.tokenizer}, but "
+            f"this run was trained on ids of {recorded.tokenizer}, which mean other text: give the corpus of that "
+            "tokenizer (data.corpus=FOLDER), or start another run with run=ANOTHER_FOLDER"
+        )
 
 
 def _known_texts(events: Iterable[Event]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from autoscale_ds.errors import TrainingError
-from autoscale_ds.training.checkpoints import COOLED
+from autoscale_ds.training.checkpoints import BAD, COOLED
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import Ranks, any_rank, on_rank_zero
 from autoscale_ds.training.faults import RollBack
@@ -77,11 +78,12 @@ class Trainer:
         """Train to the end of the budget and return the exit code: 0, or the requeue code when told to stop."""
         parts = self.parts
         self.stop.install()
-        until: int | None = on_rank_zero(self._put_off_cooldown)
+        until: int | None = on_rank_zero(self._step_before_cooldown)
+        aside = COOLED
         while True:
             self.loop = self.restored(until)
             try:
-                self.loop.begin()
+                self.loop.begin(functools.partial(self._set_aside, until, aside))
                 if any_rank(self.stop.requested, parts.device):
                     log.warning("stopped before the first step; nothing is new, the same command continues")
                     return REQUEUE_EXIT_CODE
@@ -89,11 +91,11 @@ class Trainer:
                 dist.barrier()  # a rank that exits early breaks the collectives of those still running
                 return code
             except RollBack as roll_back:
-                until = roll_back.until
+                until, aside = roll_back.until, BAD
                 log.warning("returning to a checkpoint%s", "" if until is None else f" of step {until:,} or before")
             except TrainingError:
                 if parts.faults.guilty is not None:
-                    parts.checkpoints.set_aside(parts.faults.guilty)
+                    parts.checkpoints.set_aside(parts.faults.guilty, BAD)
                 raise
             finally:
                 self.loop.close()
@@ -106,10 +108,10 @@ class Trainer:
         """Give up the run folder and the engine, so that this process can begin another run."""
         self.parts.close()
 
-    def _put_off_cooldown(self) -> int | None:
-        """Return the step to go back to when a larger budget puts off a cooldown that was under way, on rank 0."""
+    def _set_aside(self, until: int | None, prefix: str) -> None:
+        if until is not None:
+            self.parts.checkpoints.set_aside(until, prefix)
+
+    def _step_before_cooldown(self) -> int | None:
         beginning = self.parts.beginning
-        step = beginning.step_before_cooldown() if beginning is not None else None
-        if step is not None:
-            self.parts.checkpoints.set_aside(step, COOLED)
-        return step
+        return beginning.step_before_cooldown() if beginning is not None else None

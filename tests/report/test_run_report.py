@@ -137,8 +137,8 @@ def test_a_loss_that_was_not_finite_is_left_out_of_the_line(tmp_path):
 
 
 def test_numbers_of_swaps_close_together_become_a_range():
-    assert _swap_labels([100.0, 101.0, 500.0], 1000.0) == [(100.5, "1–2"), (500.0, "3")]
-    assert len(_swap_labels([float(i) for i in range(1000)], 1000.0)) == 1
+    assert _swap_labels({1: 100.0, 3: 101.0, 4: 500.0}, 1000.0) == [(100.5, "1–3"), (500.0, "4")]
+    assert len(_swap_labels({i: float(i) for i in range(1000)}, 1000.0)) == 1
 
 
 def test_damaged_files_and_folders_that_are_no_run_are_refused(tmp_path):

@@ -94,7 +94,7 @@ def test_the_loader_ends_with_the_data_and_says_why(corpus):
     short = stream(corpus, until=1000, max_epochs={"books": 1})
     steps = [batch.plan.step for batch in short]
     assert steps == list(range(len(steps)))
-    assert "books has used its 1 epochs" in str(short.end)
+    assert "books is used up: data.max_epochs of 1" in str(short.end)
 
 
 def test_reading_data_leaves_the_global_random_state_alone(corpus):

@@ -169,7 +169,7 @@ def test_plans_and_states_never_change_between_versions(policy):
 def test_stop_ends_the_stream_before_a_domain_exceeds_its_epochs():
     stream = planner(SIZES, EVEN, batch=3, max_epochs={"books": 2})
     assert len(run(stream, 10)) == 10
-    with pytest.raises(StreamEnd, match="books has used its 2 epochs at step 10"):
+    with pytest.raises(StreamEnd, match=r"books is used up: data\.max_epochs of 2 is reached at step 10"):
         stream.plan()
 
 

@@ -152,7 +152,7 @@ def test_a_run_that_its_data_ended_goes_on_with_other_weights_or_a_higher_limit(
     ended = planner(SIZES, {"books": 1}, batch=3, max_epochs={"books": 2})
     run(ended, 3)
     state = ended.state()
-    with pytest.raises(StreamError, match="books has used its 2 epochs at step 3"):
+    with pytest.raises(StreamError, match=r"books is used up: data\.max_epochs of 2 is reached at step 3"):
         ended.plan()
     for revival in (event(1, 3, {"web": 1}), change(1, 3, {"books": 1}, max_epochs={"books": 4})):
         stream = planner(SIZES, {"books": 1}, batch=3, max_epochs={"books": 2}, events=[revival])

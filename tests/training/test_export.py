@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 from jobs import read_metrics, tool
@@ -67,3 +69,34 @@ def test_a_corpus_of_another_tokenizer_is_refused(make_trainer, corpus_of, tmp_p
         assert "is another:97:0, but" in refused.stderr
         assert "was trained on ids of random:97:0" in refused.stderr
     assert not (tmp_path / "hf").exists()
+
+
+def test_no_weights_are_taken_from_a_damaged_checkpoint(until, tmp_path):
+    run = until(2).folder.path
+    shutil.copytree(run, tmp_path / "sound")
+    optimizer = next(run.glob("checkpoints/step-*/zero_pp_rank_0*optim_states.pt"))
+    data = bytearray(optimizer.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 64] = bytes(byte ^ 255 for byte in data[middle : middle + 64])
+    optimizer.write_bytes(data)
+    for name, options in (("export_hf.py", ["--output", tmp_path / "hf"]), ("convert_checkpoint.py", [])):
+        refused = tool(name, run, *options)
+        assert refused.returncode == 2
+        assert len(refused.stderr.splitlines()) == 1
+        assert "CRC-32" in refused.stderr
+    assert not (tmp_path / "hf").exists()
+    with pytest.raises(CheckpointError, match="CRC-32"):
+        until(2, folder="stage", start_from=str(run))
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_converted_file_is_made_again(until, caplog, damage):
+    run = until(2).folder.path
+    assert tool("convert_checkpoint.py", run).returncode == 0
+    portable = next(run.glob("checkpoints/step-*/portable.safetensors"))
+    sound = portable.read_bytes()
+    flipped = sound[:-64] + bytes(byte ^ 255 for byte in sound[-64:])
+    portable.write_bytes(sound[:-100] if damage == "cut" else flipped)
+    until(2, folder="stage", start_from=str(run))
+    assert "is made again from the checkpoint" in caplog.text
+    assert portable.read_bytes() == sound

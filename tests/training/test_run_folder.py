@@ -93,7 +93,7 @@ def test_a_budget_below_what_is_done_is_said_and_nothing_is_planned_below_zero(m
     trainer.folder.release()
     caplog.clear()
     assert make_trainer(budget_tokens=20 * 256).fit() == 0
-    assert "step 30 of 20 is done: nothing is left to train; give a larger budget_tokens to go on" in caplog.text
+    assert "step 30 is done, which is more than the budget_tokens of 20 steps: nothing is left to train" in caplog.text
     assert " -" not in "".join(line for line in caplog.text.splitlines() if " tokens " in line)
 
 

@@ -120,3 +120,43 @@ def test_a_second_stage_that_crashed_at_once_goes_on_from_the_checkpoint_it_bega
     again = until(10, **stage)
     assert again.parts.engine.updates == STOP_AT + 10
     assert sum(journal(again)[0].stream.cursors.values()) == STOP_AT * 8
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "vocabulary", "message"),
+    [
+        ("another", 97, "trained on ids of the tokenizer random:97:0"),
+        ("another", 128, "trained on ids of the tokenizer"),
+    ],
+)
+def test_a_second_stage_on_ids_of_another_tokenizer_is_refused(until, corpus_of, tokenizer, vocabulary, message):
+    run = until(STOP_AT).folder.path
+    other = corpus_of(SIZES, tokenizer=tokenizer, vocabulary=vocabulary)
+    with pytest.raises(ConfigError, match=message):
+        until(10, folder="second", start_from=str(run), **{"data.corpus": str(other)})
+    with pytest.raises(ConfigError, match="which mean other text"):
+        until(20, **{"data.corpus": str(other)})
+
+
+@pytest.mark.parametrize("change", ["domain", "text", "tokenizer"])
+def test_a_refused_extension_changes_nothing_in_the_run(until, corpus_of, change):
+    settings = CONSTANT | {"checkpoints.keep_before_cooldown": True}
+    run = until(20, **settings).folder.path
+    before = contents(run)
+    other = {
+        "domain": lambda: corpus_of({name: size for name, size in SIZES.items() if name != "code"}),
+        "text": lambda: corpus_of(SIZES, seeds={"code": 1}),
+        "tokenizer": lambda: corpus_of(SIZES, tokenizer="another"),
+    }
+    with pytest.raises(ConfigError):
+        until(40, **settings, **{"data.corpus": str(other[change]())})
+    assert contents(run) == before
+    until(40, **settings)
+    assert (run / "checkpoints" / "cooled-step-00000020").is_dir()
+
+
+def contents(run):
+    """Return what decides how a run goes on: checkpoints, journal, configuration, metrics and samples."""
+    names = [path.name for path in sorted((run / "checkpoints").iterdir())]
+    files = ["config.yaml", "mixture/journal.jsonl", "metrics.jsonl"]
+    return names, [(run / name).read_text() for name in files], consumed(run)

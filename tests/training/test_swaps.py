@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from jobs import losses, read_metrics, tool
+from jobs import journal, losses, read_metrics, tool
 
 
 def test_bad_proposals_are_refused_with_their_reason_while_training_goes_on(make_trainer):
@@ -119,3 +119,20 @@ def test_waiting_for_a_swap_of_a_run_without_a_job_ends_at_once(make_trainer):
     assert "is taken up when the run goes on" in done.stderr
     assert time.monotonic() - began < 60  # the tool's own limit is 600 s
     assert len(trainer.folder.inbox.pending()) == 1
+
+
+def test_proposals_made_one_after_the_other_before_a_start_are_all_taken_up(until):
+    run = until(2).folder.path
+    first = tool("swap_weights.py", run, "--set", "web=0.1", "--rescale")
+    second = tool("swap_weights.py", run, "--drop-domain", "code")
+    assert "1 before this one not judged yet; it builds on the last of them: web 0.1" in second.stdout, first.stderr
+    shown = tool("swap_weights.py", run).stdout
+    assert shown.count("waits to be judged") == 2
+    trainer = until(4)
+    assert [event.proposal for event in journal(trainer)[1:]] == [
+        line.split("/")[-1].split(";")[0] for line in (first.stdout, second.stdout.splitlines()[-1])
+    ]
+    weights = journal(trainer)[-1].weights
+    assert weights["code"] == 0
+    assert weights["web"] == pytest.approx(0.1 / 0.46)
+    assert "waits" not in tool("swap_weights.py", run).stdout

@@ -7,6 +7,7 @@ which every rank takes its part. One file, no pickle, read without loading what 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -21,11 +22,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autoscale_ds.errors import CheckpointError
+from autoscale_ds.files import write_atomic
 from autoscale_ds.models import ModelSpec
+from autoscale_ds.training.checksums import check_file, file_checksum
 from autoscale_ds.training.engine.optimizer import parameter_groups
 from autoscale_ds.training.engine.reading import check_files, read_file
 
+log = logging.getLogger(__name__)
 PORTABLE_FILE = "portable.safetensors"
+_CHECKSUM_FILE = "portable.crc32"
 KINDS = ("fp32", "exp_avg", "exp_avg_sq")
 
 
@@ -41,7 +46,7 @@ class PortableState:
 
 
 def make_portable(checkpoint: Path, layout: Mapping[str, Any], spec: ModelSpec) -> Path:
-    """Return a checkpoint's portable file, written now unless it is there; one process.
+    """Return a checkpoint's portable file, written now unless it is there and as it was written; one process.
 
     Raises
     ------
@@ -50,18 +55,34 @@ def make_portable(checkpoint: Path, layout: Mapping[str, Any], spec: ModelSpec) 
     """
     path = checkpoint / PORTABLE_FILE
     if path.exists():
-        return path
+        try:
+            check_file(path, (checkpoint / _CHECKSUM_FILE).read_text(encoding="utf-8"))
+        except (OSError, CheckpointError) as error:
+            log.warning("%s is made again from the checkpoint: %s", path, error)
+        else:
+            return path
     _check_possible(checkpoint, layout)
     sizes = spec.whole_shapes()
     if layout["zero_stage"] == 0:
         whole = dict(_from_whole_weights(checkpoint, spec))
     else:
         whole = _from_shards(checkpoint, layout, spec)
-    tensors = {key: tensor.reshape(sizes[key.split("/")[0]]).contiguous() for key, tensor in whole.items()}
+    tensors = {key: _shaped(key, tensor, sizes[key.split("/")[0]], checkpoint) for key, tensor in whole.items()}
     partial = checkpoint / f".{PORTABLE_FILE}.partial"
     save_file(tensors, str(partial))
+    checksum = file_checksum(partial)
     os.replace(partial, path)
+    write_atomic(checkpoint / _CHECKSUM_FILE, checksum)
     return path
+
+
+def _shaped(key: str, tensor: Tensor, size: torch.Size, checkpoint: Path) -> Tensor:
+    if tensor.numel() != size.numel():
+        raise CheckpointError(
+            f"{checkpoint} holds {key} with {tensor.numel():,} numbers, this model has {tuple(size)}: it was saved "
+            "by a model of another shape or vocabulary"
+        )
+    return tensor.reshape(size).contiguous()
 
 
 def _check_possible(checkpoint: Path, layout: Mapping[str, Any]) -> None:
