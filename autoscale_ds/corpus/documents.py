@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,10 +32,32 @@ class Problem:
 
 @dataclass
 class Batch:
-    """Documents in reading order, as UTF-8, and the problems met between them."""
+    """Documents in reading order, as UTF-8, and the problems met between them.
+
+    Attributes
+    ----------
+    documents : list of bytes
+    places : list of (str, int or None)
+        File and line (row, in tables) of each document.
+    problems : list of Problem
+    lines_before : callable
+        Lines of the file before those that ``places`` count, looked up when somebody needs to know.
+    """
 
     documents: list[bytes] = field(default_factory=list)
+    places: list[tuple[str, int | None]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    lines_before: Callable[[], int] = int
+
+    def add(self, document: bytes, file: str, line: int | None) -> None:
+        """Append a document."""
+        self.documents.append(document)
+        self.places.append((file, line))
+
+    def problem(self, index: int, reason: str) -> Problem:
+        """Return the problem of a document that was read."""
+        file, line = self.places[index]
+        return Problem(file, None if line is None else line + self.lines_before(), reason)
 
 
 class RefusedRecord(Exception):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -154,13 +154,18 @@ class PieceMaker:
 
     def _process(self, batch: Batch, record: PieceRecord) -> tuple[npt.NDArray, npt.NDArray]:
         """Filter, hash and tokenise a batch; return its tokens and its rows for the index."""
-        if batch.problems and self._stop_on_error:
-            raise CorpusError(f"{batch.problems[0]}; --on-error skip counts and reports such documents instead")
-        kept = [document for document in batch.documents if not self._is_short(document)]
-        record.problems += batch.problems
+        self._stop_on(batch.problems)
+        places = [place for place, document in enumerate(batch.documents) if not self._is_short(document)]
+        kept = [batch.documents[place] for place in places]
         record.read += len(batch.documents) + len(batch.problems)
         record.short += len(batch.documents) - len(kept)
-        tokens, lengths = self._tokenizer.encode(kept)
+        tokens, lengths, refused = self._tokenizer.encode(kept)
+        if refused:
+            unencoded = [batch.problem(places[index], reason) for index, reason in refused.items()]
+            self._stop_on(unencoded)
+            batch.problems += unencoded
+            kept = [document for index, document in enumerate(kept) if index not in refused]
+        record.problems += batch.problems
         rows = np.empty(len(kept), DOCUMENT)
         keys = b"".join(hashlib.blake2b(document, digest_size=16, key=self._key).digest() for document in kept)
         rows["key"] = np.frombuffer(keys, "<u8").reshape(-1, 2)
@@ -170,6 +175,10 @@ class PieceMaker:
         record.tokens += len(tokens)
         record.text_bytes += int(rows["bytes"].sum())
         return tokens, rows
+
+    def _stop_on(self, problems: Sequence[Problem]) -> None:
+        if problems and self._stop_on_error:
+            raise CorpusError(f"{problems[0]}; --on-error skip counts and reports such documents instead")
 
     def _is_short(self, document: bytes) -> bool:
         """Decide by bytes where that is enough: a character has 1 to 4 of them, so few documents need decoding."""

@@ -89,6 +89,8 @@ def make_plan(settings: PreprocessSettings, listener: Listener, overwrite: bool,
         return _existing(folder, report, units, settings)
     tokenizer = _tokenizer(settings, units, folder / WORK_NAME)
     refuse_foreign_tokenizer(folder, tokenizer)
+    if tokenizer.dropout:
+        listener.notice(f"the tokenizer's BPE dropout ({tokenizer.dropout:g}) is off: ids must not depend on chance")
     if settings.gigatoken and (reason := tokenizer.use_gigatoken(_check_sample(units))) is not None:
         listener.notice(f"{reason}; using tokenizers, about fifteen times slower")
     if remove_first:

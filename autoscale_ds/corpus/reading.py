@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,7 +85,7 @@ def parse_jsonl(block: bytes, key: str, path: str, first_line: int) -> Batch:
         if not line or line.isspace():
             continue
         try:
-            batch.documents.append(_text_of(json.loads(line.decode()), key))
+            batch.add(_text_of(json.loads(line.decode()), key), path, number)
         except (ValueError, RecursionError, RefusedRecord) as error:
             batch.problems.append(Problem(path, number, reason_of(error)))
     return batch
@@ -132,6 +133,7 @@ def _read_jsonl(span: Span, unit: Unit) -> Iterator[Batch]:
     try:
         for block in _span_blocks(span):
             batch = parse_jsonl(block, unit.field, span.path, line)
+            batch.lines_before = functools.partial(_lines_before, span)
             if batch.problems and span.start:
                 before = _lines_before(span)
                 batch.problems = [Problem(p.file, (p.line or 0) + before, p.reason) for p in batch.problems]
@@ -212,7 +214,7 @@ def _read_text(spans: Iterable[Span]) -> Iterator[Batch]:
         try:
             raw = b"".join(byte_blocks(span.path)).removeprefix(_BYTE_ORDER_MARK)
             raw.decode()
-            batch.documents.append(raw)
+            batch.add(raw, span.path, None)
             held += len(raw)
         except UnicodeDecodeError as error:
             line = raw.count(b"\n", 0, error.start) + 1

@@ -79,7 +79,7 @@ def _values_batch(values: Iterable[Any], path: str, key: str, first_row: int) ->
                 raise value
             if isinstance(value, bytes):
                 value.decode()
-            batch.documents.append(value if isinstance(value, bytes) else encoded_text(value, key))
+            batch.add(value if isinstance(value, bytes) else encoded_text(value, key), path, row)
         except (UnicodeError, RefusedRecord) as error:
             batch.problems.append(Problem(path, row, reason_of(error)))
     return batch

@@ -1,22 +1,25 @@
 """Text to token ids: the reference is `tokenizers`; `gigatoken` does the work where its ids are the same.
 
-Special tokens inside documents are ordinary text here: a web page that quotes ``<|endoftext|>`` must not end a training
-document. The end-of-document token is appended by number, once a document.
+Special tokens inside documents are ordinary text here: a web page that quotes ``<|endoftext|>`` must not end a
+training document. The end-of-document token is appended by number, once a document, and the ids of every document are
+searched for it, see ``end_guard``.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
 from autoscale_ds.corpus.documents import first_line_of
+from autoscale_ds.corpus.end_guard import without_end
 from autoscale_ds.corpus.hub import hub_obstacle
 from autoscale_ds.corpus.indexed import token_dtype
 from autoscale_ds.corpus.manifest import TokenizerInfo
@@ -40,6 +43,24 @@ HARD_TEXTS = (
 )
 
 
+class Encoded(NamedTuple):
+    """Documents as ids.
+
+    Attributes
+    ----------
+    tokens : ndarray
+        All ids back to back, each document ended.
+    lengths : ndarray
+        Ids of each document that was not refused, the end-of-document token included.
+    refused : dict of int to str
+        Why, by place in the input, a document could not be encoded.
+    """
+
+    tokens: npt.NDArray[Any]
+    lengths: npt.NDArray[np.int64]
+    refused: dict[int, str]
+
+
 class Backend(Protocol):
     """Encode documents, given as UTF-8, into ids and the number of ids of each."""
 
@@ -58,6 +79,8 @@ class TextTokenizer:
         Name, vocabulary size, end-of-document id and checksum, as in ``corpus.json``.
     json_text : str
         Contents of ``tokenizer.json``; their SHA-256 is ``info.sha256``.
+    dropout : float or None
+        BPE dropout of the file, which is off here: the same text has the same ids at every run.
     backend : Backend
         ``tokenizers`` until ``use_gigatoken`` has shown that the faster one agrees.
     """
@@ -71,6 +94,9 @@ class TextTokenizer:
         self._reference.no_truncation()
         self._reference.no_padding()
         self._reference.encode_special_tokens = True
+        self.dropout: float | None = getattr(self._reference.model, "dropout", None)
+        if self.dropout:
+            self._reference.model.dropout = None
         vocabulary = self._reference.get_vocab(with_added_tokens=True)
         self.json_text = json_text
         self.info = TokenizerInfo(
@@ -91,6 +117,8 @@ class TextTokenizer:
     def use_gigatoken(self, sample: Iterable[bytes]) -> str | None:
         """Switch to gigatoken if it is installed and gives the same ids; return why not, or None when it is in use."""
         documents = [*(text.encode() for text in HARD_TEXTS), *sample]
+        if (unlike := _added_token_unlike(self.json_text)) is not None:
+            return unlike
         try:
             fast = _GigatokenBackend(self.json_text)
             tokens, lengths = fast.encode(documents)
@@ -111,28 +139,68 @@ class TextTokenizer:
         """Pickle as its source: the ranks of an MPI job each build their own, and do not repeat the check."""
         return _rebuild, (self.info.name, self.json_text, self.end_name, self.backend.name)
 
-    def encode(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Return the tokens of all documents back to back, each ended, and their lengths.
-
-        Parameters
-        ----------
-        documents : sequence of bytes
-            UTF-8.
-
-        Returns
-        -------
-        tokens : ndarray of ``dtype``
-        lengths : ndarray, shape (len(documents),)
-            End-of-document token included.
-        """
-        ids, lengths = self.backend.encode(documents)
+    def encode(self, documents: Sequence[bytes]) -> Encoded:
+        """Return the ids of documents, given as UTF-8; the end-of-document id stands at the end of each alone."""
+        ids, lengths, refused = self._encode_all(documents)
+        if (ids == self.info.end_of_document).any():
+            ids, lengths = self._without_ends(documents, ids, lengths, refused)
+        kept = np.ones(len(documents), bool)
+        kept[list(refused)] = False
+        lengths = lengths[kept]
         tokens = np.empty(len(ids) + len(lengths), self.dtype)
         ends = np.cumsum(lengths + 1) - 1
         inside = np.ones(len(tokens), bool)
         inside[ends] = False
         tokens[inside] = ids
         tokens[ends] = self.info.end_of_document
-        return tokens, lengths + 1
+        return Encoded(tokens, lengths + 1, refused)
+
+    def _encode_all(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], dict[int, str]]:
+        """Encode at once, or one by one where that fails; a refused document has no ids."""
+        try:
+            return *self.backend.encode(documents), {}
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # tokenizers raises bare Exceptions, and panics of Rust are not even that
+            if len(documents) <= 1:
+                reason = f"the tokenizer failed: {first_line_of(error)}"
+                return np.empty(0, np.uint32), np.zeros(len(documents), np.int64), {0: reason}
+        alone = [self._encode_all([document]) for document in documents]
+        refused = {place: reasons[0] for place, (_, _, reasons) in enumerate(alone) if reasons}
+        return np.concatenate([ids for ids, _, _ in alone]), np.concatenate([n for _, n, _ in alone]), refused
+
+    def _without_ends(
+        self,
+        documents: Sequence[bytes],
+        ids: npt.NDArray[Any],
+        lengths: npt.NDArray[np.int64],
+        refused: dict[int, str],
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Encode documents that hold the end-of-document id in another way; refuse those that cannot be."""
+        parts = np.split(ids, np.cumsum(lengths)[:-1])
+        for place, part in enumerate(parts):
+            if not (part == self.info.end_of_document).any():
+                continue
+            other, _ = self._guarded.encode([documents[place]])
+            if (other == self.info.end_of_document).any() or self._text(other) != self._text(part):
+                refused[place] = (
+                    f"the text holds {self.end_name!r}, which this tokenizer turns into the id that ends documents; "
+                    "choose another token to end them (--end-of-document)"
+                )
+                other = other[:0]
+            parts[place] = other
+        return np.concatenate(parts), np.array([len(part) for part in parts], np.int64)
+
+    @functools.cached_property
+    def _guarded(self) -> Backend:
+        guarded = tokenizers.Tokenizer.from_str(without_end(self.json_text, self.info.end_of_document))
+        guarded.no_truncation()
+        guarded.no_padding()
+        guarded.encode_special_tokens = True
+        return _ReferenceBackend(guarded)
+
+    def _text(self, ids: npt.NDArray[Any]) -> str:
+        return str(self._reference.decode(ids.tolist(), skip_special_tokens=False))
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of tokens, special ones spelled out."""
@@ -264,6 +332,18 @@ def _from_hub(name: str) -> Path:
         f"tokenizer {name!r} is no local file or folder, and the Hugging Face hub did not give it ({reason:.150}); "
         "give the path of a tokenizer.json: --tokenizer FOLDER"
     )
+
+
+def _added_token_unlike(json_text: str) -> str | None:
+    """Return why gigatoken cannot be used for the sake of an added token, or None.
+
+    It finds them wherever they stand in the text, also those that count as whole words only or take spaces with them.
+    """
+    for token in json.loads(json_text).get("added_tokens") or []:
+        for option in ("single_word", "lstrip", "rstrip"):
+            if token.get(option) and not token.get("special"):
+                return f"gigatoken does not know the option {option} of the added token {token['content']!r}"
+    return None
 
 
 def _first_difference(

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
-from corpus_helpers import sentences, texts_of, write_jsonl
+from corpus_helpers import run_tool, sentences, texts_of, write_jsonl
 
-from autoscale_ds.corpus.tokenizers import load_tokenizer
+from autoscale_ds.corpus.tokenizers import TextTokenizer, load_tokenizer
 from autoscale_ds.errors import CorpusError
 
 QUOTED = [
@@ -29,7 +29,7 @@ def test_a_quoted_special_token_stays_text(gpt2: Path, fast: bool):
     if fast:
         pytest.importorskip("gigatoken")
         assert tokenizer.use_gigatoken([]) is None
-    tokens, lengths = tokenizer.encode([text.encode() for text in QUOTED])
+    tokens, lengths, _ = tokenizer.encode([text.encode() for text in QUOTED])
     assert (tokens == 50256).sum() == len(QUOTED)
     for text, document in zip(QUOTED, np.split(tokens, np.cumsum(lengths)[:-1]), strict=True):
         assert document[-1] == 50256
@@ -51,7 +51,7 @@ def test_both_libraries_give_the_ids_of_tokenizers_itself(gpt2: Path):
     assert fast.use_gigatoken([]) is None
     expected = [[*reference.encode(text).ids, 50256] for text in texts]
     for tokenizer in (fast, slow):
-        tokens, lengths = tokenizer.encode([text.encode() for text in texts])
+        tokens, lengths, _ = tokenizer.encode([text.encode() for text in texts])
         assert tokens.tolist() == [token for ids in expected for token in ids]
         assert lengths.tolist() == [len(ids) for ids in expected]
 
@@ -69,7 +69,7 @@ def test_a_tokenizer_on_which_gigatoken_differs_falls_back_with_a_notice(gpt2: P
 
 def test_truncation_and_padding_of_a_tokenizer_cut_and_fill_no_document(tokenizer_folder: Path, tmp_path: Path):
     spec = json.loads((tokenizer_folder / "tokenizer.json").read_text())
-    plain, _ = load_tokenizer(str(tokenizer_folder)).encode([b"wonder " * 50, b"x"])
+    plain, _, _ = load_tokenizer(str(tokenizer_folder)).encode([b"wonder " * 50, b"x"])
     model = tokenizers.Tokenizer.from_str(json.dumps(spec))
     model.enable_truncation(4)
     model.enable_padding(length=16)
@@ -100,3 +100,97 @@ def test_the_end_of_document_token_is_found_configured_or_asked_for(tokenizer_fo
 def test_a_path_that_is_not_there_is_not_taken_for_a_hub_name(name: str):
     with pytest.raises(CorpusError, match=r"expected a tokenizer\.json or a folder that holds one"):
         load_tokenizer(name)
+
+
+def unigram(special: bool) -> str:
+    """A tokenizer in the manner of T5: ``</s>`` is a piece of its vocabulary."""
+    pieces = [["<unk>", 0.0], ["</s>", -1.0], *([letter, -3.0] for letter in "▁abcs</>"), ["▁a", -2.0]]
+    model = tokenizers.Tokenizer(tokenizers.models.Unigram([(piece, score) for piece, score in pieces], 0, False))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    model.decoder = tokenizers.decoders.Metaspace()
+    if special:
+        model.add_special_tokens(["</s>"])
+    return model.to_str()
+
+
+def bpe_with_plain_end(gpt2: Path) -> str:
+    """GPT-2's, with an end token that is not marked special."""
+    spec = json.loads((gpt2 / "tokenizer.json").read_text())
+    options = dict.fromkeys(("special", "single_word", "lstrip", "rstrip", "normalized"), False)
+    spec["added_tokens"] = [{"id": 50256, "content": "<|endoftext|>", **options}]
+    return json.dumps(spec)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "unigram, special", "bpe"])
+@pytest.mark.parametrize("fast", [True, False])
+def test_no_text_holds_the_id_that_ends_documents(gpt2: Path, kind: str, fast: bool):
+    text = bpe_with_plain_end(gpt2) if kind == "bpe" else unigram(kind.endswith("special"))
+    tokenizer = TextTokenizer(kind, text)
+    if fast:
+        tokenizer.use_gigatoken([])
+    quoted = ["a b", "a</s>b c", "</s>", "a</s", *QUOTED] if kind == "bpe" else ["a b", "a</s>b c", "</s>", "a</s"]
+    tokens, lengths, refused = tokenizer.encode([each.encode() for each in quoted])
+    assert not refused
+    end = tokenizer.info.end_of_document
+    documents = np.split(tokens, np.cumsum(lengths)[:-1])
+    assert [document.tolist().count(end) for document in documents] == [1] * len(quoted)
+    assert [tokenizer.decode(document[:-1]) for document in documents] == quoted
+    # Documents without it have the ids of tokenizers itself.
+    reference = tokenizers.Tokenizer.from_str(text)
+    assert documents[0].tolist() == [*reference.encode("a b", add_special_tokens=False).ids, end]
+
+
+def test_a_document_that_cannot_be_without_it_is_named(run, gpt2: Path, tmp_path: Path):
+    path = write_jsonl(tmp_path / "a.jsonl", ["one line", "two\nlines", "three"] * 40)
+    settings = {"tokenizer": str(gpt2), "end_of_document": "Ċ", "piece_megabytes": 0.001}
+    with pytest.raises(CorpusError, match=r"a\.jsonl:2: the text holds 'Ċ', which this tokenizer turns into the id"):
+        run({"web": path}, **settings)
+    summary = run({"web": path}, on_error="skip", **settings)
+    assert summary.counts["web"].errors == 40
+    problems = [json.loads(line) for line in (tmp_path / "corpus/errors.jsonl").read_text().splitlines()]
+    assert sorted(problem["line"] for problem in problems) == list(range(2, 120, 3))
+
+
+def test_a_failing_tokenizer_names_the_document(run, tokenizer_folder: Path, tmp_path: Path, monkeypatch):
+    path = write_jsonl(tmp_path / "a.jsonl", [*sentences(9, "good"), "bad", *sentences(9, "more")])
+    original = backends_encode()
+
+    def encode(self, documents):
+        if b"bad" in documents:
+            raise BaseException("PanicException: index out of range\nand more") if len(documents) > 1 else MemoryError()
+        return original(self, documents)
+
+    monkeypatch.setattr("autoscale_ds.corpus.tokenizers._ReferenceBackend.encode", encode)
+    with pytest.raises(CorpusError, match=r"a\.jsonl:10: the tokenizer failed: MemoryError"):
+        run({"web": path}, gigatoken=False)
+    summary = run({"web": path}, gigatoken=False, on_error="skip")
+    assert (summary.counts["web"].errors, summary.counts["web"].read) == (1, 19)
+    assert len(texts_of(tmp_path / "corpus", "web")) == 18
+
+
+def backends_encode():
+    from autoscale_ds.corpus.tokenizers import _ReferenceBackend
+
+    return _ReferenceBackend.encode
+
+
+def test_dropout_of_the_tokenizer_is_off(run, gpt2: Path, tmp_path: Path):
+    spec = json.loads((gpt2 / "tokenizer.json").read_text())
+    spec["model"]["dropout"] = 0.3
+    (tmp_path / "dropout").mkdir()
+    (tmp_path / "dropout" / "tokenizer.json").write_text(json.dumps(spec))
+    path = write_jsonl(tmp_path / "a.jsonl", sentences(50, "dropout"))
+    done = run_tool("--output", tmp_path / "a", "--tokenizer", tmp_path / "dropout", "--domain", f"web={path}")
+    assert "BPE dropout (0.3) is off" in done.stderr
+    run({"web": path}, output="b", tokenizer=str(gpt2))
+    name = "web/train-00000.bin"
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_gigatoken_is_not_used_with_added_tokens_that_are_whole_words(gpt2: Path):
+    pytest.importorskip("gigatoken")
+    reference = tokenizers.Tokenizer.from_file(str(gpt2 / "tokenizer.json"))
+    reference.add_tokens([tokenizers.AddedToken("cat", single_word=True)])
+    tokenizer = TextTokenizer("cat", reference.to_str())
+    assert "option single_word of the added token 'cat'" in (tokenizer.use_gigatoken([]) or "")
+    assert tokenizer.encode([b"cat concatenate"]).tokens.tolist()[:-1] == reference.encode("cat concatenate").ids
