@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,15 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole of ``corpus.json``: ``domains[name][split]`` is that split's shards in reading order."""
+    """The whole of ``corpus.json``: ``domains[name][split]`` is that split's shards in reading order.
+
+    ``made_with`` has the versions of the libraries that made the ids, by name, the one that did most first; it is empty
+    for adopted shards and earlier versions of this program, and no part of the corpus's identity.
+    """
 
     tokenizer: TokenizerInfo
     domains: Mapping[str, Mapping[str, tuple[ShardInfo, ...]]]
+    made_with: Mapping[str, str] = field(default_factory=dict)
     version: int = VERSION
 
     @classmethod
@@ -84,7 +89,8 @@ class Manifest:
             version = raw.get("version") if isinstance(raw, dict) else type(raw).__name__
             raise CorpusError(f"{path}: version {version!r}, this program reads version {VERSION}")
         try:
-            return cls(tokenizer=TokenizerInfo(**raw["tokenizer"]), domains=_read_domains(raw["domains"]))
+            domains = _read_domains(raw["domains"])
+            return cls(TokenizerInfo(**raw["tokenizer"]), domains, dict(raw.get("made_with") or {}))
         except (KeyError, TypeError, AttributeError) as error:
             raise CorpusError(f"{path} lacks or misnames a field: {error}") from None
 
@@ -98,7 +104,8 @@ class Manifest:
             name: {split: [asdict(shard) for shard in shards] for split, shards in splits.items()}
             for name, splits in self.domains.items()
         }
-        return {"version": self.version, "tokenizer": asdict(self.tokenizer), "domains": domains}
+        made_with = {"made_with": dict(self.made_with)} if self.made_with else {}
+        return {"version": self.version, "tokenizer": asdict(self.tokenizer), **made_with, "domains": domains}
 
 
 def _read_domains(raw: Mapping[str, Any]) -> dict[str, dict[str, tuple[ShardInfo, ...]]]:

@@ -32,7 +32,7 @@ from autoscale_ds.errors import CorpusError
 from autoscale_ds.files import write_atomic
 
 # Text on which gigatoken must agree with tokenizers, over all domains: a tenth of a second of the slower one.
-_CHECK_BYTES = 1 << 18
+_CHECK_BYTES, _CHECK_UNITS = 1 << 18, 64
 
 
 class Listener:
@@ -154,8 +154,9 @@ def _tokenizer(settings: PreprocessSettings, units: Mapping[str, Sequence[Unit]]
 
 
 def _check_sample(units: Mapping[str, Sequence[Unit]]) -> Iterator[bytes]:
-    """Yield the beginnings of documents of every domain."""
-    share = _CHECK_BYTES // len(units)
-    for domain in units.values():
-        for document in sample_documents(domain[:1], share):
+    """Yield the beginnings of documents of units spread over all domains."""
+    every = [unit for domain in units.values() for unit in domain]
+    chosen = every[:: max(1, len(every) // _CHECK_UNITS)][:_CHECK_UNITS]
+    for unit in chosen:
+        for document in sample_documents([unit], _CHECK_BYTES // len(chosen)):
             yield document[: 1 << 14].decode(errors="ignore").encode()

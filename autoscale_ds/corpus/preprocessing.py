@@ -179,7 +179,7 @@ class _Run:
             domain: {split: tuple(shards[task.prefix] for task in part) for split, part in splits.items()}
             for domain, splits in tasks.items()
         }
-        manifest = Manifest(self.tokenizer.info, domains)
+        manifest = Manifest(self.tokenizer.info, domains, self.tokenizer.made_with)
         report = {
             **self.plan.report,
             "counts": {domain: asdict(count) for domain, count in counts.items()},

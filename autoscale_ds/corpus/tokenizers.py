@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from autoscale_ds.corpus.end_guard import without_end
 from autoscale_ds.corpus.hub import hub_obstacle
 from autoscale_ds.corpus.indexed import token_dtype
 from autoscale_ds.corpus.manifest import TokenizerInfo
+from autoscale_ds.corpus.proven import ProvenText
 from autoscale_ds.errors import CorpusError
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -110,6 +112,12 @@ class TextTokenizer:
         self.backend: Backend = _ReferenceBackend(self._reference)
 
     @property
+    def made_with(self) -> dict[str, str]:
+        """Versions of the libraries that encode, by name; the backend comes first."""
+        names = dict.fromkeys((self.backend.name, _ReferenceBackend.name))
+        return {name: importlib.metadata.version(name) for name in names}
+
+    @property
     def end_name(self) -> str:
         """The end-of-document token as text."""
         return str(self._reference.id_to_token(self.info.end_of_document))
@@ -120,7 +128,7 @@ class TextTokenizer:
         if (unlike := _added_token_unlike(self.json_text)) is not None:
             return unlike
         try:
-            fast = _GigatokenBackend(self.json_text)
+            fast = _GigatokenBackend(self.json_text, self.backend)
             tokens, lengths = fast.encode(documents)
         except ImportError:
             return "gigatoken is not installed (pip install 'autoscale_ds[fast]')"
@@ -264,19 +272,35 @@ class _ReferenceBackend:
 
 
 class _GigatokenBackend:
-    """Encodes with gigatoken and no special tokens, which it would recognise inside documents too."""
+    """Encodes with gigatoken and no special tokens, which it would recognise inside documents too.
+
+    Documents with characters on which it is not proven to give the same ids are encoded by ``reference``.
+    """
 
     name = "gigatoken"
 
-    def __init__(self, json_text: str) -> None:
+    def __init__(self, json_text: str, reference: Backend) -> None:
         from gigatoken.gigatoken_rs import load_hf_json
 
+        self._reference = reference
         spec = json.loads(json_text)
         spec["added_tokens"] = [token for token in spec.get("added_tokens") or [] if not token.get("special")]
         spec["post_processor"] = spec["truncation"] = spec["padding"] = None
         self._backend = load_hf_json(json.dumps(spec))
+        self._proven = ProvenText(normalizes=spec.get("normalizer") is not None)
 
     def encode(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        others = self._proven.others(documents)
+        if not others:
+            return self._encode(documents)
+        taken = {*others}
+        ids, lengths = self._encode([b"" if place in taken else each for place, each in enumerate(documents)])
+        parts = np.split(ids, np.cumsum(lengths)[:-1])
+        for place in others:
+            parts[place], _ = self._reference.encode([documents[place]])
+        return np.concatenate(parts), np.array([len(part) for part in parts], np.int64)
+
+    def _encode(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         # parallel=False: the processes are the parallelism, and its thread pool does not survive a fork.
         layout = self._backend.encode_batch(list(documents), parallel=False).layout
         offsets = np.asarray(layout.offsets.data)
@@ -286,7 +310,7 @@ class _GigatokenBackend:
 def _rebuild(name: str, json_text: str, end_name: str, backend: str) -> TextTokenizer:
     tokenizer = TextTokenizer(name, json_text, end_name)
     if backend == _GigatokenBackend.name:
-        tokenizer.backend = _GigatokenBackend(json_text)
+        tokenizer.backend = _GigatokenBackend(json_text, tokenizer.backend)
     return tokenizer
 
 

@@ -129,7 +129,8 @@ def test_ctrl_c_loses_nothing_finished(run, tmp_path: Path, tokenizer_folder: Pa
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr == "interrupted; nothing finished was lost, the same command continues\n"
+    assert stderr.splitlines()[-1] == "interrupted; nothing finished was lost, the same command continues"
+    assert "Traceback" not in stderr
     finished = {path: path.stat().st_mtime_ns for path in pieces.glob("*.json")}
     assert len(finished) >= 5
     run({"a": path}, output="out", piece_megabytes=0.002)

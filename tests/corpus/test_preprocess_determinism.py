@@ -59,7 +59,13 @@ def test_the_size_of_pieces_and_the_tokenizing_library_change_no_byte(run, raw: 
     run(raw, output="a", deduplicate="all", validation_fraction=0.1)
     run(raw, output="b", deduplicate="all", validation_fraction=0.1, piece_megabytes=0.005)
     run(raw, output="c", deduplicate="all", validation_fraction=0.1, gigatoken=False)
-    assert all_bytes(tmp_path / "a") == all_bytes(tmp_path / "b") == all_bytes(tmp_path / "c")
+    assert all_bytes(tmp_path / "a") == all_bytes(tmp_path / "b")
+    manifests = [json.loads((tmp_path / name / "corpus.json").read_text()) for name in "ac"]
+    assert [next(iter(manifest.pop("made_with"))) for manifest in manifests] == ["gigatoken", "tokenizers"]
+    assert manifests[0] == manifests[1]
+    for name in "ac":
+        (tmp_path / name / "corpus.json").unlink()
+    assert all_bytes(tmp_path / "a") == all_bytes(tmp_path / "c")
 
 
 @pytest.mark.job

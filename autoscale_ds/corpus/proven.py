@@ -1,0 +1,80 @@
+"""Which documents gigatoken may encode: those of characters on which it is proven to give the ids of ``tokenizers``.
+
+Both split text by classes of characters, and normalise it, each by its own version of Unicode. They agree on all
+characters that the version of this Python has; ``tests/corpus/test_proven.py`` tries them all. Under a normalizer,
+characters that combine or decompose and that Unicode 3.2 did not have are left out too: gigatoken's tables are older
+there.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+_CODE_POINTS = 0x110000
+_FIRST_LEAD = 0xC2  # bytes from here on begin a character of several
+
+
+class ProvenText:
+    """Finds documents with characters outside the proven set.
+
+    Parameters
+    ----------
+    normalizes : bool
+        Whether the tokenizer normalises text.
+    """
+
+    def __init__(self, normalizes: bool) -> None:
+        self._unproven = unproven_characters(normalizes)
+        self._pairs = _first_two_bytes(np.flatnonzero(self._unproven))
+
+    def others(self, documents: Sequence[bytes]) -> list[int]:
+        """Return the places of documents, given as UTF-8, that hold a character outside the proven set."""
+        text = b"".join(documents)
+        if text.isascii():
+            return []
+        data = np.frombuffer(text, np.uint8)
+        leads = np.flatnonzero(data >= _FIRST_LEAD)
+        suspects = leads[self._pairs[data[leads], data[leads + 1]]]
+        if not len(suspects):
+            return []
+        ends = np.cumsum([len(document) for document in documents])
+        places = np.unique(np.searchsorted(ends, suspects, side="right")).tolist()
+        return [place for place in places if self._unproven[_code_points(documents[place])].any()]
+
+
+@functools.cache
+def unproven_characters(normalizes: bool) -> npt.NDArray[np.bool_]:
+    """Return for each code point whether it lies outside the proven set, shape (0x110000,)."""
+    unproven = np.zeros(_CODE_POINTS, bool)
+    for first, last in ((0, 0x32400), (0xE0000, 0xE0200)):  # the planes between hold nothing, those behind are private
+        for code in range(first, last):
+            unproven[code] = _is_unproven(chr(code), normalizes)
+    unproven[0x32400:0xE0000] = True
+    unproven[0xE0200:0xF0000] = True
+    return unproven
+
+
+def _is_unproven(character: str, normalizes: bool) -> bool:
+    if unicodedata.category(character) == "Cn":
+        return True
+    changes = unicodedata.combining(character) or unicodedata.decomposition(character)
+    return bool(normalizes and changes and unicodedata.ucd_3_2_0.category(character) == "Cn")
+
+
+def _code_points(document: bytes) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(document.decode().encode("utf-32-le"), "<u4")
+
+
+def _first_two_bytes(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which pairs of bytes characters begin with, shape (256, 256)."""
+    pairs = np.zeros((256, 256), bool)
+    bounds, marks, shifts = (0x80, 0x800, 0x10000, _CODE_POINTS), (0xC0, 0xE0, 0xF0), (6, 12, 18)
+    for first, last, mark, shift in zip(bounds[:-1], bounds[1:], marks, shifts, strict=True):
+        some = codes[(codes >= first) & (codes < last)]
+        pairs[mark | some >> shift, 0x80 | some >> (shift - 6) & 0x3F] = True
+    return pairs
