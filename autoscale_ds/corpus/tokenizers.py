@@ -13,36 +13,31 @@ import importlib.metadata
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
+from autoscale_ds.corpus.backends import (
+    HARD_TEXTS,
+    Backend,
+    GigatokenBackend,
+    ReferenceBackend,
+    added_token_unlike,
+    first_difference,
+)
 from autoscale_ds.corpus.documents import first_line_of
 from autoscale_ds.corpus.end_guard import without_end
 from autoscale_ds.corpus.hub import hub_obstacle
 from autoscale_ds.corpus.indexed import token_dtype
 from autoscale_ds.corpus.manifest import TokenizerInfo
-from autoscale_ds.corpus.proven import ProvenText
 from autoscale_ds.errors import CorpusError
 
 TOKENIZER_FILE = "tokenizer.json"
 # Names models give to the token that ends a document, tried in this order.
 _END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")
 _HUB_NAMES = {"gpt2": "openai-community/gpt2"}
-# Texts on which fast tokenizers are known to differ; the check at start adds documents of the corpus itself.
-HARD_TEXTS = (
-    "<|endoftext|> a<|endoftext|>b </s> [SEP] <s>",
-    "it's I'LL we've  double   triple\t\ttabs\r\nlines\n\n\n  end  ",
-    "12345 3.14159 1,000,000 ²³ ½ Ⅷ १२३",
-    "café cafe\u0301 Å \u00a0nbsp\u2003em\u3000wide\u200bzero \ufeffmark",
-    "汉字かな한국어 عربى עברית हिन्दी ไทย 👩‍👩‍👧‍👦🇪🇺 \U00010348",
-    "\x00\x01\x1f\x7f\u0085\u2028\u2029 \ufffd \ue000 \U0010ffff",
-    "a" * 3000 + " " * 700 + "\n" * 300 + "=-" * 500,
-    "",
-    " ",
-)
 
 
 class Encoded(NamedTuple):
@@ -61,15 +56,6 @@ class Encoded(NamedTuple):
     tokens: npt.NDArray[Any]
     lengths: npt.NDArray[np.int64]
     refused: dict[int, str]
-
-
-class Backend(Protocol):
-    """Encode documents, given as UTF-8, into ids and the number of ids of each."""
-
-    name: str
-
-    def encode(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Return all ids back to back, and the lengths, shape (len(documents),)."""
 
 
 class TextTokenizer:
@@ -109,12 +95,12 @@ class TextTokenizer:
             file=TOKENIZER_FILE,
         )
         self.dtype = token_dtype(self.info.vocabulary_size)
-        self.backend: Backend = _ReferenceBackend(self._reference)
+        self.backend: Backend = ReferenceBackend(self._reference)
 
     @property
     def made_with(self) -> dict[str, str]:
         """Versions of the libraries that encode, by name; the backend comes first."""
-        names = dict.fromkeys((self.backend.name, _ReferenceBackend.name))
+        names = dict.fromkeys((self.backend.name, ReferenceBackend.name))
         return {name: importlib.metadata.version(name) for name in names}
 
     @property
@@ -125,10 +111,10 @@ class TextTokenizer:
     def use_gigatoken(self, sample: Iterable[bytes]) -> str | None:
         """Switch to gigatoken if it is installed and gives the same ids; return why not, or None when it is in use."""
         documents = [*(text.encode() for text in HARD_TEXTS), *sample]
-        if (unlike := _added_token_unlike(self.json_text)) is not None:
+        if (unlike := added_token_unlike(self.json_text)) is not None:
             return unlike
         try:
-            fast = _GigatokenBackend(self.json_text, self.backend)
+            fast = GigatokenBackend(self.json_text, self.backend)
             tokens, lengths = fast.encode(documents)
         except ImportError:
             return "gigatoken is not installed (pip install 'autoscale_ds[fast]')"
@@ -138,7 +124,7 @@ class TextTokenizer:
             return f"gigatoken cannot use this tokenizer: {error}"
         expected, expected_lengths = self.backend.encode(documents)
         if not (np.array_equal(lengths, expected_lengths) and np.array_equal(tokens, expected)):
-            different = _first_difference(tokens, lengths, expected, expected_lengths)
+            different = first_difference(tokens, lengths, expected, expected_lengths)
             return f"gigatoken gives other ids than tokenizers for {documents[different][:60]!r}"
         self.backend = fast
         return None
@@ -205,7 +191,7 @@ class TextTokenizer:
         guarded.no_truncation()
         guarded.no_padding()
         guarded.encode_special_tokens = True
-        return _ReferenceBackend(guarded)
+        return ReferenceBackend(guarded)
 
     def _text(self, ids: npt.NDArray[Any]) -> str:
         return str(self._reference.decode(ids.tolist(), skip_special_tokens=False))
@@ -257,60 +243,10 @@ def train_tokenizer(documents: Iterable[bytes], vocabulary_size: int) -> TextTok
     return TextTokenizer(f"trained-bpe-{vocabulary_size}", model.to_str(pretty=True))
 
 
-class _ReferenceBackend:
-    name = "tokenizers"
-
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
-        self._tokenizer = tokenizer
-
-    def encode(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        texts = [document.decode() for document in documents]
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        ids = [np.array(encoding.ids, np.uint32) for encoding in encodings]
-        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-        return np.concatenate(ids) if ids else np.empty(0, np.uint32), lengths
-
-
-class _GigatokenBackend:
-    """Encodes with gigatoken and no special tokens, which it would recognise inside documents too.
-
-    Documents with characters on which it is not proven to give the same ids are encoded by ``reference``.
-    """
-
-    name = "gigatoken"
-
-    def __init__(self, json_text: str, reference: Backend) -> None:
-        from gigatoken.gigatoken_rs import load_hf_json
-
-        self._reference = reference
-        spec = json.loads(json_text)
-        spec["added_tokens"] = [token for token in spec.get("added_tokens") or [] if not token.get("special")]
-        spec["post_processor"] = spec["truncation"] = spec["padding"] = None
-        self._backend = load_hf_json(json.dumps(spec))
-        self._proven = ProvenText(normalizes=spec.get("normalizer") is not None)
-
-    def encode(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        others = self._proven.others(documents)
-        if not others:
-            return self._encode(documents)
-        taken = {*others}
-        ids, lengths = self._encode([b"" if place in taken else each for place, each in enumerate(documents)])
-        parts = np.split(ids, np.cumsum(lengths)[:-1])
-        for place in others:
-            parts[place], _ = self._reference.encode([documents[place]])
-        return np.concatenate(parts), np.array([len(part) for part in parts], np.int64)
-
-    def _encode(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        # parallel=False: the processes are the parallelism, and its thread pool does not survive a fork.
-        layout = self._backend.encode_batch(list(documents), parallel=False).layout
-        offsets = np.asarray(layout.offsets.data)
-        return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
-
-
 def _rebuild(name: str, json_text: str, end_name: str, backend: str) -> TextTokenizer:
     tokenizer = TextTokenizer(name, json_text, end_name)
-    if backend == _GigatokenBackend.name:
-        tokenizer.backend = _GigatokenBackend(json_text, tokenizer.backend)
+    if backend == GigatokenBackend.name:
+        tokenizer.backend = GigatokenBackend(json_text, tokenizer.backend)
     return tokenizer
 
 
@@ -356,26 +292,3 @@ def _from_hub(name: str) -> Path:
         f"tokenizer {name!r} is no local file or folder, and the Hugging Face hub did not give it ({reason:.150}); "
         "give the path of a tokenizer.json: --tokenizer FOLDER"
     )
-
-
-def _added_token_unlike(json_text: str) -> str | None:
-    """Return why gigatoken cannot be used for the sake of an added token, or None.
-
-    It finds them wherever they stand in the text, also those that count as whole words only or take spaces with them.
-    """
-    for token in json.loads(json_text).get("added_tokens") or []:
-        for option in ("single_word", "lstrip", "rstrip"):
-            if token.get(option) and not token.get("special"):
-                return f"gigatoken does not know the option {option} of the added token {token['content']!r}"
-    return None
-
-
-def _first_difference(
-    tokens: npt.NDArray[Any],
-    lengths: npt.NDArray[np.int64],
-    expected: npt.NDArray[Any],
-    expected_lengths: npt.NDArray[np.int64],
-) -> int:
-    """Return the first document whose ids differ."""
-    mine, theirs = np.split(tokens, np.cumsum(lengths)[:-1]), np.split(expected, np.cumsum(expected_lengths)[:-1])
-    return next(i for i, pair in enumerate(zip(mine, theirs, strict=True)) if not np.array_equal(*pair))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -12,6 +13,7 @@ import tokenizers
 from corpus_helpers import run_tool, sentences, texts_of, write_jsonl
 
 from autoscale_ds.corpus.tokenizers import TextTokenizer, load_tokenizer
+from autoscale_ds.corpus.workers import resident_bytes
 from autoscale_ds.errors import CorpusError
 
 QUOTED = [
@@ -60,7 +62,7 @@ def test_a_tokenizer_on_which_gigatoken_differs_falls_back_with_a_notice(gpt2: P
     tokenizer = load_tokenizer(str(gpt2))
     reference = tokenizer.backend
     monkeypatch.setattr(
-        "autoscale_ds.corpus.tokenizers._GigatokenBackend.encode",
+        "autoscale_ds.corpus.backends.GigatokenBackend.encode",
         lambda self, documents: (np.zeros(len(documents), np.uint32), np.ones(len(documents), np.int64)),
     )
     assert "gigatoken gives other ids than tokenizers for" in (tokenizer.use_gigatoken([]) or "")
@@ -160,7 +162,7 @@ def test_a_failing_tokenizer_names_the_document(run, tokenizer_folder: Path, tmp
             raise BaseException("PanicException: index out of range\nand more") if len(documents) > 1 else MemoryError()
         return original(self, documents)
 
-    monkeypatch.setattr("autoscale_ds.corpus.tokenizers._ReferenceBackend.encode", encode)
+    monkeypatch.setattr("autoscale_ds.corpus.backends.ReferenceBackend.encode", encode)
     with pytest.raises(CorpusError, match=r"a\.jsonl:10: the tokenizer failed: MemoryError"):
         run({"web": path}, gigatoken=False)
     summary = run({"web": path}, gigatoken=False, on_error="skip")
@@ -169,9 +171,9 @@ def test_a_failing_tokenizer_names_the_document(run, tokenizer_folder: Path, tmp
 
 
 def backends_encode():
-    from autoscale_ds.corpus.tokenizers import _ReferenceBackend
+    from autoscale_ds.corpus.backends import ReferenceBackend
 
-    return _ReferenceBackend.encode
+    return ReferenceBackend.encode
 
 
 def test_dropout_of_the_tokenizer_is_off(run, gpt2: Path, tmp_path: Path):
@@ -194,3 +196,21 @@ def test_gigatoken_is_not_used_with_added_tokens_that_are_whole_words(gpt2: Path
     tokenizer = TextTokenizer("cat", reference.to_str())
     assert "option single_word of the added token 'cat'" in (tokenizer.use_gigatoken([]) or "")
     assert tokenizer.encode([b"cat concatenate"]).tokens.tolist()[:-1] == reference.encode("cat concatenate").ids
+
+
+def test_memory_does_not_grow_with_the_words_that_were_met(gpt2: Path, monkeypatch):
+    pytest.importorskip("gigatoken")
+    monkeypatch.setattr("autoscale_ds.corpus.backends._CACHE_BYTES", 60 << 20)
+    tokenizer = load_tokenizer(str(gpt2))
+    assert tokenizer.use_gigatoken([]) is None
+    chance, before, sizes, lengths = np.random.default_rng(0), resident_bytes(), [], []
+    texts = []
+    for _ in range(16):
+        letters = chance.integers(97, 123, 2_000_000).astype("u1")
+        letters[::9] = 32
+        texts.append(letters.tobytes())
+        lengths.append(tokenizer.encode(texts[-1:]).lengths.tolist())
+        sizes.append((resident_bytes() - before) >> 20)
+    assert any(after < size - 20 for size, after in itertools.pairwise(sizes)), sizes  # one was made anew
+    assert max(sizes) < 200, sizes
+    assert lengths[::5] == [tokenizer.encode([text]).lengths.tolist() for text in texts[::5]]
