@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.spec import WhenExhausted
 
 LARGEST = 2**63 - 1  # counts of tokens, steps and windows are int64
+FINITE = sys.float_info.max
 # Least and most of each number; null is not checked. Where the most is infinite, it means for ever.
 _RANGES: Mapping[str, tuple[float, float]] = {
     "budget_tokens": (0, LARGEST),
@@ -32,13 +34,13 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "parallel.pipeline": (1, LARGEST),
     "parallel.sequence": (1, LARGEST),
     "mixture.poll_seconds": (0, math.inf),
-    "optimizer.learning_rate": (0, LARGEST),
-    "optimizer.epsilon": (0, LARGEST),
-    "optimizer.weight_decay": (0, LARGEST),
+    "optimizer.learning_rate": (0, FINITE),
+    "optimizer.epsilon": (0, FINITE),
+    "optimizer.weight_decay": (0, FINITE),
     "optimizer.clip_norm": (0, math.inf),
     "schedule.warmup_tokens": (0, LARGEST),
     "schedule.cooldown_tokens": (0, LARGEST),
-    "schedule.final_fraction": (0, LARGEST),
+    "schedule.final_fraction": (0, FINITE),
     "evaluation.every_steps": (1, LARGEST),
     "evaluation.windows_per_domain": (1, LARGEST),
     "checkpoints.every_steps": (1, LARGEST),
