@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from autoscale_ds.corpus.documents import (
 )
 from autoscale_ds.corpus.inputs import Span, Unit
 from autoscale_ds.corpus.tables import read_dataset, read_parquet
+from autoscale_ds.errors import CorpusError
 
 # Text handled at once: 2-4 MiB stays in cache through parsing, hashing and tokenising; 1 and 8 MiB are slower.
 BLOCK_BYTES = 2 << 20
@@ -38,7 +40,19 @@ class Chunk:
 
 
 def read_unit(unit: Unit) -> Iterator[Batch]:
-    """Yield the documents of a unit (one that is not chunked), about ``BLOCK_BYTES`` at a time."""
+    """Yield the documents of a unit (one that is not chunked), about ``BLOCK_BYTES`` at a time.
+
+    Raises
+    ------
+    CorpusError
+        When a file is not as it was when the unit was made: also at the end, for what changes while it is read.
+    """
+    _check_unchanged(unit)
+    yield from _read(unit)
+    _check_unchanged(unit)
+
+
+def _read(unit: Unit) -> Iterator[Batch]:
     if unit.format == "text":
         yield from _read_text(unit.spans)
         return
@@ -59,6 +73,7 @@ def chunks(unit: Unit, chunk_bytes: int) -> Iterator[Chunk | Problem]:
     """Cut the lines of a chunked unit's file into chunks of at least ``chunk_bytes``; ends by a Problem if damaged."""
     path = unit.spans[0].path
     index, line, held = 0, 1, [b""]
+    _check_unchanged(unit)
     try:
         for block in _line_blocks(byte_blocks(path)):
             held.append(block)
@@ -70,6 +85,21 @@ def chunks(unit: Unit, chunk_bytes: int) -> Iterator[Chunk | Problem]:
         yield Problem(path, line + sum(block.count(b"\n") for block in held), unreadable_reason(error))
     if any(held):
         yield Chunk(index, line, b"".join(held))
+    _check_unchanged(unit)
+
+
+def _check_unchanged(unit: Unit) -> None:
+    """Raise CorpusError for a file whose size or time of change is another than in the unit."""
+    for span in unit.spans if unit.format != "huggingface" else ():
+        try:
+            status = os.stat(span.path)
+        except OSError:  # a missing one is told by who reads it
+            continue
+        if (status.st_size, str(status.st_mtime_ns)) != (span.size, span.changed):
+            raise CorpusError(
+                f"{span.path} changed while it was read: {status.st_size:,} bytes, {span.size:,} at the start; wait "
+                "until it is written, then rerun the same command"
+            )
 
 
 def _slices(data: bytes) -> Iterator[bytes]:
@@ -152,8 +182,8 @@ def _span_blocks(span: Span) -> Iterator[bytes]:
         if span.start:
             file.seek(span.start - 1)
             file.readline()
-        while (left := span.stop - file.tell()) > 0:
-            yield file.read(min(left, BLOCK_BYTES)) + file.readline()
+        while (left := span.stop - file.tell()) > 0 and (data := file.read(min(left, BLOCK_BYTES))):
+            yield data + file.readline()
 
 
 def _line_blocks(blocks: Iterable[bytes]) -> Iterator[bytes]:

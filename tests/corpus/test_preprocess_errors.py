@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import resource
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import zstandard
 from corpus_helpers import run_tool, sentences, texts_of, write_jsonl
 
-from autoscale_ds.corpus.inputs import DomainInput
+from autoscale_ds.corpus.inputs import DomainInput, domain_units
+from autoscale_ds.corpus.reading import read_unit
 from autoscale_ds.errors import ConfigError, CorpusError
 
 GOOD = [json.dumps({"text": text}).encode() for text in sentences(30, "good")]
@@ -162,3 +164,43 @@ def test_an_unreachable_hub_says_how_to_do_without(tmp_path: Path, arguments: li
     assert result.returncode == 2
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.txt", "a.parquet"])
+@pytest.mark.parametrize("change", ["cut at a line's end", "longer", "same size"])
+def test_a_file_that_changes_while_it_is_read_is_named(tmp_path: Path, name: str, change: str):
+    path, lines = tmp_path / name, write_jsonl(tmp_path / "lines", sentences(4000, "changing")).read_bytes()
+    if name.endswith("parquet"):
+        pyarrow.parquet.write_table(pyarrow.table({"text": sentences(4000, "changing")}), path, row_group_size=500)
+    else:
+        path.write_bytes(gzip.compress(lines) if name.endswith("gz") else lines)
+    for unit in domain_units(DomainInput((str(path),)), 100_000 if name == "a.jsonl" else 1 << 30):
+        batches = read_unit(unit)
+        next(batches)
+        data = path.read_bytes()
+        shorter = data[: data.index(b"\n", len(data) // 4) + 1]
+        path.write_bytes({"longer": data + b"x", "same size": data}.get(change, shorter))
+        with pytest.raises(CorpusError, match=rf"{name} changed while it was read"):
+            for _ in batches:
+                pass
+        path.write_bytes(data)
+        os.utime(path, ns=(int(unit.spans[0].changed),) * 2)
+
+
+def test_a_file_that_grows_is_an_error_under_skip_too(run, tmp_path: Path, monkeypatch):
+    path = write_jsonl(tmp_path / "a.jsonl", sentences(50, "growing"))
+    from autoscale_ds.corpus import pieces
+
+    original = pieces.read_unit
+
+    def read_and_grow(unit):
+        for batch in original(unit):
+            with open(path, "ab") as file:
+                file.write(b'{"text": "later"}\n')
+            yield batch
+
+    monkeypatch.setattr(pieces, "read_unit", read_and_grow)
+    with pytest.raises(CorpusError, match=r"a\.jsonl changed while it was read"):
+        run({"a": path}, on_error="skip")
+    monkeypatch.undo()
+    assert run({"a": path}).counts["a"].read == 51
