@@ -27,6 +27,7 @@ from autoscale_ds.errors import CorpusError
 
 # Text handled at once: 2-4 MiB stays in cache through parsing, hashing and tokenising; 1 and 8 MiB are slower.
 BLOCK_BYTES = 2 << 20
+_LONGEST_WINDOW = 1 << 31  # what `zstd --long=31` asks for; memory is taken as a frame needs it
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -127,7 +128,9 @@ def byte_blocks(path: str) -> Iterator[bytes]:
         if path.endswith(".gz"):
             yield from _decompress(file, lambda: zlib.decompressobj(wbits=31))
         elif path.endswith(".zst"):
-            yield from _decompress(file, lambda: zstandard.ZstdDecompressor().decompressobj())
+            yield from _decompress(
+                file, lambda: zstandard.ZstdDecompressor(max_window_size=_LONGEST_WINDOW).decompressobj()
+            )
         else:
             yield from iter(lambda: file.read(BLOCK_BYTES), b"")
 

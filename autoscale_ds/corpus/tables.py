@@ -50,9 +50,10 @@ def read_dataset(span: Span, unit: Unit) -> Iterator[Batch]:
         yield Batch(problems=[Problem(span.path, None, reason)])
         return
     stop = len(dataset) if span.stop is None else span.stop
+    texts = dataset.with_format("arrow", columns=[unit.field])  # other columns are not decoded: images, audio
     for start in range(span.start, stop, _ROWS):
-        values = dataset[start : min(start + _ROWS, stop)][unit.field]
-        yield _values_batch(values, span.path, unit.field, start + 1)
+        rows = texts[start : min(start + _ROWS, stop)]
+        yield from _column_batches(rows.column(unit.field), span.path, unit.field, start + 1)
 
 
 def _column_batches(column: Any, path: str, key: str, first_row: int) -> Iterator[Batch]:

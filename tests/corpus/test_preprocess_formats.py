@@ -103,3 +103,29 @@ def test_a_path_that_cannot_be_meant_is_refused(run, tmp_path: Path, source: str
     (tmp_path / "data.bin").write_bytes(b"?")
     with pytest.raises(CorpusError, match=message):
         run({"domain": tmp_path / source})
+
+
+def test_only_the_text_column_of_a_saved_dataset_is_decoded(run, tmp_path: Path):
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "id": datasets.Value("int64"), "picture": datasets.Image()}
+    )
+    broken = [{"bytes": b"no picture", "path": None}] * len(TEXTS)
+    table = {"text": TEXTS, "id": list(range(len(TEXTS))), "picture": broken}
+    saved = datasets.Dataset.from_dict(table, features=features).with_format("numpy", columns=["id"])
+    saved.save_to_disk(tmp_path / "saved")
+    saved.select(range(len(TEXTS) - 1, -1, -2)).save_to_disk(tmp_path / "part")
+    source = {name: DomainInput((str(tmp_path / name),), format="huggingface") for name in ("saved", "part")}
+    run(source, piece_megabytes=0.001)
+    assert texts_of(tmp_path / "corpus", "saved") == TEXTS
+    assert texts_of(tmp_path / "corpus", "part") == TEXTS[::-1][::2]
+
+
+def test_zstd_frames_with_long_windows_are_read(run, tmp_path: Path):
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=28, enable_ldm=True)
+    plain = write_jsonl(tmp_path / "a.jsonl", TEXTS)
+    writer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()  # of unknown size: the whole window
+    (tmp_path / "a.jsonl.zst").write_bytes(writer.compress(plain.read_bytes()) + writer.flush())
+    with pytest.raises(zstandard.ZstdError):
+        zstandard.ZstdDecompressor().decompressobj().decompress((tmp_path / "a.jsonl.zst").read_bytes())
+    run({"a": tmp_path / "a.jsonl.zst"})
+    assert texts_of(tmp_path / "corpus", "a") == TEXTS
