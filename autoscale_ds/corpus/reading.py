@@ -186,7 +186,8 @@ def _span_blocks(span: Span) -> Iterator[bytes]:
             file.seek(span.start - 1)
             file.readline()
         while (left := span.stop - file.tell()) > 0 and (data := file.read(min(left, BLOCK_BYTES))):
-            yield data + file.readline()
+            # A line that begins where the span ends belongs to the next one.
+            yield data if data.endswith(b"\n") else data + file.readline()
 
 
 def _line_blocks(blocks: Iterable[bytes]) -> Iterator[bytes]:

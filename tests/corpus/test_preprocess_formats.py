@@ -86,6 +86,15 @@ def test_a_large_file_is_divided_without_losing_or_repeating_a_line(run, tmp_pat
         assert texts_of(tmp_path / str(size), "plain") == texts_of(tmp_path / str(size), "packed") == TEXTS * 5
 
 
+def test_a_piece_that_ends_with_a_line_does_not_repeat_the_next(run, tmp_path: Path):
+    texts = [f"{index:0118}" for index in range(100)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    assert path.stat().st_size == 100 * 131  # eight lines are 1048 bytes, as 0.001 MiB is
+    run({"a": path}, piece_megabytes=0.001)
+    assert texts_of(tmp_path / "corpus", "a") == texts
+
+
 def test_a_byte_order_mark_blank_lines_and_a_missing_last_newline_do_no_harm(run, tmp_path: Path):
     lines = [json.dumps({"text": text}) for text in TEXTS]
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n\n".join(lines).encode())
