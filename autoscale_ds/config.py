@@ -305,6 +305,18 @@ def _required(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
+def check_range(name: str, value: float | None, least: float, most: float) -> None:
+    """Raise ConfigError for a number outside [least, most], and for NaN; None is not checked."""
+    if value is None or least <= value <= most:
+        return
+    bound = f"at most {_spelt(most)}" if value > most else f"at least {_spelt(least)}"
+    raise ConfigError(f"{name} is {value}, expected {bound}")
+
+
+def _spelt(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
+
+
 def suggest(key: str, known: Any) -> str:
     """Return the end of a message about an unknown name: the nearest known one, else all of them."""
     known = [str(name) for name in known]

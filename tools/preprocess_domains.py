@@ -165,7 +165,7 @@ def _adopt(arguments: argparse.Namespace) -> int:
             terminal.notice,
             arguments.overwrite,
         )
-    tokens = sum(shard.tokens for splits in manifest.domains.values() for part in splits.values() for shard in part)
+    tokens = sum(shard.tokens for shard in manifest.shards())
     print(f"adopted {tokens:,} tokens of {len(manifest.domains)} domains: {arguments.output}/corpus.json")
     return 0
 
@@ -174,6 +174,7 @@ def _refuse_what_adoption_ignores(arguments: argparse.Namespace) -> None:
     used = ("output", "tokenizer", "end_of_document")
     ignored = [f"--{name.replace('_', '-')}" for name in _given(arguments) if name not in used]
     ignored += [f"--{name}" for name in ("config", "domain") if getattr(arguments, name)] + arguments.overrides
+    ignored += ["--remove-first"] if arguments.remove_first else []
     if ignored:
         raise ConfigError(f"{ignored[0]} has no effect with --adopt, which takes shards as they are; leave it out")
 

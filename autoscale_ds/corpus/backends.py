@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ import tokenizers
 
 from autoscale_ds.corpus.proven import ProvenText
 from autoscale_ds.corpus.workers import resident_bytes
+from autoscale_ds.errors import CorpusError
 
 # Texts on which fast tokenizers are known to differ; the check at start adds documents of the corpus itself.
 HARD_TEXTS = (
@@ -71,6 +72,8 @@ class GigatokenBackend:
         self._process = self._size = 0
         spec = json.loads(json_text)
         spec["added_tokens"] = [token for token in spec.get("added_tokens") or [] if not token.get("special")]
+        for token in spec["added_tokens"]:
+            _refuse_options(token)
         spec["post_processor"] = spec["truncation"] = spec["padding"] = None
         self._spec = json.dumps(spec)
         self._load()
@@ -106,16 +109,14 @@ class GigatokenBackend:
         return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
 
 
-def added_token_unlike(json_text: str) -> str | None:
-    """Return why gigatoken cannot be used for the sake of an added token, or None.
+def _refuse_options(token: Mapping[str, Any]) -> None:
+    """Raise CorpusError for an added token that gigatoken would find elsewhere than tokenizers does.
 
     It finds them wherever they stand in the text, also those that count as whole words only or take spaces with them.
     """
-    for token in json.loads(json_text).get("added_tokens") or []:
-        for option in ("single_word", "lstrip", "rstrip"):
-            if token.get(option) and not token.get("special"):
-                return f"gigatoken does not know the option {option} of the added token {token['content']!r}"
-    return None
+    unknown = [option for option in ("single_word", "lstrip", "rstrip") if token.get(option)]
+    if unknown:
+        raise CorpusError(f"it does not know the option {unknown[0]} of the added token {token['content']!r}")
 
 
 def first_difference(

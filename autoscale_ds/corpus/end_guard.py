@@ -20,6 +20,8 @@ def without_end(json_text: str, end: int) -> str:
     spec["added_tokens"] = [token for token in spec.get("added_tokens") or [] if token["id"] != end]
     spec["post_processor"] = None  # it may name the token, and is not used
     model = spec["model"]
+    if "dropout" in model:
+        model["dropout"] = None
     vocabulary = model["vocab"]
     if isinstance(vocabulary, list):  # Unigram: a piece's place is its id
         if end < len(vocabulary):

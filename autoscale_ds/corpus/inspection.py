@@ -107,10 +107,8 @@ def damages(corpus: Corpus) -> Iterator[tuple[str, str | None]]:
     info = corpus.manifest.tokenizer
     if info.file:
         yield info.file, _tokenizer_damage(corpus.folder / info.file, info.sha256)
-    for splits in corpus.manifest.domains.values():
-        for shards in splits.values():
-            for shard in shards:
-                yield shard.prefix, corpus.verify(shard)
+    for shard in corpus.manifest.shards():
+        yield shard.prefix, corpus.verify(shard)
 
 
 def _tokenizer_damage(path: Path, expected: str) -> str | None:

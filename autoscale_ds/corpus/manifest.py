@@ -6,7 +6,7 @@ Written last and atomically, so its presence means that every shard it names is 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,10 @@ class Manifest:
             return cls(TokenizerInfo(**raw["tokenizer"]), domains, dict(raw.get("made_with") or {}))
         except (KeyError, TypeError, AttributeError) as error:
             raise CorpusError(f"{path} lacks or misnames a field: {error}") from None
+
+    def shards(self) -> Iterator[ShardInfo]:
+        """Yield all shards, in order of domains and splits."""
+        return (shard for splits in self.domains.values() for part in splits.values() for shard in part)
 
     def save(self, folder: str | Path) -> None:
         """Write ``folder/corpus.json`` atomically."""

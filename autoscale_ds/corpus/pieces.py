@@ -28,7 +28,7 @@ from autoscale_ds.files import write_json
 
 # `key` is a keyed BLAKE2b of the text: 128 bits tell copies apart, and the first 64 choose the validation documents.
 DOCUMENT = np.dtype([("key", "<u8", 2), ("tokens", "<i8"), ("bytes", "<i8")])
-_VERSION = 1
+_VERSION = 2  # of what a piece holds of the same input
 
 
 @dataclass(frozen=True)

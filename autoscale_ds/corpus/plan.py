@@ -21,6 +21,7 @@ from autoscale_ds.corpus.publication import (
     WORK_NAME,
     finish,
     own_files,
+    read_report,
     refuse_foreign_tokenizer,
     remove_own_files,
     shard_digests,
@@ -93,7 +94,7 @@ def make_plan(settings: PreprocessSettings, listener: Listener, overwrite: bool,
         listener.notice(f"the tokenizer's BPE dropout ({tokenizer.dropout:g}) is off: ids must not depend on chance")
     if settings.gigatoken and (reason := tokenizer.use_gigatoken(_check_sample(units))) is not None:
         listener.notice(f"{reason}; using tokenizers, about fifteen times slower")
-    if remove_first:
+    if overwrite and remove_first:
         remove_own_files(folder)
     elif (folder / MANIFEST_NAME).exists():
         _tell_of_the_old_corpus(folder, listener)
@@ -117,12 +118,12 @@ def _existing(
 ) -> Summary:
     """Return the summary of a finished corpus if it is the one asked for; else refuse, naming what differs."""
     manifest = Manifest.load(folder)
+    old = read_report(folder)
     try:
-        old = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
         changes = list(differences(old, report))
         if old.get("shards", recorded := shard_digests(manifest)) != recorded:
             changes = [f"its {MANIFEST_NAME} was not written by the run that {REPORT_NAME} tells of"]
-    except (OSError, ValueError, KeyError):
+    except KeyError:
         changes = [f"it has no readable {REPORT_NAME}"]
     with contextlib.suppress(CorpusError):  # the hub cannot be reached: take the tokenizer as unchanged
         if settings.train_tokenizer is None:

@@ -65,10 +65,10 @@ def finish(folder: Path) -> None:
             _remove(folder, [MANIFEST_NAME, *plan["remove"]])
             for name in sorted(plan["move"], key=lambda name: name == MANIFEST_NAME):
                 _move(build / name, folder / name)
-        clear_work(folder)
+        _clear_work(folder)
 
 
-def clear_work(folder: Path) -> None:
+def _clear_work(folder: Path) -> None:
     """Remove what is kept for a rerun; the lock file is its holder's."""
     children = [child for child in (folder / WORK_NAME).iterdir() if child.name != LOCK_NAME]
     for child in sorted(children, key=lambda child: child.name == Path(_PLAN_NAME).name):  # the plan last
@@ -91,8 +91,7 @@ def remove_own_files(folder: Path) -> None:
     """Remove the old corpus but the files that tell what is left of it, should this be cut short."""
     with told_when_writing_fails(folder):
         files = own_files(folder)
-        if _report(folder).get("shards") is None:
-            write_json(folder / REPORT_NAME, {**_report(folder), "shards": _recorded(folder)})
+        write_json(folder / REPORT_NAME, {**read_report(folder), "shards": _recorded(folder)})
         _remove(folder, [MANIFEST_NAME, *(name for name in files if name not in _SIDE_FILES)])
 
 
@@ -119,8 +118,7 @@ def refuse_foreign_tokenizer(folder: Path, tokenizer: TextTokenizer) -> None:
 
 def shard_digests(manifest: Manifest) -> dict[str, list[str]]:
     """Return the SHA-256 of ``.bin`` and ``.idx`` of each shard by prefix."""
-    shards = (shard for splits in manifest.domains.values() for part in splits.values() for shard in part)
-    return {shard.prefix: [shard.sha256_bin, shard.sha256_idx] for shard in shards}
+    return {shard.prefix: [shard.sha256_bin, shard.sha256_idx] for shard in manifest.shards()}
 
 
 def _recorded(folder: Path) -> dict[str, list[str]]:
@@ -129,10 +127,11 @@ def _recorded(folder: Path) -> dict[str, list[str]]:
         current = shard_digests(Manifest.load(folder))
     except CorpusError:  # none, or one that cannot be read
         current = {}
-    return {**(_report(folder).get("shards") or {}), **current}
+    return {**(read_report(folder).get("shards") or {}), **current}
 
 
-def _report(folder: Path) -> dict[str, Any]:
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return what ``preprocessing.json`` holds; an empty mapping where it cannot be read."""
     try:
         report = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):

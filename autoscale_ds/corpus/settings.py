@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from autoscale_ds.config import to_dict
+from autoscale_ds.config import check_range, to_dict
 from autoscale_ds.corpus.inputs import DomainInput
 from autoscale_ds.errors import ConfigError
 
@@ -96,9 +96,7 @@ class PreprocessSettings:
         if not 0 <= (self.validation_fraction or 0) < 1:
             raise ConfigError(f"validation_fraction is {self.validation_fraction}, expected at least 0 and below 1")
         for name, (least, most) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise ConfigError(f"{name} is {value}, expected at least {least} and at most {most}")
+            check_range(name, getattr(self, name), least, most)
 
     @property
     def piece_bytes(self) -> int:

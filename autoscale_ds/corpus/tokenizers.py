@@ -24,7 +24,6 @@ from autoscale_ds.corpus.backends import (
     Backend,
     GigatokenBackend,
     ReferenceBackend,
-    added_token_unlike,
     first_difference,
 )
 from autoscale_ds.corpus.documents import first_line_of
@@ -75,13 +74,9 @@ class TextTokenizer:
 
     def __init__(self, name: str, json_text: str, end_of_document: str | int | None = None) -> None:
         try:
-            self._reference = tokenizers.Tokenizer.from_str(json_text)
+            self._reference = _whole_texts(json_text)
         except Exception as error:  # tokenizers raises a bare Exception
             raise CorpusError(f"tokenizer {name} is no valid tokenizer.json: {error}") from None
-        # A tokenizer.json may truncate or pad, which would cut documents or fill them up.
-        self._reference.no_truncation()
-        self._reference.no_padding()
-        self._reference.encode_special_tokens = True
         self.dropout: float | None = getattr(self._reference.model, "dropout", None)
         if self.dropout:
             self._reference.model.dropout = None
@@ -111,8 +106,6 @@ class TextTokenizer:
     def use_gigatoken(self, sample: Iterable[bytes]) -> str | None:
         """Switch to gigatoken if it is installed and gives the same ids; return why not, or None when it is in use."""
         documents = [*(text.encode() for text in HARD_TEXTS), *sample]
-        if (unlike := added_token_unlike(self.json_text)) is not None:
-            return unlike
         try:
             fast = GigatokenBackend(self.json_text, self.backend)
             tokens, lengths = fast.encode(documents)
@@ -187,11 +180,7 @@ class TextTokenizer:
 
     @functools.cached_property
     def _guarded(self) -> Backend:
-        guarded = tokenizers.Tokenizer.from_str(without_end(self.json_text, self.info.end_of_document))
-        guarded.no_truncation()
-        guarded.no_padding()
-        guarded.encode_special_tokens = True
-        return ReferenceBackend(guarded)
+        return ReferenceBackend(_whole_texts(without_end(self.json_text, self.info.end_of_document)))
 
     def _text(self, ids: npt.NDArray[Any]) -> str:
         return str(self._reference.decode(ids.tolist(), skip_special_tokens=False))
@@ -241,6 +230,16 @@ def train_tokenizer(documents: Iterable[bytes], vocabulary_size: int) -> TextTok
     )
     model.train_from_iterator((document.decode() for document in documents), trainer)
     return TextTokenizer(f"trained-bpe-{vocabulary_size}", model.to_str(pretty=True))
+
+
+def _whole_texts(json_text: str) -> tokenizers.Tokenizer:
+    """Return a tokenizer that encodes all of a text, special tokens in it as text."""
+    tokenizer = tokenizers.Tokenizer.from_str(json_text)
+    # A tokenizer.json may truncate or pad, which would cut documents or fill them up.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def _rebuild(name: str, json_text: str, end_name: str, backend: str) -> TextTokenizer:

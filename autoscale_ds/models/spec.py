@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from autoscale_ds.config import check_range
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.models.layers import LanguageModelHead
 
@@ -105,10 +106,7 @@ class ModelSpec(ABC):
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "width", "context", "vocabulary", "loss_chunk_tokens"):
-            size = getattr(self, name)
-            if not 1 <= size <= LARGEST_SIZE:
-                bound = "at least 1" if size < 1 else f"at most {LARGEST_SIZE}"
-                raise ConfigError(f"model.{name} is {size}, expected {bound}")
+            check_range(f"model.{name}", getattr(self, name), 1, LARGEST_SIZE)
         if self.width % self.heads:
             raise ConfigError(f"model.width {self.width} is not a multiple of model.heads {self.heads}")
         if not 0 <= self.dropout < 1:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from autoscale_ds.errors import AutoScaleError, ProposalError
-from autoscale_ds.files import write_atomic, write_json
+from autoscale_ds.files import unique_keys, write_atomic, write_json
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.journal import Journal
 
@@ -109,7 +109,7 @@ def read_proposal(path: Path) -> Proposal | None:
     """
     text, age_seconds = _read_regular(path)
     try:
-        raw = json.loads(text, object_pairs_hook=_no_duplicates)
+        raw = json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         if abs(age_seconds) < SETTLE_SECONDS:  # a time further ahead is no clock's that disagrees a little: judge now
             return None
@@ -118,6 +118,8 @@ def read_proposal(path: Path) -> Proposal | None:
                 "the file is half-written: it ends early; write it elsewhere and rename it in"
             ) from None
         raise ProposalError(f"broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except ValueError as error:
+        raise ProposalError(str(error)) from None
     except RecursionError:
         raise ProposalError("the JSON is nested too deep to be a proposal") from None
     return _parse(path.name, raw)
@@ -172,15 +174,6 @@ def _read_regular(path: Path) -> tuple[str, float]:
         return data.decode("utf-8"), time.time() - status.st_mtime
     except UnicodeDecodeError as error:
         raise ProposalError(f"it is not UTF-8 text: {error.reason} at byte {error.start}") from None
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ProposalError(f"{twice!r} is given twice")
-    return mapping
 
 
 def _parse(name: str, raw: Any) -> Proposal:

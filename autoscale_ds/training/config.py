@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from autoscale_ds.config import IDENTITY
+from autoscale_ds.config import IDENTITY, check_range
 from autoscale_ds.controllers import Budget, MixtureConfig
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.models import ModelSpec, family
@@ -268,9 +268,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
-            _check_range(name, _lookup(self, name), least, most)
+            check_range(name, _lookup(self, name), least, most)
         for name, epochs in _by_name("data.max_epochs", self.data.max_epochs).items():
-            _check_range(name, epochs, 0, LARGEST)
+            check_range(name, epochs, 0, LARGEST)
         if len(self.optimizer.betas) != 2:
             raise ConfigError(f"optimizer.betas is {list(self.optimizer.betas)}, expected two numbers")
         for beta in self.optimizer.betas:
@@ -309,9 +309,3 @@ def _by_name(name: str, value: float | Mapping[str, float] | None) -> dict[str, 
     if isinstance(value, Mapping):
         return {f"{name}.{domain}": number for domain, number in value.items()}
     return {name: value}
-
-
-def _check_range(name: str, value: float | None, least: float, most: float) -> None:
-    if value is not None and not least <= value <= most:
-        bounds = f"at least {least:g}" if value < least or math.isnan(value) else f"at most {most:g}"
-        raise ConfigError(f"{name} is {value}, expected {bounds}")

@@ -31,7 +31,7 @@ from autoscale_ds.training.parts import Parts
 from autoscale_ds.training.records import RunRecords
 from autoscale_ds.training.run_state import RunState
 from autoscale_ds.training.schedule import learning_rate
-from autoscale_ds.training.second_stage import begin_from
+from autoscale_ds.training.second_stage import Source, begin_from
 from autoscale_ds.training.signals import REQUEUE_EXIT_CODE, StopRequest
 from autoscale_ds.training.watchdog import Watchdog
 
@@ -88,14 +88,7 @@ class TrainingLoop:
         self._peak_flops = peak_flops(self.device, self.run.logging.peak_flops)
 
         run, ranks, beginning = parts.run, parts.ranks, parts.beginning
-        checkpoint = self.checkpoints.load(self.engine, self.device, until)
-        begins_elsewhere = checkpoint is None and run.start_from is not None
-        source = None
-        if begins_elsewhere:
-            source = begin_from(self.engine, self.checkpoints, run, parts.model_spec, parts.corpus.identity)
-        state = checkpoint.state if checkpoint else None
-        if checkpoint:
-            log.info("resuming from %s", checkpoint.folder)
+        state, source = self._load(until)
         lines = on_rank_zero(lambda: beginning.open_journal(state, source) if beginning is not None else [])
         events = [Event.from_json(line) for line in lines]
         planner = MixturePlanner(parts.stream_spec, events)
@@ -106,16 +99,7 @@ class TrainingLoop:
         self._events = events
         clock = Clock.of(events, run.data.sequence_length, run.data.global_batch)
         self.budget = run.budget_on(clock)
-        self.stream = MixtureStream(
-            planner,
-            open_windows(parts.corpus, planner.names, run.data.sequence_length),
-            until_step=self.budget.total_steps,
-            rank=ranks.data_parallel_rank,
-            world_size=ranks.data_parallel_size,
-            workers=run.data.workers,
-            prefetch=run.data.prefetch,
-            pin_memory=self.device.type == "cuda",
-        )
+        self.stream = self._open_stream(planner)
         journal = beginning.journal if beginning is not None else None
         adviser = self._adviser(beginning, planner) if beginning is not None else None
         if adviser is not None and state is not None:
@@ -137,6 +121,30 @@ class TrainingLoop:
             on_record,
         )
         self._resumes = state is not None
+
+    def _load(self, until: int | None) -> tuple[RunState | None, Source | None]:
+        """Load the weights to go on with; return the state of the run's checkpoint, or the other run's on rank 0."""
+        checkpoint = self.checkpoints.load(self.engine, self.device, until)
+        if checkpoint is not None:
+            log.info("resuming from %s", checkpoint.folder)
+            return checkpoint.state, None
+        if self.run.start_from is None:
+            return None, None
+        parts = self._parts
+        return None, begin_from(self.engine, self.checkpoints, self.run, parts.model_spec, parts.corpus.identity)
+
+    def _open_stream(self, planner: MixturePlanner) -> MixtureStream:
+        data, ranks = self.run.data, self.ranks
+        return MixtureStream(
+            planner,
+            open_windows(self._parts.corpus, planner.names, data.sequence_length),
+            until_step=self.budget.total_steps,
+            rank=ranks.data_parallel_rank,
+            world_size=ranks.data_parallel_size,
+            workers=data.workers,
+            prefetch=data.prefetch,
+            pin_memory=self.device.type == "cuda",
+        )
 
     def _adviser(self, beginning: Beginning, planner: MixturePlanner) -> Adviser:
         return Adviser(

@@ -12,6 +12,7 @@ import pytest
 import zstandard
 from corpus_helpers import run_tool, sentences, texts_of, write_jsonl
 
+from autoscale_ds.corpus import pieces
 from autoscale_ds.corpus.inputs import DomainInput, domain_units
 from autoscale_ds.corpus.reading import read_unit
 from autoscale_ds.errors import ConfigError, CorpusError
@@ -189,8 +190,6 @@ def test_a_file_that_changes_while_it_is_read_is_named(tmp_path: Path, name: str
 
 def test_a_file_that_grows_is_an_error_under_skip_too(run, tmp_path: Path, monkeypatch):
     path = write_jsonl(tmp_path / "a.jsonl", sentences(50, "growing"))
-    from autoscale_ds.corpus import pieces
-
     original = pieces.read_unit
 
     def read_and_grow(unit):

@@ -33,13 +33,19 @@ def tokenizer_of(kind: str, gpt2: Path) -> str:
     return json.dumps(spec)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", CONTEXTS)
-def test_all_characters_of_the_proven_set_have_the_ids_of_tokenizers(gpt2: Path, kind: str):
+def both(kind: str, gpt2: Path) -> tuple[TextTokenizer, TextTokenizer]:
+    """Return the same tokenizer by tokenizers and by gigatoken."""
     pytest.importorskip("gigatoken")
     text = tokenizer_of(kind, gpt2)
     slow, fast = TextTokenizer(kind, text), TextTokenizer(kind, text)
     assert fast.use_gigatoken([]) is None
+    return slow, fast
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CONTEXTS)
+def test_all_characters_of_the_proven_set_have_the_ids_of_tokenizers(gpt2: Path, kind: str):
+    slow, fast = both(kind, gpt2)
     codes = np.flatnonzero(~unproven_characters(kind == "nfc"))
     # Ideographs, syllables and private use are ranges of one class each: a part of them is enough.
     dense = ((codes > 0x4E10) & (codes < 0x9FF0)) | ((codes > 0xAC10) & (codes < 0xD790)) | (codes > 0x20010)
@@ -54,10 +60,7 @@ def test_all_characters_of_the_proven_set_have_the_ids_of_tokenizers(gpt2: Path,
 
 @pytest.mark.parametrize("kind", CONTEXTS)
 def test_documents_with_other_characters_have_the_ids_of_tokenizers_too(gpt2: Path, kind: str):
-    pytest.importorskip("gigatoken")
-    text = tokenizer_of(kind, gpt2)
-    slow, fast = TextTokenizer(kind, text), TextTokenizer(kind, text)
-    assert fast.use_gigatoken([]) is None
+    slow, fast = both(kind, gpt2)
     others = [0x88F, 0xC5C, 0xCDC, 0xA7CE, 0x16EA0, 0x323B0, *((0x7FD, 0x899, 0x1715, 0x1DF6) if kind == "nfc" else ())]
     documents = []
     for context in [*CONTEXTS[kind], "{}"]:

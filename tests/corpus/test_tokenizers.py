@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 from corpus_helpers import run_tool, sentences, texts_of, write_jsonl
 
+from autoscale_ds.corpus.backends import ReferenceBackend
 from autoscale_ds.corpus.tokenizers import TextTokenizer, load_tokenizer
 from autoscale_ds.corpus.workers import resident_bytes
 from autoscale_ds.errors import CorpusError
@@ -155,7 +156,7 @@ def test_a_document_that_cannot_be_without_it_is_named(run, gpt2: Path, tmp_path
 
 def test_a_failing_tokenizer_names_the_document(run, tokenizer_folder: Path, tmp_path: Path, monkeypatch):
     path = write_jsonl(tmp_path / "a.jsonl", [*sentences(9, "good"), "bad", *sentences(9, "more")])
-    original = backends_encode()
+    original = ReferenceBackend.encode
 
     def encode(self, documents):
         if b"bad" in documents:
@@ -168,12 +169,6 @@ def test_a_failing_tokenizer_names_the_document(run, tokenizer_folder: Path, tmp
     summary = run({"web": path}, gigatoken=False, on_error="skip")
     assert (summary.counts["web"].errors, summary.counts["web"].read) == (1, 19)
     assert len(texts_of(tmp_path / "corpus", "web")) == 18
-
-
-def backends_encode():
-    from autoscale_ds.corpus.backends import ReferenceBackend
-
-    return ReferenceBackend.encode
 
 
 def test_dropout_of_the_tokenizer_is_off(run, gpt2: Path, tmp_path: Path):
