@@ -46,6 +46,8 @@ class Backend(Protocol):
 
 
 class ReferenceBackend:
+    """Encodes with tokenizers, whose ids count."""
+
     name = "tokenizers"
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
