@@ -122,6 +122,8 @@ def test_ctrl_c_loses_nothing_finished(run, tmp_path: Path, tokenizer_folder: Pa
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts its background jobs deaf to it, and this suite may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     pieces = tmp_path / "out" / ".work" / "pieces"
     while process.poll() is None and len(list(pieces.glob("*.json"))) < 5:
@@ -129,8 +131,7 @@ def test_ctrl_c_loses_nothing_finished(run, tmp_path: Path, tokenizer_folder: Pa
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr.splitlines()[-1] == "interrupted; nothing finished was lost, the same command continues"
-    assert "Traceback" not in stderr
+    assert stderr == "interrupted; nothing finished was lost, the same command continues\n"
     finished = {path: path.stat().st_mtime_ns for path in pieces.glob("*.json")}
     assert len(finished) >= 5
     run({"a": path}, output="out", piece_megabytes=0.002)
