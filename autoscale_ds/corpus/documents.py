@@ -7,6 +7,7 @@ silence: whoever asked decides whether the first one stops the work or all are c
 from __future__ import annotations
 
 import json
+import lzma
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 import zstandard
 
 # What reading a missing, cut-off or damaged file raises.
-UNREADABLE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Problem:
     file: str
     line: int | None
     reason: str
+
+    def __post_init__(self) -> None:
+        """Make names of files, and keys of objects in reasons, printable: they can hold anything."""
+        object.__setattr__(self, "file", printable(self.file))
+        object.__setattr__(self, "reason", printable(self.reason))
 
     def __str__(self) -> str:
         return f"{self.file}{'' if self.line is None else f':{self.line}'}: {self.reason}"
@@ -54,6 +60,12 @@ class Batch:
         self.documents.append(document)
         self.places.append((file, line))
 
+    def extend(self, other: Batch) -> None:
+        """Append another batch; both count lines from the beginning of their files."""
+        self.documents += other.documents
+        self.places += other.places
+        self.problems += other.problems
+
     def problem(self, index: int, reason: str) -> Problem:
         """Return the problem of a document that was read."""
         file, line = self.places[index]
@@ -62,6 +74,11 @@ class Batch:
 
 class RefusedRecord(Exception):
     """The record was read, and holds no text."""
+
+
+def printable(text: str) -> str:
+    r"""Return text on one line that UTF-8 can hold: a lone surrogate, as in names that are Latin-1, as ``\udce9``."""
+    return text.encode(errors="backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
 
 
 def encoded_text(text: Any, key: str) -> bytes:

@@ -10,6 +10,7 @@ import os
 import socket
 import urllib.parse
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,49 @@ def hub_obstacle() -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class OpenedDataset:
+    """A dataset, and what its files were like when it was opened: (path, size, time of change) of each."""
+
+    name: str
+    rows: Any
+    files: tuple[tuple[str, int, int], ...]
+
+    def check_unchanged(self, planned: str) -> None:
+        """Raise CorpusError if a file changed: what was mapped into memory is then neither the old nor the new.
+
+        ``planned`` is the fingerprint at the time of the plan, which a folder keeps and the hub's cache may not.
+        """
+        changed = next((old[0] for old, now in zip(self.files, _status(self.rows), strict=True) if old != now), None)
+        if changed is None and Path(self.name).is_dir() and self.rows._fingerprint != planned:
+            changed = "its fingerprint"
+        if changed is not None:
+            raise CorpusError(
+                f"dataset {self.name}: {changed} changed while it was read; wait until it is written, then run the "
+                "same command again"
+            )
+
+
 @functools.lru_cache(maxsize=4)
-def open_dataset(name: str, split: str, subset: str | None) -> Any:
+def open_dataset(name: str, split: str, subset: str | None) -> OpenedDataset:
     """Open a dataset saved with ``save_to_disk``, or one of the Hugging Face hub (or of its local cache)."""
+    rows = _open(name, split, subset)
+    return OpenedDataset(name, rows, _status(rows))
+
+
+def _status(rows: Any) -> tuple[tuple[str, int, int], ...]:
+    """Return path, size and time of change of a dataset's files, -1 for one that is gone."""
+    result = []
+    for path in sorted({file["filename"] for file in rows.cache_files}):
+        try:
+            status = os.stat(path)
+            result.append((path, status.st_size, status.st_mtime_ns))
+        except OSError:
+            result.append((path, -1, -1))
+    return tuple(result)
+
+
+def _open(name: str, split: str, subset: str | None) -> Any:
     obstacle = None if Path(name).is_dir() else hub_obstacle()
     if obstacle is not None:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when `datasets` is imported: it uses its cache, without retries

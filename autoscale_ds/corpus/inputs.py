@@ -7,29 +7,23 @@ change), so that finished work can be recognised by a digest of the unit.
 
 from __future__ import annotations
 
-import glob
+import functools
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from autoscale_ds.corpus.compression import is_compressed
+from autoscale_ds.corpus.discovery import Found, find_files
+from autoscale_ds.corpus.documents import UNREADABLE, printable
+from autoscale_ds.corpus.fields import column_path
+from autoscale_ds.corpus.folders import Identity, identity
 from autoscale_ds.corpus.hub import open_dataset
 from autoscale_ds.errors import CorpusError
 
 Format = Literal["auto", "jsonl", "parquet", "text", "huggingface"]
-COMPRESSED = (".gz", ".zst")
-_FORMAT_OF_SUFFIX = {
-    ".jsonl": "jsonl",
-    ".json": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".text": "text",
-    ".md": "text",
-    ".rst": "text",
-}
+Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -39,12 +33,12 @@ class DomainInput:
     Attributes
     ----------
     paths : tuple of str
-        Files, folders (everything below them) or globs (``**`` descends); for ``huggingface``, hub names or folders
-        written by ``save_to_disk``.
+        Files, folders (the data below them) or globs (``**`` descends); for ``huggingface``, hub names or folders
+        written by ``save_to_disk``. Links are followed; a file with several names is read once.
     format : str
         ``auto`` goes by the name of each file. ``text`` is one document a file.
     field : str
-        The JSON key or Parquet column of the text.
+        The JSON key or column of the text; ``meta.text`` also finds ``text`` in the object or struct ``meta``.
     split, subset : str
         Of a Hugging Face dataset; ``subset`` is what the hub calls a configuration.
     """
@@ -81,7 +75,56 @@ class Unit:
     """One compressed file so large that it becomes several pieces, cut at ``piece_bytes`` of its text."""
 
 
-def domain_units(source: DomainInput, piece_bytes: int) -> list[Unit]:
+def corpus_units(
+    domains: Mapping[str, DomainInput],
+    piece_bytes: int,
+    output: str | os.PathLike | None = None,
+    notice: Notice = lambda text: None,
+) -> dict[str, list[Unit]]:
+    """Return the units of every domain in reading order.
+
+    Parameters
+    ----------
+    domains : mapping of str to DomainInput
+        What to read.
+    piece_bytes, output
+        See ``domain_units``.
+    notice : callable
+        Receives lines about what is left out, and about files that several domains read.
+    """
+    open_dataset.cache_clear()  # one that was saved again since must not be taken for changed while it is read
+    units = {
+        domain: domain_units(source, piece_bytes, output, functools.partial(_tell, notice, domain))
+        for domain, source in domains.items()
+    }
+    if len(domains) > 1:
+        _tell_of_shared_files(units, notice)
+    return units
+
+
+def _tell(notice: Notice, domain: str, text: str) -> None:
+    notice(f"{domain}: {text}")
+
+
+def _tell_of_shared_files(units: Mapping[str, list[Unit]], notice: Notice) -> None:
+    readers: dict[str | Identity, str] = {}
+    for domain, parts in units.items():
+        shared: dict[str, list[str]] = {}
+        for kind, path in {(unit.format, span.path): None for unit in parts for span in unit.spans}:
+            key = path if kind == "huggingface" else identity(os.stat(path))
+            if (reader := readers.setdefault(key, domain)) != domain:
+                shared.setdefault(reader, []).append(path)
+        for reader, paths in shared.items():
+            what = "1 file is" if len(paths) == 1 else f"{len(paths):,} files are"
+            notice(f"{domain}: {what} read by {reader} too (first: {printable(paths[0])})")
+
+
+def domain_units(
+    source: DomainInput,
+    piece_bytes: int,
+    output: str | os.PathLike | None = None,
+    notice: Notice = lambda text: None,
+) -> list[Unit]:
     """Return the units of a domain in reading order.
 
     Parameters
@@ -90,6 +133,10 @@ def domain_units(source: DomainInput, piece_bytes: int) -> list[Unit]:
         Where the documents come from, and their format.
     piece_bytes : int
         Size on disk above which an input is divided, and up to which small files share a unit.
+    output : path or None
+        Corpus folder: what preprocessing makes there is no input.
+    notice : callable
+        Receives a line for each kind of path that is left out.
 
     Raises
     ------
@@ -99,81 +146,56 @@ def domain_units(source: DomainInput, piece_bytes: int) -> list[Unit]:
     if not source.paths:
         raise CorpusError("a domain has no paths; give at least one file, folder, glob or dataset")
     if source.format == "huggingface":
-        return [unit for name in source.paths for unit in _dataset_units(name, source, piece_bytes)]
-    spans = [(_format_of(path, source.format), path) for path in _expand(source.paths)]
-    pieces = [piece for kind, path in spans for piece in _divide(kind, path, piece_bytes)]
+        names = _each_once(source.paths, notice)
+        return [unit for name in names for unit in _dataset_units(name, source, piece_bytes)]
+    files = find_files(source.paths, source.format, output, notice)
+    pieces = [(file.format, *part) for file in files for part in _divide(file, piece_bytes)]
     return list(_grouped(pieces, source.field, piece_bytes))
 
 
-def _expand(patterns: tuple[str, ...]) -> list[str]:
-    """Return the files matched, sorted within a pattern, each once."""
-    files: dict[str, None] = {}
-    for pattern in patterns:
-        matched = sorted(_matches(os.path.expanduser(pattern)))
-        if not matched:
-            raise CorpusError(f"no file matches {pattern}; paths are relative to the current folder, {os.getcwd()}")
-        files.update(dict.fromkeys(matched))
-    return list(files)
+def _each_once(names: tuple[str, ...], notice: Notice) -> list[str]:
+    datasets: dict[str, str] = {}
+    for name in names:
+        first = datasets.setdefault(os.path.realpath(name) if os.path.isdir(name) else name, name)
+        if first != name:
+            notice(f"{printable(name)} leads to the dataset {printable(first)}, which is read already")
+    return list(datasets.values())
 
 
-def _matches(pattern: str) -> list[str]:
-    names = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
-    return [path for name in names for path in (_files_below(name) if os.path.isdir(name) else [name])]
+def _divide(file: Found, piece_bytes: int) -> Iterator[tuple[Span, int]]:
+    """Yield (span, bytes): the file whole, or its parts when it is large and can be entered in the middle.
 
-
-def _files_below(folder: str) -> Iterator[str]:
-    """Yield the files below a folder but hidden ones, which editors, version control and downloads leave."""
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(root, name) for name in names if not name.startswith("."))
-
-
-def _format_of(path: str, wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    name = Path(path)
-    suffix = Path(name.stem).suffix if name.suffix in COMPRESSED else name.suffix
-    if suffix not in _FORMAT_OF_SUFFIX:
-        raise CorpusError(
-            f"{path}: its name tells no format; give format: jsonl, parquet or text "
-            f"(known endings: {', '.join(_FORMAT_OF_SUFFIX)}, also with {' or '.join(COMPRESSED)})"
-        )
-    return _FORMAT_OF_SUFFIX[suffix]
-
-
-def _span(path: str) -> Span:
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise CorpusError(f"cannot read {path}: {error.strerror}") from None
-    return Span(path, status.st_size, str(status.st_mtime_ns))
-
-
-def _divide(kind: str, path: str, piece_bytes: int) -> Iterator[tuple[str, Span, int]]:
-    """Yield (format, span, bytes): the file whole, or its parts when it is large and can be entered in the middle."""
-    whole = _span(path)
-    if whole.size <= piece_bytes or path.endswith(COMPRESSED) or kind == "text":
-        yield kind, whole, whole.size
-    elif kind == "parquet":
-        yield from ((kind, span, size) for span, size in _row_groups(whole, piece_bytes))
+    A file that cannot be opened stays whole: it is one problem, whatever its size.
+    """
+    whole = Span(file.path, file.status.st_size, str(file.status.st_mtime_ns))
+    closed = is_compressed(file.path) or file.format == "text"
+    if whole.size <= piece_bytes or closed or not os.access(file.path, os.R_OK):
+        yield whole, whole.size
+    elif file.format == "parquet":
+        yield from _row_groups(whole, piece_bytes)
     else:
         for start in range(0, whole.size, piece_bytes):
             stop = min(start + piece_bytes, whole.size)
-            yield kind, Span(path, whole.size, whole.changed, start, stop), stop - start
+            yield Span(file.path, whole.size, whole.changed, start, stop), stop - start
 
 
 def _row_groups(whole: Span, piece_bytes: int) -> Iterator[tuple[Span, int]]:
+    """Yield runs of row groups; the file whole if it has none, or if its footer is damaged."""
     import pyarrow
     import pyarrow.parquet
 
     try:
-        metadata = pyarrow.parquet.read_metadata(whole.path)
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise CorpusError(f"cannot read {whole.path}: {error}") from None
+        with open(whole.path, "rb") as file:
+            metadata = pyarrow.parquet.read_metadata(file)
+        sizes = [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
+    except (*UNREADABLE, pyarrow.ArrowException):
+        sizes = []
+    if not sizes:
+        yield whole, whole.size
     start = size = 0
-    for group in range(metadata.num_row_groups):
-        size += metadata.row_group(group).total_byte_size
-        if size >= piece_bytes or group + 1 == metadata.num_row_groups:
+    for group, group_size in enumerate(sizes):
+        size += group_size
+        if size >= piece_bytes or group + 1 == len(sizes):
             yield Span(whole.path, whole.size, whole.changed, start, group + 1), size
             start, size = group + 1, 0
 
@@ -193,17 +215,19 @@ def _grouped(pieces: list[tuple[str, Span, int]], field: str, piece_bytes: int) 
 
 
 def _unit(kind: str, field: str, spans: list[Span], size: int, piece_bytes: int) -> Unit:
-    compressed = len(spans) == 1 and spans[0].path.endswith(COMPRESSED)
+    compressed = len(spans) == 1 and is_compressed(spans[0].path)
     chunked = compressed and kind == "jsonl" and size > piece_bytes
     return Unit(kind, field, tuple(spans), size, chunked=chunked)
 
 
 def _dataset_units(name: str, source: DomainInput, piece_bytes: int) -> Iterator[Unit]:
-    dataset = open_dataset(name, source.split, source.subset)
-    size = int(dataset.data.nbytes)
-    rows = max(1, piece_bytes * len(dataset) // max(1, size))
+    """Yield runs of rows with ``piece_bytes`` of text each; other columns, images for instance, can be far larger."""
+    dataset = open_dataset(name, source.split, source.subset).rows
+    path = column_path(dataset.features.arrow_schema, source.field)
+    table = dataset.data if path is None else dataset.data.select([path[0]])
+    rows = max(1, piece_bytes * table.num_rows // max(1, int(table.nbytes)))
     bounds = [*range(0, len(dataset), rows), len(dataset)]
     for start, stop in itertools.pairwise(bounds):
-        span = Span(name, size, dataset._fingerprint, start, stop)
-        share = size * (stop - start) // len(dataset)
+        span = Span(name, int(dataset.data.nbytes), dataset._fingerprint, start, stop)
+        share = int(table.nbytes) * (stop - start) // table.num_rows
         yield Unit("huggingface", source.field, (span,), share, source.split, source.subset)

@@ -12,7 +12,7 @@ from typing import Any
 
 from autoscale_ds.corpus.disk import told_when_writing_fails
 from autoscale_ds.corpus.folder import differences, digests
-from autoscale_ds.corpus.inputs import Unit, domain_units
+from autoscale_ds.corpus.inputs import Unit, corpus_units
 from autoscale_ds.corpus.manifest import MANIFEST_NAME, Manifest
 from autoscale_ds.corpus.packing import DomainCounts
 from autoscale_ds.corpus.publication import (
@@ -84,7 +84,7 @@ def make_plan(settings: PreprocessSettings, listener: Listener, overwrite: bool,
     """Look at everything the work depends on; only then change anything in the folder."""
     folder = Path(settings.output)
     finish(folder)
-    units = {domain: domain_units(source, settings.piece_bytes) for domain, source in settings.domains.items()}
+    units = corpus_units(settings.domains, settings.piece_bytes, folder, listener.notice)
     report = {"version": 2, "settings": settings.effective(), "inputs": digests(units)}
     if (folder / MANIFEST_NAME).exists() and not overwrite:
         return _existing(folder, report, units, settings)

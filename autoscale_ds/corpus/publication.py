@@ -35,6 +35,13 @@ _SIDE_FILES = (REPORT_NAME, ERRORS_NAME, TOKENIZER_FILE)
 _SHARD_NAME = re.compile(rf"[A-Za-z0-9_][^/]*/(?:{'|'.join(SPLITS)})-\d{{5,}}")
 
 
+def is_own_name(name: str) -> bool:
+    """Tell whether preprocessing gives this name, relative to the corpus folder, to something it makes there."""
+    prefix, _, ending = name.rpartition(".")
+    is_shard = ending in ("bin", "idx") and _SHARD_NAME.fullmatch(prefix) is not None
+    return is_shard or name in (MANIFEST_NAME, *_SIDE_FILES) or name.partition("/")[0] == WORK_NAME
+
+
 def publish(folder: Path, files: Sequence[str]) -> None:
     """Put the files of the build in their places and remove what the old corpus had besides.
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
-import zstandard
-
+from autoscale_ds.corpus.compression import BLOCK_BYTES, byte_blocks
 from autoscale_ds.corpus.documents import (
     UNREADABLE,
     Batch,
@@ -21,23 +18,34 @@ from autoscale_ds.corpus.documents import (
     reason_of,
     unreadable_reason,
 )
+from autoscale_ds.corpus.fields import value_of
 from autoscale_ds.corpus.inputs import Span, Unit
 from autoscale_ds.corpus.tables import read_dataset, read_parquet
-from autoscale_ds.errors import CorpusError
+from autoscale_ds.corpus.unchanged import check_paths, check_unchanged, opened
 
-# Text handled at once: 2-4 MiB stays in cache through parsing, hashing and tokenising; 1 and 8 MiB are slower.
-BLOCK_BYTES = 2 << 20
-_LONGEST_WINDOW = 1 << 31  # what `zstd --long=31` asks for; memory is taken as a frame needs it
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Whole lines cut out of a large compressed file; ``first_line`` counts from 1."""
+    """Whole lines cut out of a large compressed file.
+
+    Attributes
+    ----------
+    index : int
+        Its place among the chunks of the file.
+    first_line : int
+        Counted from 1.
+    data : bytes
+        The lines.
+    position : int
+        Bytes of the compressed file that were read so far.
+    """
 
     index: int
     first_line: int
     data: bytes
+    position: int
 
 
 def read_unit(unit: Unit) -> Iterator[Batch]:
@@ -46,148 +54,106 @@ def read_unit(unit: Unit) -> Iterator[Batch]:
     Raises
     ------
     CorpusError
-        When a file is not as it was when the unit was made: also at the end, for what changes while it is read.
+        If a file changed since the work was planned.
     """
-    _check_unchanged(unit)
-    yield from _read(unit)
-    _check_unchanged(unit)
+    read = {"jsonl": _read_jsonl, "parquet": read_parquet, "huggingface": read_dataset, "text": _read_text}[unit.format]
+    yield from _joined(batch for span in unit.spans for batch in read(span, unit))
+    if unit.format != "huggingface":
+        check_paths(unit.spans)
 
 
-def _read(unit: Unit) -> Iterator[Batch]:
-    if unit.format == "text":
-        yield from _read_text(unit.spans)
-        return
-    read = {"jsonl": _read_jsonl, "parquet": read_parquet, "huggingface": read_dataset}[unit.format]
-    for span in unit.spans:
-        yield from read(span, unit)
+def _joined(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Join small batches: hashing and tokenising have a cost for each, which would double the time of small files."""
+    held, size = Batch(), 0
+    for batch in batches:
+        apart = batch.lines_before is not int  # its lines count from elsewhere
+        if held.places and (apart or size >= BLOCK_BYTES):
+            yield held
+            held, size = Batch(), 0
+        if apart:
+            yield batch
+        else:
+            held.extend(batch)
+            size += sum(map(len, batch.documents))
+    if held.documents or held.problems:
+        yield held
 
 
 def read_chunk(unit: Unit, chunk: Chunk) -> Iterator[Batch]:
     """Yield the documents of one chunk of a chunked unit."""
     line = chunk.first_line
     for block in _line_blocks(_slices(chunk.data)):
-        yield parse_jsonl(block, unit.field, unit.spans[0].path, line)
+        yield parse_jsonl(block, unit.field, unit.spans[0].path, line, at_beginning=line == 1)
         line += block.count(b"\n")
 
 
 def chunks(unit: Unit, chunk_bytes: int) -> Iterator[Chunk | Problem]:
     """Cut the lines of a chunked unit's file into chunks of at least ``chunk_bytes``; ends by a Problem if damaged."""
-    path = unit.spans[0].path
+    span = unit.spans[0]
     index, line, held = 0, 1, [b""]
-    _check_unchanged(unit)
     try:
-        for block in _line_blocks(byte_blocks(path)):
-            held.append(block)
-            if sum(map(len, held)) >= chunk_bytes:
-                chunk = Chunk(index, line, b"".join(held))
-                yield chunk
-                index, line, held = index + 1, line + chunk.data.count(b"\n"), [b""]
+        with opened(span) as file:
+            for block in _line_blocks(byte_blocks(file, span.path, span.size)):
+                held.append(block)
+                if sum(map(len, held)) >= chunk_bytes:
+                    chunk = Chunk(index, line, b"".join(held), file.tell())
+                    yield chunk
+                    index, line, held = index + 1, line + chunk.data.count(b"\n"), [b""]
     except UNREADABLE as error:
-        yield Problem(path, line + sum(block.count(b"\n") for block in held), unreadable_reason(error))
+        yield Problem(span.path, line + sum(block.count(b"\n") for block in held), unreadable_reason(error))
     if any(held):
-        yield Chunk(index, line, b"".join(held))
-    _check_unchanged(unit)
-
-
-def _check_unchanged(unit: Unit) -> None:
-    """Raise CorpusError for a file whose size or time of change is another than in the unit."""
-    for span in unit.spans if unit.format != "huggingface" else ():
-        try:
-            status = os.stat(span.path)
-        except OSError:  # a missing one is told by who reads it
-            continue
-        if (status.st_size, str(status.st_mtime_ns)) != (span.size, span.changed):
-            raise CorpusError(
-                f"{span.path} changed while it was read: {status.st_size:,} bytes, {span.size:,} at the start; wait "
-                "until it is written, then rerun the same command"
-            )
+        yield Chunk(index, line, b"".join(held), span.size)
 
 
 def _slices(data: bytes) -> Iterator[bytes]:
     return (data[start : start + BLOCK_BYTES] for start in range(0, len(data), BLOCK_BYTES))
 
 
-def parse_jsonl(block: bytes, key: str, path: str, first_line: int) -> Batch:
-    """Parse whole lines; blank ones are skipped, as is usual for JSONL."""
+def parse_jsonl(block: bytes, key: str, path: str, first_line: int, at_beginning: bool) -> Batch:
+    """Parse whole lines; blank ones are skipped, as is usual for JSONL, and so is a byte order mark of the file."""
     batch = Batch()
-    if first_line == 1:
+    if at_beginning:
         block = block.removeprefix(_BYTE_ORDER_MARK)
     for number, line in enumerate(block.split(b"\n"), first_line):
         if not line or line.isspace():
             continue
         try:
-            batch.add(_text_of(json.loads(line.decode()), key), path, number)
+            batch.add(encoded_text(value_of(json.loads(line.decode()), key), key), path, number)
         except (ValueError, RecursionError, RefusedRecord) as error:
             batch.problems.append(Problem(path, number, reason_of(error)))
     return batch
-
-
-def byte_blocks(path: str) -> Iterator[bytes]:
-    """Yield the contents of a file, decompressed by its name; of a damaged one what came before, then the error."""
-    with open(path, "rb") as file:
-        if path.endswith(".gz"):
-            yield from _decompress(file, lambda: zlib.decompressobj(wbits=31))
-        elif path.endswith(".zst"):
-            yield from _decompress(
-                file, lambda: zstandard.ZstdDecompressor(max_window_size=_LONGEST_WINDOW).decompressobj()
-            )
-        else:
-            yield from iter(lambda: file.read(BLOCK_BYTES), b"")
-
-
-def _decompress(file: IO[bytes], new_decoder: Callable[[], Any]) -> Iterator[bytes]:
-    """Decompress the members of a gzip file, or the frames of a zstd file, one after the other.
-
-    The readers of ``gzip`` and ``zstandard`` would not do: the one loses what it had decompressed before damage, the
-    other takes a cut-off file for a short one.
-    """
-    decoder = None
-    while raw := file.read(1 << 16):
-        while raw := raw if decoder is not None else raw.lstrip(b"\0"):  # gzip members may be padded with zeros
-            decoder = decoder or new_decoder()
-            yield decoder.decompress(raw)
-            raw = decoder.unused_data
-            decoder = None if decoder.eof else decoder
-    if decoder is not None:
-        raise EOFError("the compressed file is cut off")
-
-
-def _text_of(record: Any, key: str) -> bytes:
-    if not isinstance(record, dict):
-        raise RefusedRecord(f"the line holds {type(record).__name__}, expected an object with the field {key!r}")
-    if key not in record:
-        raise RefusedRecord(f"field {key!r} is missing; the object has: {', '.join(map(str, record)) or 'nothing'}")
-    return encoded_text(record[key], key)
 
 
 def _read_jsonl(span: Span, unit: Unit) -> Iterator[Batch]:
     """Lines are counted within the span; only a problem makes it count those before, which costs a read of them."""
     line = 1
     try:
-        for block in _span_blocks(span):
-            batch = parse_jsonl(block, unit.field, span.path, line)
-            batch.lines_before = functools.partial(_lines_before, span)
-            if batch.problems and span.start:
-                before = _lines_before(span)
-                batch.problems = [Problem(p.file, (p.line or 0) + before, p.reason) for p in batch.problems]
-            yield batch
-            line += block.count(b"\n")
+        with opened(span) as file:
+            for block in _span_blocks(file, span):
+                batch = parse_jsonl(block, unit.field, span.path, line, at_beginning=line == 1 and not span.start)
+                if span.start:
+                    batch.lines_before = functools.partial(_lines_before, span)
+                if batch.problems:
+                    check_unchanged(file, span)
+                    before = batch.lines_before()
+                    batch.problems = [Problem(p.file, (p.line or 0) + before, p.reason) for p in batch.problems]
+                yield batch
+                line += block.count(b"\n")
     except UNREADABLE as error:
         yield Batch(problems=[Problem(span.path, line + _lines_before(span), unreadable_reason(error))])
 
 
-def _span_blocks(span: Span) -> Iterator[bytes]:
+def _span_blocks(file: IO[bytes], span: Span) -> Iterator[bytes]:
     """Yield the lines that begin inside [start, stop)."""
     if span.stop is None:
-        yield from _line_blocks(byte_blocks(span.path))
+        yield from _line_blocks(byte_blocks(file, span.path, span.size))
         return
-    with open(span.path, "rb") as file:
-        if span.start:
-            file.seek(span.start - 1)
-            file.readline()
-        while (left := span.stop - file.tell()) > 0 and (data := file.read(min(left, BLOCK_BYTES))):
-            # A line that begins where the span ends belongs to the next one.
-            yield data if data.endswith(b"\n") else data + file.readline()
+    if span.start:
+        file.seek(span.start - 1)
+        file.readline()
+    while (left := span.stop - file.tell()) > 0 and (data := file.read(min(left, BLOCK_BYTES))):
+        # A line that begins where the span ends belongs to the next one.
+        yield data if data.endswith(b"\n") else data + file.readline()
 
 
 def _line_blocks(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -242,23 +208,20 @@ def _lines_before(span: Span) -> int:
         return lines + (0 if data.endswith(b"\n") else 1)
 
 
-def _read_text(spans: Iterable[Span]) -> Iterator[Batch]:
-    batch, held = Batch(), 0
-    for span in spans:
-        try:
-            raw = b"".join(byte_blocks(span.path)).removeprefix(_BYTE_ORDER_MARK)
-            raw.decode()
-            batch.add(raw, span.path, None)
-            held += len(raw)
-        except UnicodeDecodeError as error:
-            line = raw.count(b"\n", 0, error.start) + 1
-            reason = f"invalid UTF-8 at byte {error.start} of the file ({raw[error.start]:#04x})"
-            batch.problems.append(Problem(span.path, line, reason))
-        except UNREADABLE as error:
-            batch.problems.append(Problem(span.path, None, unreadable_reason(error)))
-        if held >= BLOCK_BYTES:
-            yield batch
-            batch, held = Batch(), 0
+def _read_text(span: Span, unit: Unit) -> Iterator[Batch]:
+    """Yield the one document of a text file."""
+    batch = Batch()
+    try:
+        with opened(span) as file:
+            raw = b"".join(byte_blocks(file, span.path, span.size)).removeprefix(_BYTE_ORDER_MARK)
+        raw.decode()
+        batch.add(raw, span.path, None)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        reason = f"invalid UTF-8 at byte {error.start} of the file ({raw[error.start]:#04x})"
+        batch.problems.append(Problem(span.path, line, reason))
+    except UNREADABLE as error:
+        batch.problems.append(Problem(span.path, None, unreadable_reason(error)))
     yield batch
 
 

@@ -1,4 +1,4 @@
-"""Documents out of Parquet files and Hugging Face datasets."""
+"""Documents out of Parquet files and Hugging Face datasets: the column of the text and no other is read."""
 
 from __future__ import annotations
 
@@ -11,58 +11,84 @@ from autoscale_ds.corpus.documents import (
     Problem,
     RefusedRecord,
     encoded_text,
+    first_line_of,
     reason_of,
     unreadable_reason,
 )
+from autoscale_ds.corpus.fields import column_of, column_path
 from autoscale_ds.corpus.hub import open_dataset
 from autoscale_ds.corpus.inputs import Span, Unit
+from autoscale_ds.corpus.unchanged import check_unchanged, opened
 
 # Rows converted at once: a row can be a book.
 _ROWS = 256
 
 
 def read_parquet(span: Span, unit: Unit) -> Iterator[Batch]:
-    """Yield the documents of a run of row groups."""
+    """Yield the documents of a run of row groups; damage costs the rest of its row group alone, or the whole file."""
     import pyarrow
     import pyarrow.parquet
 
-    row = 1
     try:
-        with pyarrow.parquet.ParquetFile(span.path) as file:
-            if unit.field not in file.schema_arrow.names:
-                columns = ", ".join(file.schema_arrow.names)
-                yield Batch(problems=[Problem(span.path, None, f"no column {unit.field!r}; it has: {columns}")])
+        with opened(span) as raw, pyarrow.parquet.ParquetFile(raw, page_checksum_verification=True) as file:
+            path = column_path(file.schema_arrow, unit.field)
+            if path is None:
+                yield from _no_column(span, unit.field, file.schema_arrow.names)
                 return
-            row += sum(file.metadata.row_group(group).num_rows for group in range(span.start))
-            groups = list(range(span.start, file.num_row_groups if span.stop is None else span.stop))
-            for rows in file.iter_batches(_ROWS, row_groups=groups, columns=[unit.field], use_threads=False):
-                yield from _column_batches(rows.column(0), span.path, unit.field, row)
-                row += rows.num_rows
+            row = 1 + sum(file.metadata.row_group(group).num_rows for group in range(span.start))
+            for group in range(span.start, file.num_row_groups if span.stop is None else span.stop):
+                for batch in _read_row_group(file, group, path, span.path, row):
+                    if batch.problems:
+                        check_unchanged(raw, span)
+                    yield batch
+                row += file.metadata.row_group(group).num_rows
     except (*UNREADABLE, pyarrow.ArrowException) as error:
-        yield Batch(problems=[Problem(span.path, row, unreadable_reason(error))])
+        yield Batch(problems=[Problem(span.path, None, unreadable_reason(error))])
+
+
+def _no_column(span: Span, key: str, names: list[str]) -> Iterator[Batch]:
+    """Yield the problem once a file, not for each of its parts."""
+    if span.start == 0:
+        yield Batch(problems=[Problem(span.path, None, f"no column {key!r}; it has: {', '.join(names)}")])
+
+
+def _read_row_group(file: Any, group: int, path: list[str], name: str, first_row: int) -> Iterator[Batch]:
+    import pyarrow
+
+    key, row = ".".join(path), first_row
+    try:
+        for rows in file.iter_batches(_ROWS, row_groups=[group], columns=[key], use_threads=False):
+            yield _column_batch(column_of(rows, path), name, key, row)
+            row += rows.num_rows
+    except (*UNREADABLE, pyarrow.ArrowException) as error:
+        last = first_row + file.metadata.row_group(group).num_rows - 1
+        reason = f"rows {row} to {last}, of row group {group}, are unreadable: {first_line_of(error)}"
+        yield Batch(problems=[Problem(name, row, reason)])
 
 
 def read_dataset(span: Span, unit: Unit) -> Iterator[Batch]:
-    """Yield the documents of a run of rows."""
+    """Yield the documents of a run of rows, as Arrow: a column is decoded by no feature and no saved format."""
     dataset = open_dataset(span.path, unit.split, unit.subset)
-    if unit.field not in dataset.column_names:
-        reason = f"no column {unit.field!r}; it has: {', '.join(dataset.column_names)}"
-        yield Batch(problems=[Problem(span.path, None, reason)])
+    dataset.check_unchanged(span.changed)
+    path = column_path(dataset.rows.features.arrow_schema, unit.field)
+    if path is None:
+        yield from _no_column(span, unit.field, dataset.rows.column_names)
         return
-    stop = len(dataset) if span.stop is None else span.stop
-    texts = dataset.with_format("arrow", columns=[unit.field])  # other columns are not decoded: images, audio
+    rows = dataset.rows.with_format("arrow", columns=[path[0]])
+    stop = len(rows) if span.stop is None else span.stop
     for start in range(span.start, stop, _ROWS):
-        rows = texts[start : min(start + _ROWS, stop)]
-        yield from _column_batches(rows.column(unit.field), span.path, unit.field, start + 1)
+        table = rows[start : min(start + _ROWS, stop)]
+        yield _column_batch(column_of(table, path), span.path, unit.field, start + 1)
+    dataset.check_unchanged(span.changed)
 
 
-def _column_batches(column: Any, path: str, key: str, first_row: int) -> Iterator[Batch]:
-    """Yield the documents of a column, converted value by value if a bad row keeps it from being converted whole."""
+def _column_batch(column: Any, path: str, key: str, first_row: int) -> Batch:
+    """Return the documents of a column, converted value by value if a bad row keeps it from being converted whole."""
     try:
         values = column.to_pylist()
     except UnicodeDecodeError:
         values = [_value_or_error(value) for value in column]
-    yield _values_batch(values, path, key, first_row)
+    return _values_batch(values, path, key, first_row)
 
 
 def _value_or_error(value: Any) -> Any:

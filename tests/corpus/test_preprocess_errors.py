@@ -1,7 +1,9 @@
 """What cannot be read stops the work or is counted; it is never passed over in silence."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import random
 import resource
@@ -10,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 import zstandard
-from corpus_helpers import run_tool, sentences, texts_of, write_jsonl
+from corpus_helpers import all_bytes, run_tool, sentences, texts_of, write_jsonl
 
 from autoscale_ds.corpus import pieces
 from autoscale_ds.corpus.inputs import DomainInput, domain_units
@@ -73,22 +75,58 @@ def test_pieces_that_skipped_errors_do_not_pass_when_errors_shall_stop(run, tmp_
         run({"domain": path}, on_error="stop")
 
 
+def small_blocks(data: bytes) -> bytes:
+    return bz2.compress(data, compresslevel=1)  # what is lost is a block, of 900 kB at the highest level
+
+
+COMPRESS = {"gz": gzip.compress, "zst": zstandard.compress, "xz": lzma.compress, "bz2": small_blocks}
+INCOMPRESSIBLE = [random.Random(i).randbytes(300).hex() for i in range(2000)]
+
+
 @pytest.mark.parametrize("piece_megabytes", [64, 0.001])
-@pytest.mark.parametrize(("ending", "compress"), [("gz", gzip.compress), ("zst", zstandard.compress)])
+@pytest.mark.parametrize("ending", COMPRESS)
 def test_a_truncated_file_is_an_error_and_what_came_before_is_kept(
-    run, tmp_path: Path, ending: str, compress, piece_megabytes: float
+    run, tmp_path: Path, ending: str, piece_megabytes: float
 ):
-    texts = [random.Random(i).randbytes(300).hex() for i in range(1000)]  # does not compress to nothing
-    whole = compress(write_jsonl(tmp_path / "a.jsonl", texts).read_bytes())
+    whole = COMPRESS[ending](write_jsonl(tmp_path / "a.jsonl", INCOMPRESSIBLE).read_bytes())
     path = tmp_path / f"a.jsonl.{ending}"
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CorpusError, match=rf"a\.jsonl\.{ending}:\d+: unreadable from here on: .* cut off"):
         run({"domain": path}, piece_megabytes=piece_megabytes)
     run({"domain": path}, on_error="skip", piece_megabytes=piece_megabytes)
     kept = texts_of(tmp_path / "corpus", "domain")
-    assert kept == texts[: len(kept)]
-    assert 300 < len(kept) < 700
+    assert kept == INCOMPRESSIBLE[: len(kept)]
+    assert 500 < len(kept) < 1400
     assert json.loads((tmp_path / "corpus" / "errors.jsonl").read_text())["line"] == len(kept) + 1
+
+
+@pytest.mark.parametrize("ending", ["", *COMPRESS])
+def test_damage_costs_the_same_whatever_the_size_of_pieces_and_the_workers(run, tmp_path: Path, ending: str):
+    lines = write_jsonl(tmp_path / "a.jsonl", INCOMPRESSIBLE).read_bytes().replace(b'{"text": "7', b'{"text: "7')
+    data = bytearray(COMPRESS[ending](lines) if ending else lines)
+    data[len(data) * 3 // 5 : len(data) * 3 // 5 + 100] = b"\xff" * 100
+    path = tmp_path / f"b.jsonl.{ending}".rstrip(".")
+    path.write_bytes(data)
+    results = {}
+    for index, (size, workers) in enumerate([(64, 1), (64, 2), (0.5, 1), (0.05, 2), (0.003, 2)]):
+        summary = run({"a": path}, output=str(index), on_error="skip", piece_megabytes=size, workers=workers)
+        folder = tmp_path / str(index)
+        results[index] = (
+            summary.counts,
+            {name: data for name, data in all_bytes(folder).items() if name != "preprocessing.json"},
+        )
+        assert summary.counts["a"].errors > 30
+    assert all(result == results[0] for result in results.values())
+
+
+def test_a_byte_order_mark_inside_a_file_is_an_error_wherever_pieces_begin(run, tmp_path: Path):
+    line = b'{"text": "12345"}\n'
+    (tmp_path / "a.jsonl").write_bytes(b"".join([line, b"\xef\xbb\xbf" + line] * 200))
+    for size in (64, 0.001, 0.0013):
+        assert (
+            run({"a": tmp_path / "a.jsonl"}, output=str(size), on_error="skip", piece_megabytes=size).counts["a"].errors
+            == 200
+        )
 
 
 def test_a_file_without_the_column_and_null_rows_are_errors(run, tmp_path: Path):

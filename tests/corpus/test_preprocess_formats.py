@@ -1,7 +1,9 @@
 """Every input format gives the same documents."""
 
+import bz2
 import gzip
 import json
+import lzma
 from pathlib import Path
 
 import datasets
@@ -16,27 +18,48 @@ from autoscale_ds.errors import CorpusError
 TEXTS = [*sentences(40, "format"), "naïve café 漢字 👩‍👩‍👧 \u2028 \x00 tab\t", "line one\nline two\r\n", "  spaces  "]
 
 
-def test_jsonl_is_read_plain_and_compressed(run, tmp_path: Path):
+COMPRESS = {"gz": gzip.compress, "zst": zstandard.compress, "xz": lzma.compress, "bz2": bz2.compress}
+
+
+@pytest.mark.parametrize("piece_megabytes", [64, 0.001])
+def test_jsonl_is_read_plain_and_compressed(run, tmp_path: Path, piece_megabytes: float):
     plain = write_jsonl(tmp_path / "a.jsonl", TEXTS)
-    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
-    (tmp_path / "c.jsonl.zst").write_bytes(zstandard.compress(plain.read_bytes()))
-    run(
-        {
-            name: tmp_path / f"{name}.{ending}"
-            for name, ending in zip("abc", ["jsonl", "jsonl.gz", "jsonl.zst"], strict=True)
-        }
-    )
-    for name in "abc":
+    paths = {"plain": plain}
+    for ending, compress in COMPRESS.items():
+        paths[ending] = tmp_path / f"b.jsonl.{ending}"
+        paths[ending].write_bytes(compress(plain.read_bytes()))
+    run(paths, piece_megabytes=piece_megabytes)
+    for name in paths:
         assert texts_of(tmp_path / "corpus", name) == TEXTS
 
 
-def test_several_gzip_members_and_zstd_frames_are_read_to_the_end(run, tmp_path: Path):
+def test_endings_in_capitals_are_endings(run, tmp_path: Path):
+    plain = write_jsonl(tmp_path / "A.JSONL", TEXTS)
+    (tmp_path / "B.Jsonl.GZ").write_bytes(gzip.compress(plain.read_bytes()))
+    pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS}), tmp_path / "C.PARQUET")
+    (tmp_path / "D.TXT").write_text("text")
+    run({"folder": tmp_path})
+    assert texts_of(tmp_path / "corpus", "folder") == [*TEXTS * 3, "text"]
+
+
+def test_zstd_with_the_largest_windows_is_read(run, tmp_path: Path):
+    path = tmp_path / "a.jsonl.zst"
+    # A frame whose header asks for the window of `zstd --long=31` (RFC 8878, 3.1.1.1.2), and holds one raw block.
+    text = write_jsonl(tmp_path / "a.jsonl", TEXTS[:5]).read_bytes()
+    path.write_bytes(b"\x28\xb5\x2f\xfd\x00\xa8" + (len(text) << 3 | 1).to_bytes(3, "little") + text)
+    run({"long": path})
+    assert texts_of(tmp_path / "corpus", "long") == TEXTS[:5]
+
+
+def test_several_members_of_a_compressed_file_are_read_to_the_end(run, tmp_path: Path):
     halves = [write_jsonl(tmp_path / "half.jsonl", part).read_bytes() for part in (TEXTS[:20], TEXTS[20:])]
     padding = b"\0" * 100_000  # tape blocks, once: allowed between and after members
     (tmp_path / "b.jsonl.gz").write_bytes(padding.join([*map(gzip.compress, halves), b""]))
-    (tmp_path / "c.jsonl.zst").write_bytes(b"".join(map(zstandard.compress, halves)))
-    run({"gz": tmp_path / "b.jsonl.gz", "zst": tmp_path / "c.jsonl.zst"})
-    assert texts_of(tmp_path / "corpus", "gz") == texts_of(tmp_path / "corpus", "zst") == TEXTS
+    (tmp_path / "c.jsonl.xz").write_bytes(padding.join([*map(lzma.compress, halves), b""]))
+    (tmp_path / "d.jsonl.zst").write_bytes(b"".join(map(zstandard.compress, halves)))
+    (tmp_path / "e.jsonl.bz2").write_bytes(b"".join(map(bz2.compress, halves)))
+    run({"all": tmp_path / "*.jsonl.*"})
+    assert texts_of(tmp_path / "corpus", "all") == TEXTS * 4
 
 
 def test_parquet_is_read_by_row_groups(run, tmp_path: Path):
