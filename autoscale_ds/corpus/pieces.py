@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -65,6 +65,8 @@ class PieceMaker:
         See PreprocessSettings.
     stop_on_error : bool
         Raise CorpusError at the first problem; else problems are recorded.
+    on_read : callable
+        Receives the bytes of input on disk that were read since it was called last; of a unit, ``size`` in all.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class PieceMaker:
         seed: int,
         piece_bytes: int,
         stop_on_error: bool,
+        on_read: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.folder = folder
         self.piece_bytes = piece_bytes
@@ -83,6 +86,7 @@ class PieceMaker:
         self._min_characters = min_characters
         self._key = seed.to_bytes(16, "little", signed=True)
         self._stop_on_error = stop_on_error
+        self._on_read = on_read
         self._names_of_units: dict[Unit, str] = {}  # a unit of a thousand small files takes a while to describe
 
     def name(self, unit: Unit) -> str:
@@ -117,10 +121,11 @@ class PieceMaker:
         else:
             self._make_piece(f"{self.name(unit)}-000000", read_unit(unit))
             self._mark_done(unit, 1)
+            self._on_read(unit.size)
 
     def chunks(self, unit: Unit) -> Iterator[Chunk]:
         """Yield the chunks of a chunked unit that are still to be made; when exhausted, their number is on disk."""
-        count, problems = 0, []
+        count, position, problems = 0, 0, []
         for chunk in chunks(unit, self.piece_bytes):
             if isinstance(chunk, Problem):
                 problems.append(chunk)
@@ -128,10 +133,13 @@ class PieceMaker:
             count = chunk.index + 1
             if not self._is_whole(f"{self.name(unit)}-{chunk.index:06d}"):
                 yield chunk
+            self._on_read(chunk.position - position)
+            position = chunk.position
         if problems:
             self._make_piece(f"{self.name(unit)}-{count:06d}", iter([Batch(problems=problems)]))
             count += 1
         self._mark_done(unit, count)
+        self._on_read(unit.size - position)
 
     def _make_chunk(self, unit: Unit, chunk: Chunk) -> None:
         self._make_piece(f"{self.name(unit)}-{chunk.index:06d}", read_chunk(unit, chunk))

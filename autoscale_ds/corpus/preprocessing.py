@@ -38,7 +38,7 @@ from autoscale_ds.corpus.publication import (
 )
 from autoscale_ds.corpus.settings import PreprocessSettings
 from autoscale_ds.corpus.tokenizers import TOKENIZER_FILE
-from autoscale_ds.corpus.workers import Pool, Team, usable_cores
+from autoscale_ds.corpus.workers import Pool, SharedSum, Team, usable_cores
 from autoscale_ds.errors import CorpusError
 from autoscale_ds.files import write_atomic, write_json
 
@@ -96,6 +96,8 @@ class _Run:
         self.build = self.folder / BUILD_NAME
         work = self.folder / WORK_NAME
         self.tokenizer = plan.tokenizer
+        self.workers = settings.workers or (usable_cores() if team.size == 1 else 1)
+        self.bytes_read = SharedSum(self.workers)
         self.pieces = PieceMaker(
             work / "pieces",
             self.tokenizer,
@@ -103,13 +105,13 @@ class _Run:
             seed=settings.seed,
             piece_bytes=settings.piece_bytes,
             stop_on_error=settings.on_error == "stop",
+            on_read=self.bytes_read.add,
         )
         self.shards = ShardMaker(self.build, self.pieces.folder, work / "shards", self.tokenizer.dtype)
-        self.workers = settings.workers or (usable_cores() if team.size == 1 else 1)
 
     def run(self) -> Summary | None:
         """Do both passes; rank 0 publishes the manifest and returns the summary."""
-        with Pool(self._work, self.workers) as pool:
+        with Pool(self._work, self.workers, self.bytes_read) as pool:
             self.team.everyone(lambda: self._make_pieces(pool))
             tasks, counts = self.team.first(self._plan_shards)
             written = self.team.everyone(lambda: self._make_shards(pool, tasks))
@@ -130,16 +132,21 @@ class _Run:
         total = sum(unit.size for unit in mine)
         todo = [unit for unit in mine if not self.pieces.is_done(unit)]
         done = total - sum(unit.size for unit in todo)
-        self.listener.progress("tokenising", done, total)
-        for task, _ in pool.map(self._piece_tasks(todo)):
-            done += task.unit.size if task.chunk is None else 0
-            self.listener.progress("tokenising", done, total)
+
+        def show() -> None:
+            self.listener.progress("tokenising", done + self.bytes_read.total(), total)
+
+        show()
+        for _ in pool.map(self._piece_tasks(todo), show):
+            show()
             self.team.check()
+        show()
 
     def _piece_tasks(self, units: Sequence[Unit]) -> Iterator[PieceTask]:
         fair_share = sum(unit.size for unit in units) / self.workers
         for unit in units:
-            if unit.chunked and self.workers > 1 and unit.size > max(fair_share / 2, _STREAM_BYTES):
+            # Alone, this process would show nothing of its progress before the end of a unit.
+            if unit.chunked and (self.workers == 1 or unit.size > max(fair_share / 2, _STREAM_BYTES)):
                 yield from (PieceTask(unit, chunk) for chunk in self.pieces.chunks(unit))
             else:
                 yield PieceTask(unit)

@@ -5,6 +5,8 @@ Results are the same for any number of processes and ranks.
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import multiprocessing
 import os
 import resource
@@ -18,28 +20,67 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import numpy as np
+
 from autoscale_ds.errors import AutoScaleError, CorpusError
 from autoscale_ds.interrupts import check_interrupt
 
 T = TypeVar("T")
+_TICK_SECONDS = 1.0
+
+
+class SharedSum:
+    """A number that forked workers add to and their parent reads. Each has a place of its own, so nothing is locked.
+
+    Parameters
+    ----------
+    workers : int
+        How many processes besides this one will add to it.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._parts = np.frombuffer(mmap.mmap(-1, 8 * (workers + 1)), np.int64)
+        self._own = 0
+
+    def add(self, number: int) -> None:
+        """Add to this process's part."""
+        self._parts[self._own] += number
+
+    def total(self) -> int:
+        """Return the sum over all processes."""
+        return int(self._parts.sum())
+
+    @contextlib.contextmanager
+    def seen_by(self, worker: int) -> Iterator[None]:
+        """Let a process forked inside the block add as this worker, counted from 0."""
+        self._own = worker + 1
+        try:
+            yield
+        finally:
+            self._own = 0
 
 
 class Pool:
     """Forked processes that apply ``function`` to tasks; with one worker, this process does it itself.
 
     ``function`` is inherited by the fork, with all it holds, and never pickled. Tasks are drawn when a worker is free,
-    so a generator of large tasks is never far ahead. Used as a context manager, which ends the workers.
+    so a generator of large tasks is never far ahead. Used as a context manager, which ends the workers. ``counted`` is
+    a sum that ``function`` adds to.
     """
 
-    def __init__(self, function: Callable[[Any], Any], workers: int) -> None:
+    def __init__(self, function: Callable[[Any], Any], workers: int, counted: SharedSum | None = None) -> None:
         self._function = function
         self._connections: list[Connection] = []
         self._processes: list[Any] = []
-        for _ in range(workers if workers > 1 else 0):
-            self._start()
+        for worker in range(workers if workers > 1 else 0):
+            with counted.seen_by(worker) if counted is not None else contextlib.nullcontext():
+                self._start()
 
-    def map(self, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        """Yield (task, result) in the order of completion; raises the first error of a worker."""
+    def map(self, tasks: Iterable[Any], waiting: Callable[[], None] = lambda: None) -> Iterator[tuple[Any, Any]]:
+        """Yield (task, result) in the order of completion; raises the first error of a worker.
+
+        ``waiting`` is called about every second while the workers are busy.
+        """
         if not self._connections:
             for task in tasks:
                 check_interrupt()
@@ -48,16 +89,19 @@ class Pool:
         idle, busy = list(self._connections), dict[Any, Any]()
         for task in tasks:
             while not idle:
-                yield from self._collect(idle, busy)
+                yield from self._collect(idle, busy, waiting)
             connection = idle.pop()
             self._send(connection, task)
             busy[connection] = task
         while busy:
-            yield from self._collect(idle, busy)
+            yield from self._collect(idle, busy, waiting)
 
-    def _collect(self, idle: list[Connection], busy: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    def _collect(
+        self, idle: list[Connection], busy: dict[Any, Any], waiting: Callable[[], None]
+    ) -> Iterator[tuple[Any, Any]]:
         check_interrupt()
-        for connection in wait(list(busy)):
+        waiting()
+        for connection in wait(list(busy), timeout=_TICK_SECONDS):
             assert isinstance(connection, Connection)
             task = busy.pop(connection)
             yield task, self._receive(connection)
