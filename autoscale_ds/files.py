@@ -31,8 +31,9 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically, indented for people."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    r"""Write JSON atomically, indented for people; what UTF-8 cannot hold (Latin-1 names) as JSON's ``\udce9``."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(path, text.encode(errors="backslashreplace"))
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 r"""Turn text into a corpus folder: Megatron-format token shards of each domain, and corpus.json.
 
 Examples:
-  # one glob a domain; the format follows from the file names (.jsonl .parquet .txt, also .gz and .zst)
+  # one glob a domain; the format follows from the file names (.jsonl .parquet .txt, also .gz .zst .xz .bz2)
   python tools/preprocess_domains.py --output corpora/small --tokenizer path/to/gpt2 \
       --domain wikipedia='raw/wikipedia/*.jsonl.gz' --domain books='raw/books/**/*.txt' --validation-fraction 0.01
 

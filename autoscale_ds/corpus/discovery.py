@@ -11,10 +11,9 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import PurePath
 from typing import NamedTuple
 
-from autoscale_ds.corpus.compression import COMPRESSED, is_compressed
+from autoscale_ds.corpus.compression import COMPRESSED
 from autoscale_ds.corpus.documents import printable
 from autoscale_ds.corpus.folders import Identity, Walker, identity
 from autoscale_ds.corpus.publication import is_own_name
@@ -129,8 +128,8 @@ def format_of(path: str, wanted: str) -> str:
 
 
 def _known_format(path: str) -> str | None:
-    name = PurePath(path.lower())
-    return _FORMAT_OF_SUFFIX.get(PurePath(name.stem).suffix if is_compressed(path) else name.suffix)
+    stem, ending = os.path.splitext(path.lower())
+    return _FORMAT_OF_SUFFIX.get(os.path.splitext(stem)[1] if ending in COMPRESSED else ending)
 
 
 def _status(path: str) -> os.stat_result:

@@ -96,7 +96,9 @@ class PieceMaker:
         return self._names_of_units[unit]
 
     def _digest(self, unit: Unit) -> str:
-        basis = [_VERSION, asdict(unit), self._tokenizer.info.sha256, self._tokenizer.info.end_of_document]
+        # `asdict` gives the same, in six times the time.
+        described = {**vars(unit), "spans": [vars(span) for span in unit.spans]}
+        basis = [_VERSION, described, self._tokenizer.info.sha256, self._tokenizer.info.end_of_document]
         basis += [self._min_characters, self._key.hex(), self.piece_bytes if unit.chunked else None]
         return hashlib.blake2b(json.dumps(basis).encode(), digest_size=16).hexdigest()
 

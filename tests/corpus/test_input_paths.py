@@ -184,3 +184,18 @@ def test_names_that_are_not_utf8_are_read_and_told(tmp_path: Path, tokenizer_fol
     assert "caf\\udce9.bin was left out" in skipped.stderr
     assert "\\\\udce9.jsonl" in (tmp_path / "out" / "errors.jsonl").read_text(encoding="utf-8")
     assert texts_of(tmp_path / "out", "web") == ["fine"]
+
+
+def test_a_path_that_is_not_utf8_can_be_named(tmp_path: Path, tokenizer_folder: Path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl")
+    write_jsonl(Path(path), ["fine"])
+    command = ("--output", tmp_path / "out", "--tokenizer", tokenizer_folder, "--domain", f"web={path}")
+    for said in (f": {tmp_path / 'out'}", "was complete already"):
+        result = run_tool(*command)
+        assert result.returncode == 0, result.stderr
+        assert said in result.stdout
+    os.remove(path)
+    gone = run_tool(*command)
+    assert gone.returncode == 2
+    assert gone.stderr.count("\n") == 1
+    assert "no file matches" in gone.stderr
