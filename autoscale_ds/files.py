@@ -13,16 +13,20 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
-def write_atomic(path: str | Path, data: bytes | str) -> None:
-    """Write a file so that readers see the old content or the new, never a part; flushed to disk."""
+def write_atomic(path: str | Path, data: bytes | str, durable: bool = True) -> None:
+    """Write a file so that readers see the old content or the new, never a part.
+
+    It is flushed to disk unless ``durable`` is False: then a machine that goes down may leave it empty.
+    """
     path = Path(path)
     raw = data.encode() if isinstance(data, str) else data
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp gives 0600; run folders are read by colleagues and other nodes
         os.replace(temporary, path)
     except BaseException:
@@ -30,10 +34,10 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
         raise
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: Any, durable: bool = True) -> None:
     r"""Write JSON atomically, indented for people; what UTF-8 cannot hold (Latin-1 names) as JSON's ``\udce9``."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, text.encode(errors="backslashreplace"))
+    write_atomic(path, text.encode(errors="backslashreplace"), durable)
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ _SETTINGS: tuple[tuple[str, Any, str], ...] = (
     ("seed", cli.whole(-(2**127), 2**127 - 1), "key of the hash that chooses the validation documents (default: 0)"),
     ("workers", cli.whole(1, LARGEST_WORKERS), "processes (default: one a core; under mpirun one a rank)"),
 )
+_MOST_ROWS = 100  # of the summary; corpus.json and preprocessing.json hold every domain
 _CHOICES = {"deduplicate": ("none", "domain", "all"), "on-error": ("stop", "skip")}
 
 
@@ -228,15 +230,29 @@ def _show(summary: Summary, settings: PreprocessSettings, seconds: float) -> Non
     table.add_column("domain")
     for column in ("documents", "short", "copies", "errors", "train tokens", "validation", "bytes/token"):
         table.add_column(column, justify="right")
-    rows = [_row(summary, domain) for domain in summary.manifest.domains]
-    rows.append([sum(column) for column in zip(*rows, strict=True)])
-    for name, row in zip([*summary.manifest.domains, "total"], rows, strict=True):
+    rows = {domain: _row(summary, domain) for domain in summary.manifest.domains}
+    total = _sum(rows.values())
+    for name, row in {**_shortened(rows), "total": total}.items():
         *numbers, text_bytes = row
         tokens = row[4] + row[5]
         table.add_row(name, *(f"{number:,}" for number in numbers), f"{text_bytes / tokens:.3f}" if tokens else "")
     console = cli.console(width=120)
     console.print(table)
-    console.print(_last_line(summary, settings, seconds, rows[-1][-1]), soft_wrap=True)
+    console.print(_last_line(summary, settings, seconds, total[-1]), soft_wrap=True)
+
+
+def _shortened(rows: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Return the rows of the largest domains, and one that sums the others."""
+    if len(rows) <= _MOST_ROWS:
+        return rows
+    largest = {*sorted(rows, key=lambda domain: -rows[domain][4])[:_MOST_ROWS]}
+    others = [row for domain, row in rows.items() if domain not in largest]
+    shown = {domain: row for domain, row in rows.items() if domain in largest}
+    return {**shown, f"{len(others):,} smaller ones": _sum(others)}
+
+
+def _sum(rows: Iterable[list[int]]) -> list[int]:
+    return [sum(column) for column in zip(*rows, strict=True)]
 
 
 def _row(summary: Summary, domain: str) -> list[int]:

@@ -73,7 +73,7 @@ class ShardMaker:
         info = ShardInfo(
             task.prefix, writer.num_tokens, writer.num_documents, text_bytes, writer.sha256_bin, writer.sha256_idx
         )
-        write_json(self._record_path(task), {"digest": task.digest, "shard": asdict(info)})
+        write_json(self._record_path(task), {"digest": task.digest, "shard": asdict(info)}, durable=False)
         return info
 
     def finished(self, task: ShardTask) -> ShardInfo | None:

@@ -1,9 +1,9 @@
 """The first pass: read, hash and tokenise. Each unit of work ends as pieces on disk, named by what they were made from.
 
 A piece is ``NAME.bin`` (tokens back to back), ``NAME.rows`` (one row a document: key, tokens, bytes) and ``NAME.json``
-(counts and problems; written last, so with it there and the sizes right, the piece is whole). The name is a digest of
-the unit, the tokenizer and the settings that touch a document: a rerun recognises exactly the work that is still valid,
-whatever else has changed.
+(counts and problems; written last, so with it there and the sizes right, the piece is whole). A chunked unit has several
+pieces, and ``NAME.done`` tells how many. The name is a digest of the unit, the tokenizer and the settings that touch a
+document: a rerun recognises exactly the work that is still valid, whatever else has changed.
 """
 
 from __future__ import annotations
@@ -104,9 +104,10 @@ class PieceMaker:
 
     def is_done(self, unit: Unit) -> bool:
         """Tell whether every piece of a unit is whole (the mark alone may be ahead of workers that were killed)."""
-        if not self._done_mark(unit).exists():
+        try:
+            return all(self._is_whole(name) for name in self._names(unit))
+        except (OSError, ValueError):  # no mark, or an empty one
             return False
-        return all(self._is_whole(name) for name in self._names(unit))
 
     def records(self, unit: Unit) -> list[PieceRecord]:
         """Return the records of a finished unit in reading order."""
@@ -121,8 +122,7 @@ class PieceMaker:
             for chunk in self.chunks(unit):
                 self._make_chunk(unit, chunk)
         else:
-            self._make_piece(f"{self.name(unit)}-000000", read_unit(unit))
-            self._mark_done(unit, 1)
+            self._make_piece(self._names(unit)[0], read_unit(unit))
             self._on_read(unit.size)
 
     def chunks(self, unit: Unit) -> Iterator[Chunk]:
@@ -140,7 +140,7 @@ class PieceMaker:
         if problems:
             self._make_piece(f"{self.name(unit)}-{count:06d}", iter([Batch(problems=problems)]))
             count += 1
-        self._mark_done(unit, count)
+        write_json(self._done_mark(unit), {"pieces": count})
         self._on_read(unit.size - position)
 
     def _make_chunk(self, unit: Unit, chunk: Chunk) -> None:
@@ -200,7 +200,8 @@ class PieceMaker:
         rows.tofile(partial_rows := partial.with_suffix(".rows"))
         os.replace(partial_rows, self.folder / f"{record.name}.rows")
         os.replace(partial, self.folder / f"{record.name}.bin")
-        write_json(self._record_path(record.name), asdict(record))
+        # Not flushed: a piece that a machine took down with it is made again, and thousands of small ones would wait.
+        write_json(self._record_path(record.name), asdict(record), durable=False)
 
     def _load(self, name: str) -> PieceRecord:
         raw = json.loads(self._record_path(name).read_text(encoding="utf-8"))
@@ -223,8 +224,5 @@ class PieceMaker:
         return self.folder / f"{self.name(unit)}.done"
 
     def _names(self, unit: Unit) -> list[str]:
-        count = json.loads(self._done_mark(unit).read_text(encoding="utf-8"))["pieces"]
+        count = json.loads(self._done_mark(unit).read_text(encoding="utf-8"))["pieces"] if unit.chunked else 1
         return [f"{self.name(unit)}-{index:06d}" for index in range(count)]
-
-    def _mark_done(self, unit: Unit, pieces: int) -> None:
-        write_json(self._done_mark(unit), {"pieces": pieces})

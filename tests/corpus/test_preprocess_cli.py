@@ -79,6 +79,21 @@ def test_the_summary_accounts_for_every_document(web: Path, tmp_path: Path, toke
     assert f"1 errors are listed in {tmp_path / 'out'}/errors.jsonl" in result.stdout
 
 
+def test_a_long_summary_shows_the_largest_domains_and_sums_the_others(tmp_path: Path, tokenizer_folder: Path):
+    domains = []
+    for index in range(103):
+        path = write_jsonl(tmp_path / f"d{index:03d}.jsonl", sentences(2 if index < 3 else 5, "word"))
+        domains += ["--domain", f"{path.stem}={path}"]
+    result = run_tool("--output", tmp_path / "out", "--tokenizer", tokenizer_folder, *domains)
+    assert result.returncode == 0, result.stderr
+    assert "\nd003 " in result.stdout and "\nd102 " in result.stdout and "\nd001 " not in result.stdout
+    assert "\n3 smaller ones " in result.stdout
+    documents = [
+        int(line.split()[-7]) for line in result.stdout.splitlines() if line.startswith(("3 smaller", "total"))
+    ]
+    assert documents == [6, 506]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
