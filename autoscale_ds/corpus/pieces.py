@@ -1,7 +1,7 @@
 """The first pass: read, hash and tokenise. Each unit of work ends as pieces on disk, named by what they were made from.
 
 A piece is ``NAME.bin`` (tokens back to back), ``NAME.rows`` (one row a document: key, tokens, bytes) and ``NAME.json``
-(counts and problems; written last, so with it there and the sizes right, the piece is whole). A chunked unit has several,
+(counts and problems; written last, so with it there and the sizes right, the piece is whole). A chunked unit has more,
 and ``NAME.done`` tells how many. The name is a digest of the unit, the tokenizer and the settings that touch a
 document: a rerun recognises exactly the work that is still valid, whatever else has changed.
 """
