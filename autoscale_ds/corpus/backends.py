@@ -1,21 +1,22 @@
 """The libraries that encode: `tokenizers`, the reference, and `gigatoken`, some fifteen times faster.
 
-gigatoken is used where its ids are those of the reference: not with options of added tokens that it does not know, and
-not for documents of characters on which it is not proven (``proven``).
+gigatoken is used where its ids are those of the reference: with a tokenizer made of features on which that is proven
+(``proven_features``), and for documents of characters on which it is (``proven_characters``).
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from autoscale_ds.corpus.proven import ProvenText
+from autoscale_ds.corpus.proven_characters import ProvenText
+from autoscale_ds.corpus.proven_features import unproven_feature
 from autoscale_ds.corpus.workers import resident_bytes
 from autoscale_ds.errors import CorpusError
 
@@ -73,9 +74,9 @@ class GigatokenBackend:
         self._reference = reference
         self._process = self._size = 0
         spec = json.loads(json_text)
+        if (feature := unproven_feature(spec)) is not None:
+            raise CorpusError(f"it is not proven to give the same ids with {feature}")
         spec["added_tokens"] = [token for token in spec.get("added_tokens") or [] if not token.get("special")]
-        for token in spec["added_tokens"]:
-            _refuse_options(token)
         spec["post_processor"] = spec["truncation"] = spec["padding"] = None
         self._spec = json.dumps(spec)
         self._load()
@@ -109,16 +110,6 @@ class GigatokenBackend:
         layout = self._backend.encode_batch(list(documents), parallel=False).layout
         offsets = np.asarray(layout.offsets.data)
         return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
-
-
-def _refuse_options(token: Mapping[str, Any]) -> None:
-    """Raise CorpusError for an added token that gigatoken would find elsewhere than tokenizers does.
-
-    It finds them wherever they stand in the text, also those that count as whole words only or take spaces with them.
-    """
-    unknown = [option for option in ("single_word", "lstrip", "rstrip") if token.get(option)]
-    if unknown:
-        raise CorpusError(f"it does not know the option {unknown[0]} of the added token {token['content']!r}")
 
 
 def first_difference(

@@ -75,8 +75,10 @@ class TextTokenizer:
     def __init__(self, name: str, json_text: str, end_of_document: str | int | None = None) -> None:
         try:
             self._reference = _whole_texts(json_text)
-        except Exception as error:  # tokenizers raises a bare Exception
-            raise CorpusError(f"tokenizer {name} is no valid tokenizer.json: {error}") from None
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # tokenizers raises bare Exceptions, and panics of Rust are not even that
+            raise CorpusError(f"tokenizer {name} is no valid tokenizer.json: {first_line_of(error)}") from None
         self.dropout: float | None = getattr(self._reference.model, "dropout", None)
         if self.dropout:
             self._reference.model.dropout = None
@@ -105,7 +107,8 @@ class TextTokenizer:
 
     def use_gigatoken(self, sample: Iterable[bytes]) -> str | None:
         """Switch to gigatoken if it is installed and gives the same ids; return why not, or None when it is in use."""
-        documents = [*(text.encode() for text in HARD_TEXTS), *sample]
+        added = [token.content for token in self._reference.get_added_tokens_decoder().values()]
+        documents = [*(text.encode() for text in (*HARD_TEXTS, *added)), *sample]
         try:
             fast = GigatokenBackend(self.json_text, self.backend)
             tokens, lengths = fast.encode(documents)
@@ -114,7 +117,7 @@ class TextTokenizer:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a tokenizer it does not support; Rust panics do not derive from Exception
-            return f"gigatoken cannot use this tokenizer: {error}"
+            return f"gigatoken is not used with this tokenizer: {first_line_of(error)}"
         expected, expected_lengths = self.backend.encode(documents)
         if not (np.array_equal(lengths, expected_lengths) and np.array_equal(tokens, expected)):
             different = first_difference(tokens, lengths, expected, expected_lengths)

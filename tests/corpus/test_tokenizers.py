@@ -184,15 +184,6 @@ def test_dropout_of_the_tokenizer_is_off(run, gpt2: Path, tmp_path: Path):
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_gigatoken_is_not_used_with_added_tokens_that_are_whole_words(gpt2: Path):
-    pytest.importorskip("gigatoken")
-    reference = tokenizers.Tokenizer.from_file(str(gpt2 / "tokenizer.json"))
-    reference.add_tokens([tokenizers.AddedToken("cat", single_word=True)])
-    tokenizer = TextTokenizer("cat", reference.to_str())
-    assert "option single_word of the added token 'cat'" in (tokenizer.use_gigatoken([]) or "")
-    assert tokenizer.encode([b"cat concatenate"]).tokens.tolist()[:-1] == reference.encode("cat concatenate").ids
-
-
 def test_memory_does_not_grow_with_the_words_that_were_met(gpt2: Path, monkeypatch):
     pytest.importorskip("gigatoken")
     monkeypatch.setattr("autoscale_ds.corpus.backends._CACHE_BYTES", 60 << 20)

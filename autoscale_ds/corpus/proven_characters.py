@@ -1,9 +1,9 @@
 """Which documents gigatoken may encode: those of characters on which it is proven to give the ids of ``tokenizers``.
 
 Both split text by classes of characters, and normalise it, each by its own version of Unicode. They agree on all
-characters that the version of this Python has; ``tests/corpus/test_proven.py`` tries them all. Under a normalizer,
-characters that combine or decompose and that Unicode 3.2 did not have are left out too: gigatoken's tables are older
-there.
+characters that the version of this Python has (``tests/corpus/test_proven_features.py`` tries them). Under a
+normalizer, characters that combine or decompose and that Unicode 3.2 did not have are left out too: gigatoken's tables
+are older there.
 """
 
 from __future__ import annotations
