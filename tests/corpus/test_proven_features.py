@@ -6,6 +6,7 @@ minute a feature, and was tried with gigatoken 0.10.0 and tokenizers 0.23.3.
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from pathlib import Path
@@ -55,12 +56,23 @@ def added(content: str, number: int, **options: Any) -> dict[str, Any]:
     return {"id": number, "content": content, **options}
 
 
-def byte_level_bpe(pre_tokenizer: Any, normalizer: Any = None, tokens: tuple = (), **model: Any) -> dict[str, Any]:
-    """A tokenizer that merges any two bytes, in an order of chance."""
-    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+@functools.cache
+def merges_of(letters: str) -> tuple[list[list[str]], list[str]]:
+    """Merges of any two letters, in an order of chance, and the pieces they make."""
     merges = [[left, right] for left in letters for right in letters]
     random.Random(0).shuffle(merges)
-    vocabulary = {piece: number for number, piece in enumerate([*letters, *map("".join, merges)])}
+    return merges, [*letters, *map("".join, merges)]
+
+
+@functools.cache
+def numbered(letters: str, first: tuple[str, ...] = ()) -> dict[str, int]:
+    return {piece: number for number, piece in enumerate([*first, *merges_of(letters)[1]])}
+
+
+def byte_level_bpe(pre_tokenizer: Any, normalizer: Any = None, tokens: tuple = (), **model: Any) -> dict[str, Any]:
+    """A tokenizer that merges any two bytes."""
+    letters = "".join(sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()))
+    vocabulary, merges = numbered(letters), merges_of(letters)[0]
     return {
         **{"version": "1.0", "truncation": None, "padding": None, "post_processor": None, "decoder": None},
         **{"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "added_tokens": list(tokens)},
@@ -70,13 +82,10 @@ def byte_level_bpe(pre_tokenizer: Any, normalizer: Any = None, tokens: tuple = (
 
 def sentencepiece_bpe(pre_tokenizer: Any, normalizer: Any = None, tokens: tuple = ()) -> dict[str, Any]:
     """A tokenizer that merges any two of some characters and falls back to bytes."""
-    letters = [*"▁abcsthe.漢é1\n"]
-    merges = [[left, right] for left in letters for right in letters]
-    random.Random(0).shuffle(merges)
-    pieces = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters, *map("".join, merges)]
+    letters, first = "▁abcsthe.漢é1\n", ("<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)))
     spec = byte_level_bpe(pre_tokenizer, normalizer, tokens)
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    spec["model"] = {"type": "BPE", "vocab": vocabulary, "merges": merges, "byte_fallback": True, "unk_token": "<unk>"}
+    model = {"type": "BPE", "vocab": numbered(letters, first), "merges": merges_of(letters)[0]}
+    spec["model"] = {**model, "byte_fallback": True, "unk_token": "<unk>"}
     return spec
 
 
@@ -144,8 +153,9 @@ def test_ids_are_equal_on_what_is_listed(documents: list[bytes], name: str):
     assert unproven_feature(spec) is None
     if spec["model"].get("byte_fallback"):  # knows no classes of characters
         documents = documents[:-5000:8] + documents[-5000:]
-    reference = ReferenceBackend(tokenizers.Tokenizer.from_str(json.dumps(spec)))
-    fast = GigatokenBackend(json.dumps(spec), reference)
+    text = json.dumps(spec)
+    reference = ReferenceBackend(tokenizers.Tokenizer.from_str(text))
+    fast = GigatokenBackend(text, reference)
     assert not fast._proven.others(documents)
     for ours, theirs in zip(fast.encode(documents), reference.encode(documents), strict=True):
         assert np.array_equal(ours, theirs)
