@@ -114,7 +114,9 @@ def parse_jsonl(block: bytes, key: str, path: str, first_line: int, at_beginning
     batch = Batch()
     if at_beginning:
         block = block.removeprefix(_BYTE_ORDER_MARK)
-    for number, line in enumerate(block.split(b"\n"), first_line):
+    # A document of hundreds of megabytes is not copied more often than needed.
+    lines = [block] if block.find(b"\n") in (-1, len(block) - 1) else block.split(b"\n")
+    for number, line in enumerate(lines, first_line):
         if not line or line.isspace():
             continue
         try:
