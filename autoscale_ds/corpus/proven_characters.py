@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,19 +52,19 @@ class ProvenText:
 def unproven_characters(normalizes: bool) -> npt.NDArray[np.bool_]:
     """Return for each code point whether it lies outside the proven set, shape (0x110000,)."""
     unproven = np.zeros(_CODE_POINTS, bool)
-    for first, last in ((0, 0x32400), (0xE0000, 0xE0200)):  # the planes between hold nothing, those behind are private
-        for code in range(first, last):
-            unproven[code] = _is_unproven(chr(code), normalizes)
-    unproven[0x32400:0xE0000] = True
-    unproven[0xE0200:0xF0000] = True
+    # The planes between these hold nothing, those behind are private.
+    unproven[0x32400:0xE0000] = unproven[0xE0200:0xF0000] = True
+    for codes in (range(0x32400), range(0xE0000, 0xE0200)):
+        characters = [*map(chr, codes)]
+        unproven[codes.start : codes.stop] = _are_unassigned(unicodedata, characters)
+        if normalizes:
+            changes = [bool(unicodedata.combining(c) or unicodedata.decomposition(c)) for c in characters]
+            unproven[codes.start : codes.stop] |= changes & _are_unassigned(unicodedata.ucd_3_2_0, characters)
     return unproven
 
 
-def _is_unproven(character: str, normalizes: bool) -> bool:
-    if unicodedata.category(character) == "Cn":
-        return True
-    changes = unicodedata.combining(character) or unicodedata.decomposition(character)
-    return bool(normalizes and changes and unicodedata.ucd_3_2_0.category(character) == "Cn")
+def _are_unassigned(version: Any, characters: Sequence[str]) -> npt.NDArray[np.bool_]:
+    return np.array([*map(version.category, characters)]) == "Cn"
 
 
 def _code_points(document: bytes) -> npt.NDArray[np.uint32]:
