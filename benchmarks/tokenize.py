@@ -4,8 +4,10 @@
 All read the same files, take the same tokenizer, use every core, and write with the same shard writer; the shards must
 be equal byte for byte, or the benchmark fails. Each measurement is a process of its own, in turns, so that none has a
 warm cache that another lacks. Timed is the work from loading the tokenizer to the last byte written. Peak memory is
-that of the largest process; ours is also measured on three times the text, which must not need more. Processor time is
-of the whole process with its children, imports included: the figure to trust when the machine has other work.
+that of the largest process; ours is also measured on three times the text and on random words, none of which any cache
+has met: neither may need more. Processor time is of the whole process with its children, imports included: the figure
+to trust when the machine has other work. Ours is also timed from the command line with a single document, which is what
+a start costs, and with 3,000 files against the same lines in one file.
 
 Examples:
   python benchmarks/tokenize.py
@@ -23,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
 import gzip
+import itertools
 import json
 import os
 import statistics
@@ -116,7 +119,12 @@ def main() -> int:
     for runs in _turns(arguments):
         result = _result(runs, megabytes)
         write_result("tokenize", result)
-    result["peak_memory_mib_on_three_times_the_text"] = _measure_three_times(arguments, files)
+    result["ours"] = {
+        "peak_memory_mib_on_three_times_the_text": _measure_three_times(arguments, files),
+        "peak_memory_mib_on_random_words": _measure_random_words(arguments),
+        "seconds_from_the_command_line_for_one_document": _time_start(arguments),
+        "many_files": _compare_many_files(arguments, files),
+    }
     write_result("tokenize", result)
     _show(result)
     return 0
@@ -193,6 +201,55 @@ def _measure_three_times(arguments: argparse.Namespace, files: list[Path]) -> fl
         return round(_process(OURS, folder, arguments.tokenizer)["peak_memory_mib"], 1)
 
 
+def _measure_random_words(arguments: argparse.Namespace) -> float:
+    """Return the peak memory on 300 MB of words of chance, eight letters each."""
+    chance = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        with gzip.open(Path(folder) / "words.jsonl.gz", "wb", compresslevel=1) as file:
+            for _ in range(3000):
+                letters = chance.integers(97, 123, 100_000).astype("u1")
+                letters[::9] = ord(" ")
+                file.write(b'{"text": "' + letters.tobytes() + b'"}\n')
+        return round(_process(OURS, folder, arguments.tokenizer)["peak_memory_mib"], 1)
+
+
+def _time_start(arguments: argparse.Namespace) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "one.jsonl").write_text('{"text": "one"}\n')
+        return round(statistics.median(_time_tool(arguments, [f"{folder}/one.jsonl"]) for _ in range(5)), 2)
+
+
+def _compare_many_files(arguments: argparse.Namespace, files: list[Path]) -> dict[str, Any]:
+    """Time 3,000 files and the same lines in one file, in turns."""
+    texts = [text for path in files for batch in itertools.islice(_batches(path, 1000), 2) for text in batch]
+    lines = [json.dumps({"text": text}) + "\n" for text in texts]
+    with tempfile.TemporaryDirectory() as folder:
+        one, many = Path(folder) / "one.jsonl", Path(folder) / "many"
+        one.write_text("".join(lines))
+        many.mkdir()
+        for part in range(3000):
+            (many / f"{part:04d}.jsonl").write_text("".join(lines[part::3000]))
+        times = [(_time_tool(arguments, [str(one)]), _time_tool(arguments, [str(many)])) for _ in range(5)]
+    one_seconds, many_seconds = (statistics.median(column) for column in zip(*times, strict=True))
+    return {
+        "megabytes": round(sum(map(len, lines)) / 1e6, 1),
+        "one_file_seconds": round(one_seconds, 2),
+        "3000_files_seconds": round(many_seconds, 2),
+        "speed_of_one_file": round(one_seconds / many_seconds, 2),
+    }
+
+
+def _time_tool(arguments: argparse.Namespace, paths: list[str]) -> float:
+    """Return the seconds of tools/preprocess_domains.py, start included."""
+    tool = Path(__file__).resolve().parents[1] / "tools" / "preprocess_domains.py"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(tool), "--output", f"{folder}/out", "--tokenizer", arguments.tokenizer]
+        domains = [part for path in paths for part in ("--domain", f"web={path}")]
+        started = time.perf_counter()
+        subprocess.run([*command, *domains], check=True, capture_output=True)
+        return time.perf_counter() - started
+
+
 def _result(runs: dict[str, list[dict[str, Any]]], megabytes: float) -> dict[str, Any]:
     rows = {}
     for name, done in runs.items():
@@ -232,8 +289,12 @@ def _show(result: dict[str, Any]) -> None:
         table.add_row(name, *wall, *rest)
     console = Console(width=100, highlight=False)
     console.print(table)
-    text = f"{result['text_megabytes']} MB of text, {CORES} cores, the same bytes from all"
-    console.print(f"{text}; ours on three times the text: {result['peak_memory_mib_on_three_times_the_text']:.0f} MiB")
+    console.print(f"{result['text_megabytes']} MB of text, {CORES} cores, the same bytes from all; of ours:")
+    ours = result["ours"]
+    console.print(f"peak memory on three times the text {ours['peak_memory_mib_on_three_times_the_text']:.0f} MiB")
+    console.print(f"peak memory on 300 MB of random words {ours['peak_memory_mib_on_random_words']:.0f} MiB")
+    console.print(f"start {ours['seconds_from_the_command_line_for_one_document']:.2f} s (one document)")
+    console.print(f"3,000 files at {ours['many_files']['speed_of_one_file']:.0%} of the speed of one file")
 
 
 def _tokenizer(folder: Path) -> Any:

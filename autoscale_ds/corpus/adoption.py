@@ -14,7 +14,8 @@ from autoscale_ds.corpus.manifest import MANIFEST_NAME, SPLITS, Manifest, ShardI
 from autoscale_ds.corpus.publication import refuse_foreign_tokenizer
 from autoscale_ds.corpus.settings import check_domain_name
 from autoscale_ds.corpus.store import file_sha256
-from autoscale_ds.corpus.tokenizers import TOKENIZER_FILE, TextTokenizer, load_tokenizer
+from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE
+from autoscale_ds.corpus.tokenizers import TextTokenizer, load_tokenizer
 from autoscale_ds.errors import CorpusError
 from autoscale_ds.files import write_atomic
 

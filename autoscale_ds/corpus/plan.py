@@ -89,6 +89,7 @@ def make_plan(settings: PreprocessSettings, listener: Listener, overwrite: bool,
     if (folder / MANIFEST_NAME).exists() and not overwrite:
         return _existing(folder, report, units, settings)
     tokenizer = _tokenizer(settings, units, folder / WORK_NAME)
+    report["tokenizer_files"] = tokenizer.source_digests
     refuse_foreign_tokenizer(folder, tokenizer)
     if tokenizer.dropout:
         listener.notice(f"the tokenizer's BPE dropout ({tokenizer.dropout:g}) is off: ids must not depend on chance")
@@ -129,6 +130,8 @@ def _existing(
         if settings.train_tokenizer is None:
             loaded = load_tokenizer(settings.tokenizer, settings.end_of_document)
             changes += ["the tokenizer changed"] if loaded.info.sha256 != manifest.tokenizer.sha256 else []
+            if loaded.info.end_of_document != manifest.tokenizer.end_of_document:
+                changes.append(f"documents would end with {loaded.end_name!r} now")
     if changes:
         raise CorpusError(
             f"{folder} holds a finished corpus made otherwise ({changes[0]}); "

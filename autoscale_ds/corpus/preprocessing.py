@@ -37,7 +37,7 @@ from autoscale_ds.corpus.publication import (
     shard_digests,
 )
 from autoscale_ds.corpus.settings import PreprocessSettings
-from autoscale_ds.corpus.tokenizers import TOKENIZER_FILE
+from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE
 from autoscale_ds.corpus.workers import Pool, SharedSum, Team, usable_cores
 from autoscale_ds.errors import CorpusError
 from autoscale_ds.files import write_atomic, write_json

@@ -21,7 +21,8 @@ from autoscale_ds.corpus.disk import told_when_writing_fails
 from autoscale_ds.corpus.indexed import shard_files
 from autoscale_ds.corpus.manifest import MANIFEST_NAME, SPLITS, Manifest
 from autoscale_ds.corpus.store import file_sha256
-from autoscale_ds.corpus.tokenizers import TOKENIZER_FILE, TextTokenizer
+from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE
+from autoscale_ds.corpus.tokenizers import TextTokenizer
 from autoscale_ds.errors import CorpusError
 from autoscale_ds.files import write_json
 

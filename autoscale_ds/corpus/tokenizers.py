@@ -10,9 +10,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,15 +27,13 @@ from autoscale_ds.corpus.backends import (
 )
 from autoscale_ds.corpus.documents import first_line_of
 from autoscale_ds.corpus.end_guard import without_end
-from autoscale_ds.corpus.hub import hub_obstacle
 from autoscale_ds.corpus.indexed import token_dtype
 from autoscale_ds.corpus.manifest import TokenizerInfo
+from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE, find_tokenizer
 from autoscale_ds.errors import CorpusError
 
-TOKENIZER_FILE = "tokenizer.json"
 # Names models give to the token that ends a document, tried in this order.
 _END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")
-_HUB_NAMES = {"gpt2": "openai-community/gpt2"}
 
 
 class Encoded(NamedTuple):
@@ -68,11 +65,19 @@ class TextTokenizer:
         Contents of ``tokenizer.json``; their SHA-256 is ``info.sha256``.
     dropout : float or None
         BPE dropout of the file, which is off here: the same text has the same ids at every run.
+    source_digests : mapping of str to str
+        SHA-256 of the files it was read from, by name; empty for one that was trained or pickled.
     backend : Backend
         ``tokenizers`` until ``use_gigatoken`` has shown that the faster one agrees.
     """
 
-    def __init__(self, name: str, json_text: str, end_of_document: str | int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        json_text: str,
+        end_of_document: str | int | None = None,
+        source_digests: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         try:
             self._reference = _whole_texts(json_text)
         except (KeyboardInterrupt, SystemExit):
@@ -84,6 +89,7 @@ class TextTokenizer:
             self._reference.model.dropout = None
         vocabulary = self._reference.get_vocab(with_added_tokens=True)
         self.json_text = json_text
+        self.source_digests = dict(source_digests)
         self.info = TokenizerInfo(
             name=name,
             vocabulary_size=max(vocabulary.values()) + 1,
@@ -126,7 +132,7 @@ class TextTokenizer:
         return None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as its source: the ranks of an MPI job each build their own, and do not repeat the check."""
+        """Pickle as its text: the ranks of an MPI job each build their own, and do not repeat the check."""
         return _rebuild, (self.info.name, self.json_text, self.end_name, self.backend.name)
 
     def encode(self, documents: Sequence[bytes]) -> Encoded:
@@ -201,18 +207,8 @@ def load_tokenizer(name: str, end_of_document: str | None = None) -> TextTokeniz
     CorpusError
         If it is in none of these places, or its end-of-document token cannot be told.
     """
-    path = Path(name).expanduser()
-    path = path / TOKENIZER_FILE if path.is_dir() else path
-    shown = name
-    if not path.is_file():
-        if name.endswith(".json") or name.count("/") > 1 or Path(name).is_dir():
-            raise CorpusError(f"no tokenizer at {name}: expected a tokenizer.json or a folder that holds one")
-        path = _from_hub(name)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"cannot read tokenizer {path}: {error}") from None
-    return TextTokenizer(shown, text, end_of_document or _configured_end(path))
+    files = find_tokenizer(name, needs_config=end_of_document is None)
+    return TextTokenizer(name, files.json_text, end_of_document or files.configured_end, files.digests)
 
 
 def train_tokenizer(documents: Iterable[bytes], vocabulary_size: int) -> TextTokenizer:
@@ -264,33 +260,4 @@ def _find_end(name: str, vocabulary: dict[str, int], wanted: str | int | None) -
     raise CorpusError(
         f"tokenizer {name} has none of {', '.join(_END_NAMES)}; name the token that ends a document "
         "with --end-of-document"
-    )
-
-
-def _configured_end(path: Path) -> str | None:
-    """Return ``eos_token`` of the tokenizer_config.json beside a tokenizer.json."""
-    try:
-        token = json.loads(path.with_name("tokenizer_config.json").read_text(encoding="utf-8")).get("eos_token")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return token.get("content") if isinstance(token, dict) else token
-
-
-def _from_hub(name: str) -> Path:
-    """Return the hub's tokenizer.json from the local cache, else download it."""
-    import huggingface_hub
-
-    repository = _HUB_NAMES.get(name, name)
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, TOKENIZER_FILE, local_files_only=True))
-    except Exception:  # not cached: ask the hub
-        reason = hub_obstacle()
-    if reason is None:
-        try:
-            return Path(huggingface_hub.hf_hub_download(repository, TOKENIZER_FILE, etag_timeout=10))
-        except Exception as error:  # the client raises many undocumented exceptions
-            reason = first_line_of(error)
-    raise CorpusError(
-        f"tokenizer {name!r} is no local file or folder, and the Hugging Face hub did not give it ({reason:.150}); "
-        "give the path of a tokenizer.json: --tokenizer FOLDER"
     )
