@@ -26,7 +26,7 @@ from autoscale_ds.training.distributed import any_rank, on_rank_zero
 from autoscale_ds.training.faults import RollBack
 from autoscale_ds.training.hot_swap import HotSwap
 from autoscale_ds.training.losses import LossTally, StepReport
-from autoscale_ds.training.metrics import memory_gigabytes, peak_flops, read_metrics
+from autoscale_ds.training.metrics import memory_gigabytes, peak_flops
 from autoscale_ds.training.parts import Parts
 from autoscale_ds.training.records import RunRecords
 from autoscale_ds.training.run_state import RunState
@@ -152,7 +152,7 @@ class TrainingLoop:
             self.budget,
             planner,
             beginning.journal,
-            validation=lambda: read_metrics(self._parts.folder.metrics, "validation"),
+            validation=lambda: self._records.validations(),
             record=self._record,
             dry_run=self.run.mixture.dry_run,
         )
@@ -166,10 +166,12 @@ class TrainingLoop:
             Called when nothing can be refused any more, before the configuration is recorded.
         """
         budget, beginning = self.budget, self._parts.beginning
-        for event in self._swap.take_up_at_start(
+        events = self._swap.take_up_at_start(
             beginning is not None and beginning.budget_changed(budget),
             lambda: beginning.finish_journal() if beginning is not None else None,
-        ):
+        )
+        self._records.open()
+        for event in events:
             self._log_swap(event)
         accepted()
         on_rank_zero(lambda: beginning.record(self._parts.ds_config, self.step) if beginning is not None else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from autoscale_ds.training.run_folder import RunFolder
 
 
 class RunRecords:
-    """The files a run appends to, from some step on; what was written of later steps is dropped. Collective.
+    """The files a run appends to, from some step on, once they are opened; until then they stay as they are.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ class RunRecords:
     interval : Interval
         Steps since the last log line.
     evaluated : set of (str, int)
-        Names of evaluations and steps whose records are already written.
+        Names of evaluations and steps whose records are already written; empty before ``open``.
     sound_step : int
         Weights up to this step are known to give a finite loss: the last step at which the validation loss was finite;
         that of the last training step in a run that has no validation.
@@ -72,17 +73,34 @@ class RunRecords:
         self._names = names
         self._budget = budget
         self._on_record = on_record
+        self._folder, self._evaluations = folder, evaluations
+        self._step, self._resumes = step, resumes
+        self._board = folder.path / "tensorboard" if run.logging.tensorboard else None
+        self._writes_metrics = ranks.rank == 0
         self.interval = Interval(names, interval)
-        on_rank_zero(lambda: drop_samples_from(folder.samples, step))
-        log_samples = run.data.log_samples and ranks.leads_slice
-        self._samples = SampleLog(folder.samples, ranks.data_parallel_rank, names, log_samples)
-        board = folder.path / "tensorboard" if run.logging.tensorboard else None
-        self._metrics = MetricsWriter(folder.metrics, step if resumes else -1, board) if ranks.rank == 0 else None
+        self._new_samples = functools.partial(
+            SampleLog, folder.samples, ranks.data_parallel_rank, names, run.data.log_samples and ranks.leads_slice
+        )
+        self._samples: SampleLog | None = None
+        self._metrics: MetricsWriter | None = None
+        self._early: list[dict[str, Any]] = []
         self._validates = run.evaluation.every_steps is not None
         self.unsound_step: int | None = None
-        self.sound_step: int = on_rank_zero(lambda: _last_sound(folder.metrics))
-        self.evaluated: set[tuple[str, int]] = on_rank_zero(
-            lambda: {(r["kind"], r["step"]) for r in read_metrics(folder.metrics) if r["kind"] in evaluations}
+        self.sound_step = 0
+        self.evaluated: set[tuple[str, int]] = set()
+
+    def open(self) -> None:
+        """Drop what was written of later steps, and begin to write. Collective."""
+        folder = self._folder
+        on_rank_zero(lambda: drop_samples_from(folder.samples, self._step))
+        self._samples = self._new_samples()
+        if self._writes_metrics:
+            self._metrics = MetricsWriter(folder.metrics, self._step if self._resumes else -1, self._board)
+            for record in self._early:
+                self._write(self._metrics, record)
+        self.sound_step = on_rank_zero(lambda: _last_sound(folder.metrics))
+        self.evaluated = on_rank_zero(
+            lambda: {(r["kind"], r["step"]) for r in read_metrics(folder.metrics) if r["kind"] in self._evaluations}
         )
 
     def add_step(self, plan: StepPlan, report: StepReport, seconds: float) -> None:
@@ -90,6 +108,7 @@ class RunRecords:
         if math.isfinite(report.loss) and not self._validates:
             self.sound_step = plan.step
         self.interval.add(report, seconds)
+        assert self._samples is not None, "a step is done before the files are open"
         self._samples.write(plan)
 
     def take_interval(self) -> Interval:
@@ -97,22 +116,35 @@ class RunRecords:
         taken, self.interval = self.interval, Interval(self._names)
         return taken
 
+    def validations(self) -> list[dict[str, Any]]:
+        """Return the validation records of the steps that count: before ``open``, others may still be in the file."""
+        if not self._folder.metrics.exists():
+            return []
+        records = read_metrics(self._folder.metrics, "validation")
+        last = self._step if self._resumes else -1
+        return records if self._samples is not None else [record for record in records if record["step"] <= last]
+
     def write(self, kind: str, step: int, figures: Mapping[str, Any]) -> None:
-        """Write one metrics record; does nothing on ranks other than 0."""
+        """Write one metrics record, when the files are open; does nothing on ranks other than 0."""
         if kind == "validation":
             if math.isfinite(figures["loss"]):
                 self.sound_step = step
             else:
                 self.unsound_step = step
-        if self._metrics is None:
-            return
         record = {"kind": kind, "step": step, "tokens": self._budget.tokens_at(step), **figures}
-        self._metrics.write(record)
+        if self._metrics is not None:
+            self._write(self._metrics, record)
+        elif self._writes_metrics:
+            self._early.append(record)
+
+    def _write(self, metrics: MetricsWriter, record: dict[str, Any]) -> None:
+        metrics.write(record)
         self._on_record(record)
 
     def close(self) -> None:
         """Close the files."""
-        self._samples.close()
+        if self._samples is not None:
+            self._samples.close()
         if self._metrics is not None:
             self._metrics.close()
 

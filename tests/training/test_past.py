@@ -119,6 +119,22 @@ def test_a_domain_leaves_when_its_weight_is_zero_and_the_message_says_how(until,
     assert not [line for line in of(lines, "books") if STOP_AT <= int(line.split()[0]) < 30]
 
 
+def test_a_refused_start_keeps_what_a_killed_job_had_recorded(until, corpus_of):
+    run = until(STOP_AT).folder.path
+    metrics, samples = run / "metrics.jsonl", run / "samples" / "rank-00000.txt"
+    line = metrics.read_text().splitlines()[-1].replace(f'"step": {STOP_AT}', '"step": 13')
+    metrics.write_text(metrics.read_text() + line + "\n")  # of a step after the last checkpoint
+    samples.write_text(samples.read_text() + samples.read_text().splitlines()[-1].replace("9 ", "11 ", 1) + "\n")
+    before = metrics.read_text(), samples.read_text()
+    tool("swap_weights.py", run, "--set", "web=0.6", "--rescale").check_returncode()  # waits, and leaves books on
+    with pytest.raises(ConfigError, match="no longer holds books"):
+        until(20, **{"data.corpus": str(corpus_of(SIZES | {"books": 0}))})
+    assert (metrics.read_text(), samples.read_text()) == before
+    until(20)
+    assert line not in metrics.read_text()
+    assert replayed(run, 20) == consumed(run)
+
+
 def test_splitting_a_domain_is_removing_one_and_adding_two(until, corpus_of):
     run = until(STOP_AT).folder.path
     split = corpus_of(SIZES | {"books": 0, "novels": 1200, "poems": 900})

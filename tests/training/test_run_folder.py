@@ -135,6 +135,7 @@ def test_a_port_in_use_is_one_line(small_corpus, tmp_path):
 def test_the_record_of_a_model_that_never_trained_does_not_survive_it(make_trainer):
     trainer = make_trainer(budget_tokens=10 * 256)
     loop = trainer.restored()
+    loop.begin()
     loop._record("validation", {"loss": 99.0, "mean_perplexity": 99.0, "domain_loss": {"web": 99.0}})
     loop.close()
     trainer.close()
