@@ -4,7 +4,7 @@ r"""From logged losses to the best weights at any scale.
 Examples:
   # which law describes these runs? compare all on held-out runs, keep the best
   python tools/fit_mixture.py fit runs.csv --out law.json
-  python tools/fit_mixture.py fit small.csv large.parquet --law exposure-scale --targets wikipedia,github --out law.json
+  python tools/fit_mixture.py fit small.csv large.parquet --law exposure --targets wikipedia,github --out law.json
 
   # how well does it predict other runs?
   python tools/fit_mixture.py score law.json held_out.csv

@@ -103,15 +103,14 @@ class Law(ABC):
         One line, for people.
     smooth : bool
         Whether its fits have ``slope(x)``, the derivative by each weight (n, m).
-    needs_tokens, needs_scale : bool
-        Whether several token counts, or either several token counts or several sizes, are needed to fit it.
+    needs_tokens : bool
+        Whether several token counts are needed to fit it.
     """
 
     name: ClassVar[str]
     formula: ClassVar[str]
     smooth: ClassVar[bool] = True
     needs_tokens: ClassVar[bool] = False
-    needs_scale: ClassVar[bool] = False
 
     @abstractmethod
     def fit(self, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, starts: int = 2, draws: int = 0) -> Any:
@@ -141,8 +140,6 @@ class Law(ABC):
         """Return what the law needs and the table does not vary, or None."""
         if self.needs_tokens and not setting.tokens_vary:
             return "at another token count"
-        if self.needs_scale and not (setting.tokens_vary or setting.parameters_vary):
-            return "at another token count or size"
         return None
 
 
@@ -162,20 +159,25 @@ def exponent(name: str, start: float = 0.5, lower: float = 0.05, upper: float = 
     return Parameter(name, float(np.log(start)), float(np.log(lower)), float(np.log(upper)), width, form="log")
 
 
-def scale_parameters(setting: Setting, y: Array) -> list[Parameter]:
-    """Return the parameters of ``A / N^alpha + B_D / D^beta``, only for what varies."""
+def scale_parameters(setting: Setting, y: Array, share: float = 1.0, suffix: str = "") -> list[Parameter]:
+    """Return the parameters of ``A / N^alpha + B_D / D^beta``, only for what varies.
+
+    ``share`` is the start of A and B_D in standard deviations of the losses y (n,); ``suffix`` ends the names.
+    """
     parameters = []
     if setting.parameters_vary:
-        parameters += [amplitude("A", y, 1.0), exponent("alpha", 0.3, 0.02)]
+        parameters += [amplitude(f"A{suffix}", y, share), exponent(f"alpha{suffix}", 0.3, 0.02)]
     if setting.tokens_vary:
-        parameters += [amplitude("B_D", y, 1.0), exponent("beta", 0.3, 0.02)]
+        parameters += [amplitude(f"B{suffix or '_D'}", y, share), exponent(f"beta{suffix}", 0.3, 0.02)]
     return parameters
 
 
-def scale_terms(p: Natural, x: Inputs) -> tuple[Array, dict[str, Array]]:
-    """Return ``A / N^alpha + B_D / D^beta`` and its derivatives."""
+def scale_terms(p: Natural, x: Inputs, suffix: str = "") -> tuple[Array, dict[str, Array]]:
+    """Return ``A / N^alpha + B_D / D^beta`` and its derivatives, of the parameters whose names end by ``suffix``."""
     total, by = np.zeros(len(x)), {}
-    for amount, power, log_scale in (("A", "alpha", x.log_parameters), ("B_D", "beta", x.log_tokens)):
+    size = (f"A{suffix}", f"alpha{suffix}", x.log_parameters)
+    tokens = (f"B{suffix or '_D'}", f"beta{suffix}", x.log_tokens)
+    for amount, power, log_scale in (size, tokens):
         if amount in p:
             share = np.exp(-p[power] * log_scale)
             total = total + p[amount] * share

@@ -19,7 +19,7 @@ from autoscale_ds.laws.scales import Scales
 from autoscale_ds.laws.trees import TreeFit
 from autoscale_ds.mixture.weightsfile import read_json
 
-KIND, VERSION = "autoscale_ds law", 1
+KIND, VERSION = "autoscale_ds law", 2
 
 
 def save(model: LossModel, path: str | Path) -> None:

@@ -2,7 +2,7 @@
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.base import Law
-from autoscale_ds.laws.exposure import Exposure, ExposureBudget, ExposureScale, SharedExposure
+from autoscale_ds.laws.exposure import Exposure, ExposureBudget
 from autoscale_ds.laws.own_domain import DCPT, BiMix, Chinchilla
 from autoscale_ds.laws.separable import Additive, DataMixingLaw, Linear, LogLinear
 from autoscale_ds.laws.trees import Trees
@@ -11,8 +11,6 @@ LAWS: dict[str, Law] = {
     law.name: law
     for law in (
         Exposure(),
-        SharedExposure(),
-        ExposureScale(),
         ExposureBudget(),
         Additive(),
         DataMixingLaw(),
@@ -28,6 +26,8 @@ NAMES = tuple(LAWS)
 # What papers and users call them otherwise.
 ALIASES = {
     "effective-exposure": "exposure",
+    "exposure-shared": "exposure",  # the names of earlier versions
+    "exposure-scale": "exposure",
     "autoscale": "additive",
     "data-mixing-laws": "data-mixing",
     "dml": "data-mixing",

@@ -25,12 +25,12 @@ BUDGET = Budget(10**7, 800)
 @pytest.fixture(scope="module")
 def law(tmp_path_factory):
     """A law, the domains it is of, and beside it the runs it was fitted to."""
-    world = World("exposure-scale", m=4, targets=4, seed=3, tokens=(1e9, 2e9))
+    world = World("exposure", m=4, targets=4, seed=3, tokens=(1e9, 2e9))
     folder = tmp_path_factory.mktemp("law")
     world.table(40).write(folder / "final.csv")
     header, *rows = (folder / "final.csv").read_text().splitlines()
     (folder / "runs.csv").write_text("\n".join([f"{header},phase", *(f"{row},constant" for row in rows)]) + "\n")
-    lawfile.save(fit_law(world.table(40), "exposure-scale", draws=4), folder / "law.json")
+    lawfile.save(fit_law(world.table(40), "exposure", draws=4), folder / "law.json")
     return folder / "law.json", world.domains
 
 

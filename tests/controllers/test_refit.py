@@ -21,7 +21,7 @@ from autoscale_ds.search.solver import Goal, minimum
 sys.path.insert(0, str(Path(__file__).parents[1] / "mixture"))
 from synthetic import World
 
-LAW = "exposure-scale"
+LAW = "exposure"
 BUDGET = Budget(10**7, 800)
 NOISE = 0.003
 
@@ -79,8 +79,9 @@ def test_a_wrong_predictor_is_corrected_towards_the_truth_in_bounded_steps(tmp_p
     assert len(events) > 2
     moves = [distance(after.weights, before.weights) for before, after in pairwise(events)]
     assert max(moves) <= 0.1 + 1e-9
-    assert distance(end, best) < 0.6 * distance(WRONG, best)
-    assert setup.losses(end, BUDGET.tokens).mean() < setup.losses(WRONG, BUDGET.tokens).mean()
+    # Most of the loss that the wrong weights cost is won back, though the run began with them.
+    wrong, ended, least = (setup.losses(weights, BUDGET.tokens).mean() for weights in (WRONG, end, best))
+    assert ended - least < 0.5 * (wrong - least)
     said = r"refit at 2,000,000,000 tokens with 4\d rows: predicted gain \S+ nats \(90 % \S+ to \S+\); "
     assert any(re.fullmatch(said + "moved 0.10 of 0.\\d\\d", event.reason) for event in events)
 

@@ -24,7 +24,7 @@ def covered(name: str) -> tuple[float, float]:
             m=4,
             targets=1,
             seed=draw,
-            **(MANY_SCALES if LAWS[name].needs_tokens or LAWS[name].needs_scale else {}),
+            **(MANY_SCALES if LAWS[name].needs_tokens else {}),
         )
         fitted = model.fit_law(truth.table(50, noise=0.01, seed=draw), name, starts=1, draws=12)
         exact, noisy = (truth.table(20, noise=noise, seed=draw + 100_000) for noise in (0.0, 0.01))

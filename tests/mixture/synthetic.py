@@ -20,6 +20,10 @@ TYPICAL = {
     "B_D": (0.5, 0.2),
     "alpha": (0.3, 0.1),
     "beta": (0.3, 0.1),
+    "A_2": (0.2, 0.2),
+    "B_2": (0.3, 0.2),
+    "alpha_2": (0.3, 0.1),
+    "beta_2": (0.3, 0.1),
     "alpha_w": (0.15, 0.2),
     "eta": (0.6, 0.2),
 }
@@ -32,6 +36,8 @@ def typical(law, layout, m, rng):
         size = m if q.per_domain else None
         if q.name == "gamma" and q.form == "logit":
             values[q.name] = rng.uniform(0.25, 0.75, size)
+        elif q.name == "d":
+            values[q.name] = 0.3 * rng.normal(size=size)
         elif q.name == "gamma":
             values[q.name] = 0.3 * np.exp(0.2 * rng.normal())
         elif q.name == "t":

@@ -44,10 +44,10 @@ def test_the_tool_runs_from_the_shell_and_ends_with_code_2_on_a_mistake(tmp_path
 def folder(tmp_path_factory) -> Path:
     """A folder with a table of two axes and a law fitted to it."""
     path = tmp_path_factory.mktemp("runs")
-    truth = World("exposure-scale", m=4, targets=3, seed=1, tokens=(1e9, 2e9, 4e9), sizes=(1e7, 1e8))
+    truth = World("exposure", m=4, targets=3, seed=1, tokens=(1e9, 2e9, 4e9), sizes=(1e7, 1e8))
     truth.table(60, missing=0.1).write(path / "runs.csv")
     truth.table(40, seed=2).write(path / "held_out.csv")
-    fit_mixture("fit", path / "runs.csv", "--law", "exposure-scale", "--out", path / "law.json")
+    fit_mixture("fit", path / "runs.csv", "--law", "exposure", "--out", path / "law.json")
     return path
 
 
@@ -60,7 +60,7 @@ def test_fit_auto_score_and_optimize_follow_each_other(folder, tmp_path):
     assert set(scored) == {"targets", "mean"}
     assert set(scored["targets"]) == {"domain0", "domain1", "domain2"}
     assert set(scored["mean"]) == {"spearman", "spearman_within", "mae", "mre"}
-    assert scored["mean"]["spearman_within"] > 0.98
+    assert scored["mean"]["spearman_within"] > 0.965  # the world's own law has .975 on these noisy runs
 
     arguments = ("--tokens", "16e9", "--parameters", "1e9", "--floor", 0.01, "--out", weights)
     found = json.loads(fit_mixture("optimize", law, *arguments, "--json"))
@@ -211,8 +211,8 @@ def with_nan(rows):
         (wrong_sum, "auto", "weights sum to"),
         (with_nan, "auto", "nan or infinite"),
         (lambda rows: joined(rows[:6]), "auto", "5 usable rows"),
-        (lambda rows: joined(rows[:21]), "exposure", "parameters"),
-        (joined, "exposure-scale", "another token count"),
+        (lambda rows: joined(rows[:9]), "additive", "parameters"),
+        (joined, "exposure-budget", "another token count"),
         (joined, "exposur", "unknown"),
         (lambda rows: joined(rows[:1]), "auto", "no runs"),
     ],

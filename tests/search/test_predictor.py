@@ -27,8 +27,8 @@ def distance(left, right):
 @pytest.fixture(scope="module")
 def law(tmp_path_factory):
     """A law fitted to runs of 1e9 to 8e9 tokens of a world whose best mixture shifts with tokens."""
-    truth = World("exposure-scale", m=5, targets=5, seed=3, tokens=(1e9, 2e9, 4e9, 8e9))
-    model = fit_law(truth.table(80), "exposure-scale", draws=4)
+    truth = World("exposure", m=5, targets=5, seed=3, tokens=(1e9, 2e9, 4e9, 8e9))
+    model = fit_law(truth.table(80), "exposure", draws=4)
     path = tmp_path_factory.mktemp("law") / "law.json"
     lawfile.save(model, path)
     return path, model
