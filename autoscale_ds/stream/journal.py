@@ -94,6 +94,7 @@ class Journal:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.events = read_events(self.path) if self.path.exists() else []
+        self._held: list[Event] | None = None
 
     @property
     def current(self) -> Event:
@@ -106,22 +107,32 @@ class Journal:
         return next(event.version for event in reversed(self.events) if event.source != START)
 
     def append(self, event: Event) -> None:
-        """Add an event to the file and to memory."""
+        """Add an event to memory and, unless events are held, to the file."""
         check_order([*self.events[-1:], event])
-        append_line(self.path, event.to_json())
+        if self._held is None:
+            append_line(self.path, event.to_json())
+        else:
+            self._held.append(event)
         self.events.append(event)
 
-    def repair(self) -> bool:
-        """Remove a last line that a crash cut off; return whether there was one.
+    def hold(self) -> None:
+        """Keep events in memory until ``commit``: the start that makes them may yet be refused."""
+        self._held = []
+
+    def commit(self) -> bool:
+        """Write the events that were held; return whether a last line that a crash cut off was removed before.
 
         Only the job that holds the run folder's lock may call this.
         """
+        held, self._held = self._held or [], None
+        before = self.events[: len(self.events) - len(held)]
         text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
-        whole = "".join(event.to_json() + "\n" for event in self.events)
-        if text == whole or not text:
-            return False
-        write_atomic(self.path, whole)
-        return True
+        whole = "".join(event.to_json() + "\n" for event in before)
+        if text != whole:
+            write_atomic(self.path, whole)
+        for event in held:
+            append_line(self.path, event.to_json())
+        return bool(text) and text != whole
 
 
 def read_events(path: str | Path) -> list[Event]:
@@ -151,15 +162,16 @@ def history(events: Sequence[Event]) -> list[Event]:
     """
     counting: list[Event] = []
     for event in events:
-        place = len(counting)
-        if event.source == START:
-            step = event.effective_step
-            counting = [e for e in counting if (e.effective_step, e.source == START) < (step, True)]
-            # Before weights of the same step, which may name domains that this start brought.
-            place = next(
-                (i for i, e in enumerate(counting) if e.effective_step == step and not e.stream), len(counting)
-            )
-        counting.insert(place, event)
+        if event.source != START:
+            counting.append(event)
+            continue
+        step = event.effective_step
+        counting = [e for e in counting if (e.effective_step, e.source == START) < (step, True)]
+        # Before the weights of the same step, which may name domains that this start brought. No step was sampled by
+        # those that others of the step replaced, and they may name domains that have left.
+        weights = [e for e in counting if e.effective_step == step and not e.stream]
+        others = [e for e in counting if e.effective_step < step or e.stream]
+        counting = [*others, event, *weights[-1:]]
     return counting
 
 

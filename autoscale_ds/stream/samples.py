@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from autoscale_ds.errors import StreamError
 from autoscale_ds.files import PatientFile, write_atomic
 from autoscale_ds.stream.planner import StepPlan
 
@@ -53,11 +54,31 @@ class SampleLog:
 
 
 def drop_samples_from(folder: Path, step: int) -> None:
-    """Drop what any rank wrote of ``step`` and later: those steps are done again, maybe by other ranks."""
-    for path in folder.glob("rank-*.txt"):
-        lines = [f"{line}\n" for line in path.read_text(encoding="utf-8").split("\n")]
-        lines[-1] = lines[-1].removesuffix("\n")  # torn by a kill, or empty
-        lines = [line for line in lines if line]
-        kept = [line for line in lines if line.endswith("\n") and int(line.split()[0]) < step]
-        if kept != lines:
-            write_atomic(path, "".join(kept))
+    """Drop what any rank wrote of ``step`` and later: those steps are done again, maybe by other ranks.
+
+    Raises
+    ------
+    StreamError
+        For a line that names no step; then no file is changed.
+    """
+    kept = {path: _samples_before(path, step) for path in sorted(folder.glob("rank-*.txt"))}
+    for path, text in kept.items():
+        if text is not None:
+            write_atomic(path, text)
+
+
+def _samples_before(path: Path, step: int) -> str | None:
+    """Return what is left of a file, None when it is all of it; a last line torn by a kill is dropped."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    *lines, torn = text.split("\n")
+    kept = []
+    for number, line in enumerate(lines, 1):
+        try:
+            if int(line.split()[0]) < step:
+                kept.append(f"{line}\n")
+        except (ValueError, IndexError):
+            raise StreamError(
+                f"{path}:{number}: {line[:60]!r} is no sample, expected a line that begins with a step; the file is "
+                "damaged: move it away to go on without its record"
+            ) from None
+    return None if len(kept) == len(lines) and not torn else "".join(kept)

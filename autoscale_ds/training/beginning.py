@@ -91,7 +91,7 @@ class Beginning:
         return step
 
     def open_journal(self, state: RunState | None, source: Source | None) -> list[str]:
-        """Begin or continue the journal and return its lines.
+        """Begin or continue the journal and return its lines; nothing is written before ``write_journal``.
 
         Parameters
         ----------
@@ -102,8 +102,7 @@ class Beginning:
         """
         run = self._run
         journal = self.journal = Journal(self._folder.journal)
-        if journal.repair():
-            log.warning("the last line of %s was torn by a crash and has been removed", journal.path)
+        journal.hold()
         step = state.step if state is not None else 0
         self._start = Start(
             self._folder.path, journal, self._spec, self._corpus, step, self._clock().tokens, self._accept_new_text
@@ -124,6 +123,11 @@ class Beginning:
     def finish_journal(self) -> Event | None:
         """Record the domains that left, when the proposals that waited are judged; see ``Start.finish``."""
         return self._start.finish()
+
+    def write_journal(self) -> None:
+        """Write what this start has added: nothing can be refused any more."""
+        if self.journal.commit():
+            log.warning("the last line of %s was torn by a crash and has been removed", self.journal.path)
 
     def controller(self) -> Controller:
         """Return who decides the weights, in the initial state."""

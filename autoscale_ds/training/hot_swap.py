@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -62,6 +63,7 @@ class HotSwap:
         self._poll_seconds = poll_seconds
         self._next_poll = 0.0
         self._stuck: set[str] = set()  # names of proposals that could not be moved away
+        self._unsettled: list[Callable[[], None]] | None = None
 
     def observe(self, step: int, report: StepReport) -> None:
         """Give the run's controller the losses of a step; call it before ``take_up`` after that step."""
@@ -103,6 +105,8 @@ class HotSwap:
     def take_up_at_start(self, budget_changed: bool, finish: Callable[[], Event | None]) -> list[Event]:
         """Check the proposals that wait before the first step, and return the new events. Collective.
 
+        Their files stay where they are until ``settle``: the start may yet be refused.
+
         Parameters
         ----------
         budget_changed : bool
@@ -112,6 +116,7 @@ class HotSwap:
         """
 
         def judge(journal: Journal) -> list[Event]:
+            self._unsettled = []
             accepted = self._judge_inbox(journal)
             if budget_changed and self.adviser is not None:
                 accepted += self._suggested(journal, self.adviser.budget_changed())
@@ -119,6 +124,12 @@ class HotSwap:
             return [*accepted, *([last] if last is not None else [])]
 
         return self._share(judge)
+
+    def settle(self) -> None:
+        """Move the files of the proposals that a start judged: their events are in the journal."""
+        unsettled, self._unsettled = self._unsettled or [], None
+        for move in unsettled:
+            move()
 
     def _share(self, judge: Callable[[Journal], list[Event]]) -> list[Event]:
         """Return the events that rank 0 decides on, added to this rank's planner."""
@@ -157,26 +168,32 @@ class HotSwap:
         known = {event.proposal for event in journal.events}
         for path in self._pending():
             try:
-                if path.name in known:  # the run was killed between writing the event and removing the file
-                    path.unlink()
-                    continue
-                proposal = read_proposal(path)
-                if proposal is None:
-                    continue
-                accepted.append(self._accept(proposal, journal))
-                path.unlink()
+                if path.name not in known:  # else the run was killed between writing the event and removing the file
+                    proposal = read_proposal(path)
+                    if proposal is None:
+                        continue
+                    accepted.append(self._accept(proposal, journal))
+                self._move(path, path.unlink)
             except AutoScaleError as error:
                 log.warning("proposal %s refused: %s", path.name, error)
-                self._reject(path, str(error))
+                self._move(path, functools.partial(self._inbox.reject, path, str(error)))
             except OSError as error:
                 self._leave(path, error)
         return accepted
 
-    def _reject(self, path: Path, reason: str) -> None:
-        try:
-            self._inbox.reject(path, reason)
-        except OSError as error:
-            self._leave(path, error)
+    def _move(self, path: Path, move: Callable[[], object]) -> None:
+        """Move a proposal away, or have ``settle`` do it."""
+
+        def attempt() -> None:
+            try:
+                move()
+            except OSError as error:
+                self._leave(path, error)
+
+        if self._unsettled is None:
+            attempt()
+        else:
+            self._unsettled.append(attempt)
 
     def _leave(self, path: Path, error: OSError) -> None:
         log.warning("proposal %s cannot be handled and is left alone: %s", path.name, error)

@@ -171,9 +171,11 @@ class TrainingLoop:
             lambda: beginning.finish_journal() if beginning is not None else None,
         )
         self._records.open()
+        accepted()
+        on_rank_zero(lambda: beginning.write_journal() if beginning is not None else None)
+        self._swap.settle()
         for event in events:
             self._log_swap(event)
-        accepted()
         on_rank_zero(lambda: beginning.record(self._parts.ds_config, self.step) if beginning is not None else None)
         self._on_record({"kind": "start", "step": self.step, "total_steps": budget.total_steps})  # shown, not kept
         log.info("budget     %s steps = %s tokens", f"{budget.total_steps:,}", f"{budget.tokens:,}")

@@ -90,8 +90,15 @@ class RunRecords:
         self.evaluated: set[tuple[str, int]] = set()
 
     def open(self) -> None:
-        """Drop what was written of later steps, and begin to write. Collective."""
+        """Drop what was written of later steps, and begin to write. Collective.
+
+        Raises
+        ------
+        ReportError, StreamError
+            When a file is damaged; then none is changed.
+        """
         folder = self._folder
+        on_rank_zero(lambda: read_metrics(folder.metrics) if folder.metrics.exists() else None)
         on_rank_zero(lambda: drop_samples_from(folder.samples, self._step))
         self._samples = self._new_samples()
         if self._writes_metrics:

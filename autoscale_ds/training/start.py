@@ -160,15 +160,25 @@ class Start:
         return self.journal.current
 
     def _refuse_weighted(self) -> None:
-        """Raise ConfigError when the newest weights still name a domain that left."""
-        weights = self.journal.current.weights
-        weighted = [name for name in self._leaving if weights.get(name, 0.0) > 0]
+        """Raise ConfigError when a domain that left is still sampled, by the newest weights or in steps before."""
+        newest = self.journal.current.weights
+        weighted = [name for name in self._leaving if newest.get(name, 0.0) > 0]
         if weighted:
             asked = " ".join(f"--drop-domain {name}" for name in weighted)
             raise ConfigError(
                 f"{self._corpus.folder} no longer holds {few(weighted)}, which this run samples with weight "
-                f"{weights[weighted[0]]:.4g}: put it back, or turn it off with tools/swap_weights.py {self._run} "
+                f"{newest[weighted[0]]:.4g}: put it back, or turn it off with tools/swap_weights.py {self._run} "
                 f"{asked} and start again"
+            )
+        events = history(self.journal.events)
+        now_weights = [event.weights for event in events if event.effective_step <= self._step][-1]
+        sampled = [name for name in self._leaving if now_weights.get(name, 0.0) > 0]
+        if sampled:
+            until = self.journal.current.effective_step
+            raise ConfigError(
+                f"{self._corpus.folder} no longer holds {few(sampled)}, which the steps {self._step:,} to "
+                f"{until - 1:,} read: this start goes on from step {self._step:,}, and it is turned off at step "
+                f"{until:,}; put it back, and take it out when a checkpoint of step {until:,} or later is saved"
             )
 
     def _check(self, recorded: SpecChange, change: SpecChange, known: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from jobs import SIZES, STOP_AT, consumed, journal, losses, of, read_metrics, replayed, tool
 
-from autoscale_ds.errors import ConfigError
+from autoscale_ds.errors import ConfigError, StreamError
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.planner import MixturePlanner
 from autoscale_ds.stream.samples import sample_lines
@@ -119,20 +119,48 @@ def test_a_domain_leaves_when_its_weight_is_zero_and_the_message_says_how(until,
     assert not [line for line in of(lines, "books") if STOP_AT <= int(line.split()[0]) < 30]
 
 
-def test_a_refused_start_keeps_what_a_killed_job_had_recorded(until, corpus_of):
+def everything(run):
+    return {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file() and path.name != ".lock"}
+
+
+def test_a_refused_start_changes_nothing_and_its_advice_works(until, corpus_of):
     run = until(STOP_AT).folder.path
     metrics, samples = run / "metrics.jsonl", run / "samples" / "rank-00000.txt"
     line = metrics.read_text().splitlines()[-1].replace(f'"step": {STOP_AT}', '"step": 13')
     metrics.write_text(metrics.read_text() + line + "\n")  # of a step after the last checkpoint
     samples.write_text(samples.read_text() + samples.read_text().splitlines()[-1].replace("9 ", "11 ", 1) + "\n")
-    before = metrics.read_text(), samples.read_text()
     tool("swap_weights.py", run, "--set", "web=0.6", "--rescale").check_returncode()  # waits, and leaves books on
+    fewer = {"data.corpus": str(corpus_of(SIZES | {"books": 0}))}
+    before = everything(run)
     with pytest.raises(ConfigError, match="no longer holds books"):
-        until(20, **{"data.corpus": str(corpus_of(SIZES | {"books": 0}))})
-    assert (metrics.read_text(), samples.read_text()) == before
-    until(20)
+        until(20, **fewer)
+    assert everything(run) == before
+    samples.write_text(samples.read_text().replace("\n", "\n?\n", 1))
+    before = everything(run)
+    with pytest.raises(StreamError, match=r"rank-00000\.txt:2: '\?' is no sample"):
+        until(20)
+    assert everything(run) == before
+    samples.write_text(samples.read_text().replace("\n?\n", "\n", 1))
+    tool("swap_weights.py", run, "--drop-domain", "books").check_returncode()
+    until(20, **fewer)
     assert line not in metrics.read_text()
-    assert replayed(run, 20) == consumed(run)
+    until(30, **fewer)
+    until(40)
+    assert replayed(run, 40) == consumed(run)
+
+
+def test_a_start_that_goes_back_behind_the_end_of_a_domain_is_refused_before_anything_changes(until, corpus_of):
+    cooled = {"schedule.kind": "constant_with_cooldown", "schedule.cooldown_tokens": 5 * 256}
+    run = until(20, **cooled).folder.path
+    fewer = {"data.corpus": str(corpus_of(SIZES | {"books": 0}))}
+    tool("swap_weights.py", run, "--drop-domain", "books").check_returncode()
+    until(20, **cooled, **fewer)
+    before = everything(run)
+    with pytest.raises(ConfigError, match="no longer holds books, which the steps 15 to 19 read"):
+        until(30, **cooled, **fewer)
+    assert everything(run) == before
+    until(30, **cooled)
+    assert replayed(run, 30) == consumed(run)
 
 
 def test_splitting_a_domain_is_removing_one_and_adding_two(until, corpus_of):

@@ -100,7 +100,9 @@ def test_the_swap_tool_waits_for_the_event_or_the_refusal(make_trainer):
 )
 def test_the_swap_tool_refuses_nonsense_in_one_line(make_trainer, arguments, message):
     trainer = make_trainer()
-    trainer.restored().close()
+    loop = trainer.restored()
+    loop.begin()
+    loop.close()
     done = tool("swap_weights.py", trainer.folder.path, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
