@@ -20,9 +20,10 @@ from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.journal import read_events
 from autoscale_ds.stream.planner import MixturePlanner, StreamEnd
 from autoscale_ds.stream.samples import sample_lines
+from autoscale_ds.training.checkpoints import checkpoint_step, list_checkpoints
 from autoscale_ds.training.metrics import read_metrics
 from autoscale_ds.training.run_corpus import open_run_corpus
-from autoscale_ds.training.run_folder import load_run_config
+from autoscale_ds.training.run_folder import RunFolder, load_run_config
 from autoscale_ds.training.setup import recorded_spec
 
 
@@ -66,10 +67,11 @@ def _parse_steps(text: str, run: Path) -> tuple[int, int]:
 
 
 def _steps_done(run: Path) -> int:
-    """Return the steps of the newest train record."""
-    metrics = RunPaths(run).metrics
-    records = read_metrics(metrics, "train") if metrics.exists() else []
-    return int(records[-1]["step"]) if records else 0
+    """Return the steps that were done: of the newest checkpoint, or of records written since."""
+    folder = RunFolder(run)
+    saved = [checkpoint_step(path) for path in list_checkpoints(folder.checkpoints)[:1]]
+    records = read_metrics(folder.metrics, "train") if folder.metrics.exists() else []
+    return max([0, *saved, *(int(record["step"]) for record in records[-1:])])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ continue. The seed and the journal determine the whole data order, also of steps
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -173,6 +173,17 @@ def history(events: Sequence[Event]) -> list[Event]:
         others = [e for e in counting if e.effective_step < step or e.stream]
         counting = [*others, event, *weights[-1:]]
     return counting
+
+
+def known_texts(events: Iterable[Event]) -> dict[str, str]:
+    """Return the digest of the last text of every domain, also of those that left."""
+    return {
+        name: text.train
+        for event in events
+        if event.stream is not None
+        for name, text in event.stream.domains.items()
+        if text is not None
+    }
 
 
 def check_order(events: Sequence[Event]) -> None:

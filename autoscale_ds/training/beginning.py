@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from autoscale_ds import config as configuration
@@ -141,8 +142,12 @@ class Beginning:
     def record(self, ds_config: Mapping[str, Any], step: int) -> None:
         """Say which settings have changed, and write both configurations: nothing was refused.
 
-        From now on they are those of the last start.
+        From now on they are those of the last start. The budget is that of the last one that trained: by it the
+        cooldown is known that a later start puts off.
         """
+        run = self._run
+        if self._last_run is not None and step >= self._clock().steps(run.budget_tokens):
+            run = replace(run, budget_tokens=self._last_run.budget_tokens)
         if self._last_run is not None:
             changed = changed_settings(configuration.to_dict(self._run), configuration.to_dict(self._last_run))
             for line in [*changed, *changed_settings(ds_config, self._last_ds_config or ds_config)]:
@@ -150,9 +155,9 @@ class Beginning:
             warning = rate_jump(self._run, self._last_run, self._clock(), step)
             if warning is not None:
                 log.warning(warning)
-        self._folder.record(self._run, dict(ds_config))
-        self._last = configuration.to_dict(self._run)
-        self._last_run = self._run
+        self._folder.record(run, dict(ds_config))
+        self._last = configuration.to_dict(run)
+        self._last_run = run
         self._last_ds_config = dict(ds_config)
 
     def _lines(self) -> list[str]:

@@ -95,7 +95,7 @@ class TrainingLoop:
         if state is not None:
             setup.check_journal_copy(events, state.journal)
             planner.restore(state.stream)
-        self.step = planner.next_step
+        self.step = self._first_step = planner.next_step
         self._events = events
         clock = Clock.of(events, run.data.sequence_length, run.data.global_batch)
         self.budget = run.budget_on(clock)
@@ -344,7 +344,8 @@ class TrainingLoop:
             return self._leave()
         if not any_rank(bool(newest) and newest[0].name == checkpoint_name(self.step), self.device):
             self._save(needed=True)
-        self.checkpoints.prune(self._steps_to_keep())  # the last validation may have shown that an older one can go
+        if self.step > self._first_step:  # a start that trained nothing, by a mistaken budget perhaps, removes nothing
+            self.checkpoints.prune(self._steps_to_keep())  # the last validation may have shown that an older one can go
         return 0
 
     # -- evaluations and records --------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from autoscale_ds.errors import CheckpointError, VersionError
 
 VERSION = 1
+_CHECKSUM = "crc32"
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ class RunState:
         return int(self.stream["step"])
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for ``run.json``."""
-        return {"version": VERSION, **asdict(self)}
+        """Return plain values for ``run.json``, with a checksum of them."""
+        raw = {"version": VERSION, **asdict(self)}
+        return {**raw, _CHECKSUM: _checksum(raw)}
 
     @classmethod
     def from_json(cls, raw: Any, path: Path) -> RunState:
@@ -67,7 +71,7 @@ class RunState:
         Raises
         ------
         CheckpointError
-            For another version, or a value that is missing.
+            For another version, a value that is missing, or one that is not as it was written.
         """
         if not isinstance(raw, dict):
             raise CheckpointError(f"{path} holds {type(raw).__name__}, expected the state of a run")
@@ -77,6 +81,8 @@ class RunState:
                 f"{path} has version {version!r}, this program reads version {VERSION}; continue the run with the "
                 "program that wrote it"
             )
+        if _CHECKSUM in raw and raw[_CHECKSUM] != _checksum({k: v for k, v in raw.items() if k != _CHECKSUM}):
+            raise CheckpointError(f"{path} is damaged: its values do not have the checksum they were written with")
         values = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
         if isinstance(values.get("interval"), dict):
             values["interval"] = _by_name(values["interval"], raw)
@@ -87,6 +93,11 @@ class RunState:
                     f"{path} has {values.get(name)!r:.60} as {name!r}, so the run cannot be continued from it"
                 )
         return cls(**values)
+
+
+def _checksum(raw: Mapping[str, Any]) -> str:
+    """Return the CRC-32 of the values; numbers are written so that they are read back exactly."""
+    return f"{zlib.crc32(json.dumps(raw, sort_keys=True).encode()):08x}"
 
 
 def _by_name(interval: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:

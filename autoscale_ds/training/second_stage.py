@@ -11,8 +11,7 @@ from autoscale_ds.corpus import CorpusIdentity
 from autoscale_ds.corpus.identity import few
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.models import ModelSpec
-from autoscale_ds.stream.journal import Event, history
-from autoscale_ds.stream.spec import SpecChange
+from autoscale_ds.stream.journal import Event, history, known_texts
 from autoscale_ds.training.checkpoints import (
     Checkpoint,
     Checkpoints,
@@ -89,17 +88,17 @@ class Source:
         return cls(folder, read_checkpoint(path))
 
     def cursors(self, corpus: CorpusIdentity) -> Mapping[str, int]:
-        """Return the samples that were given of each domain whose text is the same here."""
+        """Return the samples that were given of each domain whose text is the same here, also of those that left."""
         step = self.checkpoint.step
         copied = history([Event.from_json(dict(raw)) for raw in self.checkpoint.state.journal])
-        texts = SpecChange.recorded(event.stream for event in copied if event.effective_step < step).domains
-        if not texts:
+        texts = known_texts(event for event in copied if event.effective_step < step)
+        if not texts and step:
             raise ConfigError(
                 f"start_with names the stream, but {self.run} does not say which text it read up to step {step}: start "
                 "it once more with this version, or leave the stream out"
             )
         given = self.checkpoint.state.stream["cursors"]
-        same = {name for name, text in corpus.domains.items() if (old := texts.get(name)) and old.train == text.train}
+        same = {name for name, text in corpus.domains.items() if texts.get(name) == text.train}
         return {name: int(count) for name, count in given.items() if name in same and count}
 
 

@@ -8,7 +8,7 @@ step, with what to do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from autoscale_ds.corpus import Corpus
 from autoscale_ds.corpus.identity import few
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.stream.journal import START, Event, Journal, history
+from autoscale_ds.stream.journal import START, Event, Journal, history, known_texts
 from autoscale_ds.stream.spec import SpecChange, StreamSpec
 from autoscale_ds.training.hot_swap import now
 from autoscale_ds.training.second_stage import Source
@@ -100,7 +100,7 @@ class Start:
         is_decided = all(event.effective_step == self._step for event in ahead)
         if not (SpecChange.recorded(e.stream for e in events).towards(self._wanted)) and is_decided:
             return
-        known = _known_texts(before)
+        known = known_texts(before)
         if self._step:
             self._check(base, change, known)
         weights = [e.weights for e in before if e.effective_step <= self._step][-1:]
@@ -208,17 +208,6 @@ def refuse_other_tokenizer(recorded: SpecChange, corpus: Corpus) -> None:
             f"this run was trained on ids of {recorded.tokenizer}, which mean other text: give the corpus of that "
             "tokenizer (data.corpus=FOLDER), or start another run with run=ANOTHER_FOLDER"
         )
-
-
-def _known_texts(events: Iterable[Event]) -> dict[str, str]:
-    """Return the digest of the last text of every domain, also of those that left."""
-    return {
-        name: text.train
-        for event in events
-        if event.stream is not None
-        for name, text in event.stream.domains.items()
-        if text is not None
-    }
 
 
 def _with_other_text(change: SpecChange, known: Mapping[str, str]) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from jobs import losses, read_metrics
 
 from autoscale_ds.errors import CheckpointError
+from autoscale_ds.training.checkpoints import read_checkpoint
 from autoscale_ds.training.engine import saved_weights
 
 
@@ -94,6 +95,7 @@ def test_a_checkpoint_that_holds_more_than_data_is_not_opened(make_trainer, capl
     torch.save({"module": Hostile(mark)}, file)
     state = json.loads((newest / "run.json").read_text())
     state["files"][file.name] = file.stat().st_size
+    del state["crc32"]
     (newest / "run.json").write_text(json.dumps(state))
     with pytest.raises((CheckpointError, UnpicklingError)):
         saved_weights(newest, state["layout"], trainer.parts.model_spec)
@@ -156,7 +158,13 @@ def test_a_checkpoint_with_values_of_wrong_types_falls_back_to_the_one_before(ma
     assert trainer.fit() == 0
     trainer.folder.release()
     path = trainer.folder.checkpoints / "step-00000030" / "run.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "stream": "x"}))
+    state = json.loads(path.read_text())
+    state["stream"]["cursors"]["web"] += 1
+    path.write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match="do not have the checksum they were written with"):
+        read_checkpoint(path.parent)
+    del state["crc32"]
+    path.write_text(json.dumps({**state, "stream": "x"}))
     again = make_trainer()
     assert again.fit() == 0
     assert list(losses(again.folder.path)) == list(range(1, 31))

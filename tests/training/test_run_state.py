@@ -8,6 +8,7 @@ from autoscale_ds.errors import CheckpointError
 from autoscale_ds.training.checksums import archive_checksum, check_file
 from autoscale_ds.training.run_state import RunState
 
+CHANGED = "do not have the checksum they were written with"
 STATE = RunState(stream={"step": 7}, journal=[{"version": 0}], tokens=70, decided_step=5, files={"a.pt": 3})
 
 
@@ -19,7 +20,7 @@ def test_a_state_is_written_and_read_back():
 
 
 def test_a_file_from_before_versions_were_counted_is_read():
-    raw = {name: value for name, value in STATE.to_json().items() if name not in ("version", "decided_step")}
+    raw = {name: value for name, value in STATE.to_json().items() if name not in ("version", "decided_step", "crc32")}
     assert RunState.from_json({**raw, "asked": 5}, Path("run.json")) == STATE
 
 
@@ -30,11 +31,15 @@ def test_a_file_from_before_versions_were_counted_is_read():
         ({"stream": None}, "has None as 'stream'"),
         ({"files": "a"}, "has 'a' as 'files'"),
         ({"updates": "q"}, "has 'q' as 'updates'"),
+        ({"tokens": 71}, CHANGED),
     ],
 )
 def test_another_version_or_a_wrong_value_is_one_clear_line(change, message):
+    raw = {**STATE.to_json(), **change}
+    if message != CHANGED:
+        del raw["crc32"]
     with pytest.raises(CheckpointError, match=message):
-        RunState.from_json({**STATE.to_json(), **change}, Path("run.json"))
+        RunState.from_json(raw, Path("run.json"))
 
 
 def test_a_missing_value_is_one_clear_line():

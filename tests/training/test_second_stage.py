@@ -29,6 +29,7 @@ def test_a_longer_budget_goes_on_from_before_the_cooldown(until, caplog, kept):
     run = trainer.folder.path
     names = sorted(path.name for path in trainer.folder.checkpoints.glob("step-*"))
     assert ("step-00000015" in names) == kept
+    until(10, **settings)  # by mistake: nothing is trained, and nothing forgotten
     caplog.clear()
     until(40, **settings)
     assert ("going on from step 15, before the cooldown" in caplog.text) == kept
@@ -100,6 +101,16 @@ def test_a_second_stage_knows_the_text_of_the_checkpoint_it_starts_from(until, c
         for i, c in enumerate(({}, other))
     ]
     assert [set(journal(stage)[0].stream.cursors) for stage in stages] == [{"web", "code", "books"}, {"web", "books"}]
+
+
+def test_a_second_stage_goes_on_in_a_domain_that_the_first_run_had_dropped(until, corpus_of):
+    run = until(STOP_AT).folder.path
+    tool("swap_weights.py", run, "--drop-domain", "books").check_returncode()
+    until(20, **{"data.corpus": str(corpus_of(SIZES | {"books": 0}))})
+    stage = until(5, folder="stage", start_from=str(run), start_with=["stream"])
+    given = len(of(consumed(run), "books"))
+    assert journal(stage)[0].stream.cursors["books"] == given > 0
+    assert until(5, folder="first", start_from=f"{stage.folder.path}@0", start_with=["stream"])
 
 
 def test_a_second_stage_that_crashed_at_once_goes_on_from_the_checkpoint_it_began_with(until, make_trainer):
