@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from autoscale_ds.corpus.disk import told_when_writing_fails
+from autoscale_ds.corpus.disk import exclusive, told_when_writing_fails
 from autoscale_ds.corpus.indexed import IndexedShard, shard_files
 from autoscale_ds.corpus.manifest import MANIFEST_NAME, SPLITS, Manifest, ShardInfo
-from autoscale_ds.corpus.publication import refuse_foreign_tokenizer
+from autoscale_ds.corpus.publication import LOCK_NAME, WORK_NAME, refuse_foreign_tokenizer
 from autoscale_ds.corpus.settings import check_domain_name
 from autoscale_ds.corpus.store import file_sha256
 from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE
@@ -51,6 +51,18 @@ def adopt(
     CorpusError
         For a shard that cannot be opened, an id beyond the vocabulary, or an unknown split.
     """
+    with exclusive(folder / WORK_NAME / LOCK_NAME):
+        return _adopt(folder, prefixes, tokenizer, end_of_document, notice, overwrite)
+
+
+def _adopt(
+    folder: Path,
+    prefixes: Mapping[str, Mapping[str, Sequence[str]]],
+    tokenizer: str,
+    end_of_document: str | None,
+    notice: Callable[[str], None],
+    overwrite: bool,
+) -> Manifest:
     if (folder / MANIFEST_NAME).exists() and not overwrite:
         raise CorpusError(
             f"{folder} holds a corpus already; choose another --output, or --overwrite its {MANIFEST_NAME}"

@@ -13,7 +13,8 @@ import zstandard
 
 # Text handled at once: 2-4 MiB stays in cache through parsing, hashing and tokenising; 1 and 8 MiB are slower.
 BLOCK_BYTES = 2 << 20
-_RAW_BYTES = 1 << 16
+# Bytes of a compressed file read at once: first, and at most.
+_FEWEST_RAW_BYTES, _RAW_BYTES = 1 << 10, 1 << 15
 # `zstd --long=31`, the most there is. The memory of a window is taken only as far as the data fills it.
 _LARGEST_WINDOW = 1 << 31
 _DECODERS: dict[str, Callable[[], Any]] = {
@@ -54,14 +55,23 @@ def _decompress(file: IO[bytes], new_decoder: Callable[[], Any]) -> Iterator[byt
     """Decompress the members of a file (frames, in zstd; streams, in xz and bzip2) one after the other.
 
     The readers of the libraries would not do: that of ``gzip`` loses what it had decompressed before damage, that of
-    ``zstandard`` takes a cut-off file for a short one.
+    ``zstandard`` takes a cut-off file for a short one. No more is read at once than gives about a block of text: some
+    kilobytes of a repetitive file are hundreds of megabytes.
     """
     decoder = None
-    while raw := file.read(_RAW_BYTES):
-        while raw := raw if decoder is not None else raw.lstrip(b"\0"):  # zeros may follow a member of gzip and xz
-            decoder = decoder or new_decoder()
-            yield decoder.decompress(raw)
+    began = False
+    size = _FEWEST_RAW_BYTES
+    while raw := file.read(size):
+        given = 0
+        while raw := raw if decoder is not None or not began else raw.lstrip(b"\0"):  # zeros may follow a member
+            decoder, began = decoder or new_decoder(), True
+            text = decoder.decompress(raw)
+            given += len(text)
+            yield text
             raw = decoder.unused_data
             decoder = None if decoder.eof else decoder
+        size = min(2 * size, _RAW_BYTES) if 2 * given < BLOCK_BYTES else max(size * BLOCK_BYTES // given // 2, 64)
     if decoder is not None:
         raise EOFError("the compressed file is cut off")
+    if not began:
+        raise EOFError("the compressed file is empty")

@@ -105,7 +105,9 @@ def find_files(
             raise _nothing(pattern, search.lines())
         for path in matched:
             status = _status(path)
-            if path != pattern and not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(status.st_mode):
+                if path == pattern:
+                    raise CorpusError(f"{printable(path)} is no regular file: write what it gives to one first")
                 search.leave_out(_SPECIAL, path)
             elif (first := files.get(identity(status))) is None:
                 files[identity(status)] = Found(path, format_of(path, wanted), status)

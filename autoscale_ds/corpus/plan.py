@@ -17,11 +17,13 @@ from autoscale_ds.corpus.manifest import MANIFEST_NAME, Manifest
 from autoscale_ds.corpus.packing import DomainCounts
 from autoscale_ds.corpus.publication import (
     BUILD_NAME,
+    ERRORS_NAME,
     REPORT_NAME,
     WORK_NAME,
     finish,
     own_files,
     read_report,
+    refuse_foreign,
     refuse_foreign_tokenizer,
     remove_own_files,
     shard_digests,
@@ -90,6 +92,7 @@ def make_plan(settings: PreprocessSettings, listener: Listener, overwrite: bool,
         return _existing(folder, report, units, settings)
     tokenizer = _tokenizer(settings, units, folder / WORK_NAME)
     report["tokenizer_files"] = tokenizer.source_digests
+    refuse_foreign(folder, [REPORT_NAME, ERRORS_NAME])
     refuse_foreign_tokenizer(folder, tokenizer)
     if tokenizer.dropout:
         listener.notice(f"the tokenizer's BPE dropout ({tokenizer.dropout:g}) is off: ids must not depend on chance")

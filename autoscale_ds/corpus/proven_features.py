@@ -85,8 +85,10 @@ def _is_sentencepiece(normalizer: list[Mapping[str, Any]], steps: list[Mapping[s
 
 
 def _unproven_tokens(spec: Mapping[str, Any], sentencepiece: bool, normalizes: bool) -> Iterator[str]:
-    """Yield what is unproven of added tokens; special ones do not count: in text they are text."""
-    tokens = [token for token in spec.get("added_tokens") or () if not token.get("special")]
+    """Yield what is unproven of added tokens that are not special; special ones are text in text."""
+    every = spec.get("added_tokens") or ()
+    tokens = [token for token in every if not token.get("special")]
+    special = [str(token["content"]) for token in every if token.get("special")]
     for token in tokens:
         name = f"the added token {token['content']!r}"
         options = (option for option in ("single_word", "lstrip", "rstrip") if token.get(option))
@@ -95,5 +97,20 @@ def _unproven_tokens(spec: Mapping[str, Any], sentencepiece: bool, normalizes: b
             yield f"{name} of a SentencePiece tokenizer"
         elif normalizes and token.get("normalized", True):
             yield f"{name}, which is normalized"
+        # tokenizers passes over special tokens in text, with what begins inside them; gigatoken does not know them.
+        yield from (f"{name}, which may overlap {each!r}" for each in special if _may_overlap(token["content"], each))
     if len({token.get("normalized", True) for token in tokens}) > 1:  # tokenizers looks for them in two passes
         yield "added tokens of which some are normalized"
+
+
+def _may_overlap(left: str, right: str) -> bool:
+    """Tell whether two words can share characters of a text."""
+    return (
+        left in right
+        or right in left
+        or any(
+            first.endswith(second[:size])
+            for first, second in ((left, right), (right, left))
+            for size in range(1, min(len(left), len(right)))
+        )
+    )

@@ -33,6 +33,8 @@ LOCK_NAME = "lock"
 BUILD_NAME = f"{WORK_NAME}/build"
 _PLAN_NAME = f"{WORK_NAME}/publish.json"
 _SIDE_FILES = (REPORT_NAME, ERRORS_NAME, TOKENIZER_FILE)
+# What a run keeps in `.work` for its rerun.
+_WORK_NAMES = re.compile(r"build|pieces|shards|publish\.json|tokenizer-[0-9a-f]{64}\.json")
 _SHARD_NAME = re.compile(rf"[A-Za-z0-9_][^/]*/(?:{'|'.join(SPLITS)})-\d{{5,}}")
 
 
@@ -63,10 +65,15 @@ def publish(folder: Path, files: Sequence[str]) -> None:
 
 def finish(folder: Path) -> None:
     """Carry through a publication that was begun; without one, do nothing."""
+    path = folder / _PLAN_NAME
     try:
-        plan = json.loads((folder / _PLAN_NAME).read_text(encoding="utf-8"))
+        plan = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         return
+    except ValueError:
+        raise CorpusError(
+            f"{path} is damaged, so that the corpus it was to complete cannot be: remove {path.parent}, then run again"
+        ) from None
     build = folder / BUILD_NAME
     with told_when_writing_fails(folder):
         if (build / MANIFEST_NAME).exists():
@@ -77,10 +84,10 @@ def finish(folder: Path) -> None:
 
 
 def _clear_work(folder: Path) -> None:
-    """Remove what is kept for a rerun; the lock file is its holder's."""
-    children = [child for child in (folder / WORK_NAME).iterdir() if child.name != LOCK_NAME]
+    """Remove what is kept for a rerun; the lock file is its holder's, and other files are not ours."""
+    children = [child for child in (folder / WORK_NAME).iterdir() if _WORK_NAMES.fullmatch(child.name)]
     for child in sorted(children, key=lambda child: child.name == Path(_PLAN_NAME).name):  # the plan last
-        if child.is_dir():
+        if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
         else:
             child.unlink()
@@ -88,11 +95,12 @@ def _clear_work(folder: Path) -> None:
 
 def own_files(folder: Path) -> list[str]:
     """Return the files of the folder that preprocessing made, relative to it, without ``corpus.json``."""
-    if not any((folder / name).exists() for name in (MANIFEST_NAME, REPORT_NAME)):
-        return []
+    has_report = bool(read_report(folder))
     shards = [prefix for prefix, digest in _recorded(folder).items() if _is_own(folder, prefix, digest)]
     files = [str(path) for prefix in shards for path in shard_files(Path(prefix))]
-    return [*files, *(name for name in _SIDE_FILES if (folder / name).is_file())]
+    files += [TOKENIZER_FILE] if has_report or (folder / MANIFEST_NAME).exists() else []
+    files += [REPORT_NAME, ERRORS_NAME] if has_report else []
+    return [name for name in files if (folder / name).is_file()]
 
 
 def remove_own_files(folder: Path) -> None:
@@ -139,12 +147,15 @@ def _recorded(folder: Path) -> dict[str, list[str]]:
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """Return what ``preprocessing.json`` holds; an empty mapping where it cannot be read."""
+    """Return what ``preprocessing.json`` holds; an empty mapping where it cannot be read, or is not ours."""
     try:
         report = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return report if isinstance(report, dict) else {}
+    if not isinstance(report, dict) or not isinstance(report.get("shards", {}), dict):
+        return {}
+    is_whole = all(isinstance(report.get(key), dict) for key in ("settings", "inputs"))
+    return report if is_whole or [*report] == ["shards"] else {}  # alone while --remove-first is at work
 
 
 def _is_own(folder: Path, prefix: str, digests: Sequence[str]) -> bool:

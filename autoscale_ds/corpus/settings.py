@@ -9,8 +9,14 @@ from typing import Any, Literal
 
 from autoscale_ds.config import check_range, to_dict
 from autoscale_ds.corpus.inputs import DomainInput
+from autoscale_ds.corpus.manifest import MANIFEST_NAME
+from autoscale_ds.corpus.publication import ERRORS_NAME, REPORT_NAME
+from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE
 from autoscale_ds.errors import ConfigError
 
+# A domain is a folder beside these files; some file systems allow 255 bytes, and a suffix may be added.
+_RESERVED = (MANIFEST_NAME, TOKENIZER_FILE, REPORT_NAME, ERRORS_NAME)
+_LONGEST_NAME = 200
 _DOMAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 LARGEST_WORKERS = 4096  # more processes than any machine has cores
 _LARGEST = 2**63 - 1
@@ -112,3 +118,8 @@ def check_domain_name(name: str) -> None:
     """Raise ConfigError for a name that cannot be a folder's everywhere, nor an option's ``NAME=``."""
     if not _DOMAIN_NAME.fullmatch(name):
         raise ConfigError(f"domain name {name!r}: use letters, digits and _ . + - (it names a folder)")
+    if name in _RESERVED or len(name) > _LONGEST_NAME:
+        what = (
+            "the corpus has a file of that name" if name in _RESERVED else f"expected up to {_LONGEST_NAME} characters"
+        )
+        raise ConfigError(f"domain name {name!r:.80}: {what}; choose another")

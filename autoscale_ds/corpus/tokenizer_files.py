@@ -41,7 +41,12 @@ class TokenizerFiles:
             token = json.loads(self.config).get("eos_token")
         except (ValueError, AttributeError):
             return None
-        return token.get("content") if isinstance(token, dict) else token
+        token = token.get("content") if isinstance(token, dict) else token
+        if token is not None and not isinstance(token, str):
+            raise CorpusError(
+                f"{CONFIG_FILE} gives {token!r:.60} as eos_token, expected a token; name it with --end-of-document"
+            )
+        return token
 
 
 def find_tokenizer(name: str, needs_config: bool = True) -> TokenizerFiles:

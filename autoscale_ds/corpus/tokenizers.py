@@ -32,6 +32,7 @@ from autoscale_ds.corpus.manifest import TokenizerInfo
 from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE, find_tokenizer
 from autoscale_ds.errors import CorpusError
 
+_LARGEST_ID = (1 << 31) - 1  # of an int32, the larger of the two types of shards
 # Names models give to the token that ends a document, tried in this order.
 _END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")
 
@@ -88,6 +89,9 @@ class TextTokenizer:
         if self.dropout:
             self._reference.model.dropout = None
         vocabulary = self._reference.get_vocab(with_added_tokens=True)
+        if not vocabulary or max(vocabulary.values()) > _LARGEST_ID:
+            what = f"the id {max(vocabulary.values()):,}" if vocabulary else "no token"
+            raise CorpusError(f"tokenizer {name} has {what}; expected ids up to {_LARGEST_ID:,}")
         self.json_text = json_text
         self.source_digests = dict(source_digests)
         self.info = TokenizerInfo(
@@ -177,7 +181,7 @@ class TextTokenizer:
         for place, part in enumerate(parts):
             if not (part == self.info.end_of_document).any():
                 continue
-            other, _ = self._guarded.encode([documents[place]])
+            other = self._encoded_without_end(documents[place])
             if (other == self.info.end_of_document).any() or self._text(other) != self._text(part):
                 refused[place] = (
                     f"the text holds {self.end_name!r}, which this tokenizer turns into the id that ends documents; "
@@ -186,6 +190,15 @@ class TextTokenizer:
                 other = other[:0]
             parts[place] = other
         return np.concatenate(parts), np.array([len(part) for part in parts], np.int64)
+
+    def _encoded_without_end(self, document: bytes) -> npt.NDArray[Any]:
+        """Return the ids of a document by a tokenizer without the end token; that token where it cannot do without."""
+        try:
+            return self._guarded.encode([document])[0]
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # the end token may be the one that stands for unknown text
+            return np.array([self.info.end_of_document])
 
     @functools.cached_property
     def _guarded(self) -> Backend:

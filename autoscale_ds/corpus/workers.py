@@ -173,7 +173,7 @@ def _serve(connection: Connection, inherited: list[Connection], function: Callab
     while True:
         try:
             task = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the parent is gone, perhaps without having read the last answer
             return
         try:
             answer = ("done", function(task))
