@@ -20,7 +20,7 @@ _LARGEST_WINDOW = 1 << 31
 _DECODERS: dict[str, Callable[[], Any]] = {
     ".gz": lambda: zlib.decompressobj(wbits=31),
     ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompressobj(),
-    ".xz": lzma.LZMADecompressor,
+    ".xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),  # zeros would be a file of the older format
     ".bz2": bz2.BZ2Decompressor,
 }
 COMPRESSED = tuple(_DECODERS)

@@ -15,6 +15,7 @@ import zstandard
 from corpus_helpers import all_bytes, run_tool, sentences, texts_of, write_jsonl
 
 from autoscale_ds.corpus import pieces
+from autoscale_ds.corpus.compression import byte_blocks
 from autoscale_ds.corpus.inputs import DomainInput, domain_units
 from autoscale_ds.corpus.reading import read_unit
 from autoscale_ds.errors import ConfigError, CorpusError
@@ -241,3 +242,29 @@ def test_a_file_that_grows_is_an_error_under_skip_too(run, tmp_path: Path, monke
         run({"a": path}, on_error="skip")
     monkeypatch.undo()
     assert run({"a": path}).counts["a"].read == 51
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst", "xz", "bz2"])
+@pytest.mark.parametrize("content", [b"", bytes(100_000)])
+def test_a_compressed_file_that_holds_nothing_is_a_problem(run, tmp_path: Path, ending: str, content: bytes):
+    (tmp_path / f"a.jsonl.{ending}").write_bytes(content)
+    with pytest.raises(CorpusError, match=rf"a\.jsonl\.{ending}:1: unreadable from here on: "):
+        run({"domain": tmp_path / f"a.jsonl.{ending}"})
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst", "xz", "bz2"])
+def test_a_repetitive_file_is_decompressed_block_by_block(tmp_path: Path, ending: str):
+    text = (json.dumps({"text": "again " * 400}).encode() + b"\n") * 40_000  # 96 MB
+    path = tmp_path / f"a.jsonl.{ending}"
+    compress = {"gz": gzip.compress, "zst": zstandard.compress, "xz": lzma.compress, "bz2": bz2.compress}[ending]
+    path.write_bytes(compress(text))
+    with path.open("rb") as file:
+        sizes = [len(block) for block in byte_blocks(file, path.name, path.stat().st_size)]
+    assert sum(sizes) == len(text)
+    assert max(sizes) < 50 << 20
+
+
+def test_a_named_pipe_is_refused(run, tmp_path: Path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(CorpusError, match=r"a\.jsonl is no regular file"):
+        run({"domain": tmp_path / "a.jsonl"})

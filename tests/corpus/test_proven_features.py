@@ -121,6 +121,9 @@ UNPROVEN = {
         GPT2, None, (added("cat", 99_990, single_word=True),)
     ),
     "added token 'cat' of a SentencePiece": sentencepiece_bpe(metaspace("always", True), None, (added("cat", 9_990),)),
+    "which may overlap '<x>yz'": byte_level_bpe(
+        GPT2, None, (added("<x>yz", 65_792, special=True), added("yzab", 65_793))
+    ),
     "some are normalized": byte_level_bpe(
         GPT2, None, (added("cats", 65_792), added("the cats", 65_793, normalized=True))
     ),

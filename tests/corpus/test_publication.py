@@ -12,7 +12,8 @@ import pytest
 from corpus_helpers import all_bytes, run_tool, sentences, write_jsonl
 
 from autoscale_ds.corpus import Corpus, publication
-from autoscale_ds.errors import AutoScaleError, CorpusError
+from autoscale_ds.corpus.disk import exclusive
+from autoscale_ds.errors import AutoScaleError, ConfigError, CorpusError
 
 
 @pytest.fixture
@@ -159,3 +160,37 @@ def test_old_reports_without_checksums_are_understood(run, raw: dict[str, Path],
     assert run(raw).already_complete
     run({"red": raw["red"]}, overwrite=True)
     assert not (tmp_path / "corpus" / "green").exists()
+
+
+def test_files_with_our_names_that_we_did_not_make_stay(run, raw: dict[str, Path], tmp_path: Path):
+    folder, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "mine").write_text("mine")
+    (folder / ".work").symlink_to(elsewhere)
+    for name in ("errors.jsonl", "preprocessing.json"):
+        (folder / name).write_text('{"mine": 1}')
+        with pytest.raises(CorpusError, match=f"{name} is in the way"):
+            run(raw)
+        assert (folder / name).read_text() == '{"mine": 1}'
+        (folder / name).unlink()
+    run(raw)
+    run(raw, overwrite=True, seed=1)
+    assert (elsewhere / "mine").read_text() == "mine"
+
+
+def test_adoption_waits_for_no_other_run(run, raw: dict[str, Path], tmp_path: Path, tokenizer_folder: Path):
+    run(raw, output="other")
+    shard = next((tmp_path / "other").glob("*/train-00000.bin")).with_suffix("")
+    arguments = ("--output", tmp_path / "corpus", "--tokenizer", tokenizer_folder, "--adopt", f"web={shard}")
+    with exclusive(tmp_path / "corpus" / ".work" / "lock"):
+        refused = run_tool(*arguments)
+    assert refused.returncode == 2
+    assert "another run is at work in" in refused.stderr
+    assert run_tool(*arguments).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["corpus.json", "errors.jsonl", "d" * 201])
+def test_a_domain_that_no_folder_can_be_named_after_is_refused_at_once(run, raw: dict[str, Path], name: str):
+    with pytest.raises(ConfigError, match=r"domain name .*; choose another"):
+        run({name: next(iter(raw.values()))})

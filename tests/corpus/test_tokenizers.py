@@ -200,3 +200,18 @@ def test_memory_does_not_grow_with_the_words_that_were_met(gpt2: Path, monkeypat
     assert any(after < size - 20 for size, after in itertools.pairwise(sizes)), sizes  # one was made anew
     assert max(sizes) < 200, sizes
     assert lengths[::5] == [tokenizer.encode([text]).lengths.tolist() for text in texts[::5]]
+
+
+def test_unknown_text_is_refused_where_the_unknown_token_ends_documents():
+    model = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    _, lengths, refused = TextTokenizer("wordpiece", model.to_str(), "[UNK]").encode([b"a a", b"a z", b"a"])
+    assert lengths.tolist() == [3, 2]
+    assert "the text holds '[UNK]'" in refused[1]
+
+
+@pytest.mark.parametrize("vocabulary", [{}, {"a": 1 << 31}])
+def test_a_vocabulary_without_usable_ids_is_refused(vocabulary: dict[str, int]):
+    spec = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": vocabulary, "merges": []}}
+    with pytest.raises(CorpusError, match=r"expected ids up to 2,147,483,647"):
+        TextTokenizer("odd", json.dumps(spec), 0)
