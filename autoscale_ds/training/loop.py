@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 
 from autoscale_ds.controllers import Adviser
-from autoscale_ds.errors import CheckpointError
 from autoscale_ds.evaluation.base import Evaluation, Site
 from autoscale_ds.objectives import Batch, normalised_weights
 from autoscale_ds.stream.clock import Clock
@@ -21,10 +20,10 @@ from autoscale_ds.stream.planner import MixturePlanner
 from autoscale_ds.training import setup
 from autoscale_ds.training.beginning import Beginning
 from autoscale_ds.training.checkpoints import checkpoint_name, list_checkpoints
-from autoscale_ds.training.cooldown import last_constant_step
 from autoscale_ds.training.distributed import any_rank, on_rank_zero
 from autoscale_ds.training.faults import RollBack
 from autoscale_ds.training.hot_swap import HotSwap
+from autoscale_ds.training.keeping import Keeping
 from autoscale_ds.training.losses import LossTally, StepReport
 from autoscale_ds.training.metrics import memory_gigabytes, peak_flops
 from autoscale_ds.training.parts import Parts
@@ -36,8 +35,6 @@ from autoscale_ds.training.signals import REQUEUE_EXIT_CODE, StopRequest
 from autoscale_ds.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-_AFTER_A_FAILED_SAVE = "make room and start it again: it continues from the checkpoint before"
-_MEANWHILE = "a crash now would continue from the checkpoint before; make room"
 
 
 class _Verdict:
@@ -120,6 +117,7 @@ class TrainingLoop:
             [evaluation.name for evaluation in parts.evaluations],
             on_record,
         )
+        self._keeping = Keeping(parts, self.budget, self._records)
         self._resumes = state is not None
 
     def _load(self, until: int | None) -> tuple[RunState | None, Source | None]:
@@ -230,7 +228,7 @@ class TrainingLoop:
             if report.stop or not self._evaluate_if_due():
                 return self._leave()
             every = run.checkpoints.every_steps
-            if (every is not None and self.step % every == 0) or self.step == self._cooldown_step():
+            if (every is not None and self.step % every == 0) or self.step == self._keeping.cooldown_step():
                 self._save()
             began += time.perf_counter() - paused
         return self._finish()
@@ -287,51 +285,22 @@ class TrainingLoop:
     # -- saving and ending --------------------------------------------------------------------------------------
 
     def _save(self, needed: bool = False) -> None:
-        """Save; one that fails for want of room, say, ends the run only when it is needed.
-
-        Never after a step whose loss was not finite: the weights may be bad, and would push out good ones.
-        """
-        if self._weights_are_suspect():
-            log.warning("step %s is not saved: its loss was not finite", f"{self.step:,}")
-            return
         self._watchdog.beat(self.step, "saving")
-        problem = self.checkpoints.save(
-            self.engine,
-            RunState(
-                stream=self.stream.state(),
-                journal=[json.loads(event.to_json()) for event in self._events],
-                tokens=self.budget.tokens_at(self.step),
-                interval=self._records.interval.state(),
-                **(self._swap.adviser.state() if self._swap.adviser else {}),
-            ),
-            self._steps_to_keep(),
+        self._keeping.save(self.step, self._state, needed)
+
+    def _state(self) -> RunState:
+        return RunState(
+            stream=self.stream.state(),
+            journal=[json.loads(event.to_json()) for event in self._events],
+            tokens=self.budget.tokens_at(self.step),
+            interval=self._records.interval.state(),
+            **(self._swap.adviser.state() if self._swap.adviser else {}),
         )
-        if problem is not None and needed:
-            raise CheckpointError(f"step {self.step:,} could not be saved: {problem}; {_AFTER_A_FAILED_SAVE}")
-        if problem is not None:
-            log.error("step %s could not be saved: %s; training goes on, %s", f"{self.step:,}", problem, _MEANWHILE)
-
-    def _weights_are_suspect(self) -> bool:
-        """Return whether the last losses were not finite: those of training, unless a validation since was."""
-        if self._records.unsound_step == self.step:
-            return True
-        return self._faults.bad_in_a_row > 0 and self._records.sound_step != self.step
-
-    def _steps_to_keep(self) -> list[int]:
-        """Return steps whose checkpoints outlive the newest ones."""
-        before_cooldown = self._cooldown_step()
-        return [self._records.sound_step, *([] if before_cooldown is None else [before_cooldown])]
-
-    def _cooldown_step(self) -> int | None:
-        """Return the last step of a constant learning rate, when its checkpoint is to be kept."""
-        if not self.run.checkpoints.keep_before_cooldown:
-            return None
-        return last_constant_step(self.run, self.budget)
 
     def _leave(self) -> int:
         """Save and end early: told to stop."""
         self._save(needed=True)
-        saved = "the last checkpoint counts" if self._weights_are_suspect() else "saved"
+        saved = "the last checkpoint counts" if self._keeping.is_suspect(self.step) else "saved"
         log.warning("stopped at step %s, %s; the same command continues", f"{self.step:,}", saved)
         return REQUEUE_EXIT_CODE
 
@@ -345,7 +314,7 @@ class TrainingLoop:
         if not any_rank(bool(newest) and newest[0].name == checkpoint_name(self.step), self.device):
             self._save(needed=True)
         if self.step > self._first_step:  # a start that trained nothing, by a mistaken budget perhaps, removes nothing
-            self.checkpoints.prune(self._steps_to_keep())  # the last validation may have shown that an older one can go
+            self._keeping.prune()  # the last validation may have shown that an older one can go
         return 0
 
     # -- evaluations and records --------------------------------------------------------------------------------
