@@ -95,12 +95,16 @@ def _clear_work(folder: Path) -> None:
 
 def own_files(folder: Path) -> list[str]:
     """Return the files of the folder that preprocessing made, relative to it, without ``corpus.json``."""
-    has_report = bool(read_report(folder))
     shards = [prefix for prefix, digest in _recorded(folder).items() if _is_own(folder, prefix, digest)]
     files = [str(path) for prefix in shards for path in shard_files(Path(prefix))]
-    files += [TOKENIZER_FILE] if has_report or (folder / MANIFEST_NAME).exists() else []
-    files += [REPORT_NAME, ERRORS_NAME] if has_report else []
-    return [name for name in files if (folder / name).is_file()]
+    return [name for name in (*files, *_own_side_files(folder)) if (folder / name).is_file()]
+
+
+def _own_side_files(folder: Path) -> tuple[str, ...]:
+    """Return the names, beside shards and ``corpus.json``, whose files are preprocessing's in this folder."""
+    if read_report(folder):
+        return _SIDE_FILES
+    return (TOKENIZER_FILE,) if (folder / MANIFEST_NAME).exists() else ()
 
 
 def remove_own_files(folder: Path) -> None:
@@ -113,9 +117,11 @@ def remove_own_files(folder: Path) -> None:
 
 def refuse_foreign(folder: Path, files: Iterable[str]) -> None:
     """Raise CorpusError if a file of the new corpus would replace one that preprocessing did not make."""
-    own = {*own_files(folder), MANIFEST_NAME}
-    for name in files:
-        if name not in own and os.path.lexists(folder / name):
+    side = _own_side_files(folder)
+    there = [name for name in files if name != MANIFEST_NAME and name not in side and os.path.lexists(folder / name)]
+    own = own_files(folder) if there else []  # which reads shards
+    for name in there:
+        if name not in own:
             raise CorpusError(
                 f"{folder / name} is in the way: neither {MANIFEST_NAME} nor {REPORT_NAME} there tells that "
                 "preprocessing made it; move it, or choose another --output"

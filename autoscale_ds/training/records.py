@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from autoscale_ds.controllers import Budget
@@ -105,10 +104,13 @@ class RunRecords:
             self._metrics = MetricsWriter(folder.metrics, self._step if self._resumes else -1, self._board)
             for record in self._early:
                 self._write(self._metrics, record)
-        self.sound_step = on_rank_zero(lambda: _last_sound(folder.metrics))
-        self.evaluated = on_rank_zero(
-            lambda: {(r["kind"], r["step"]) for r in read_metrics(folder.metrics) if r["kind"] in self._evaluations}
-        )
+        self.sound_step, self.evaluated = on_rank_zero(self._known)
+
+    def _known(self) -> tuple[int, set[tuple[str, int]]]:
+        """Return the last step at which a validation loss was finite, and the evaluations that are written."""
+        records = read_metrics(self._folder.metrics)
+        sound = (r["step"] for r in records if r["kind"] == "validation" and r["loss"] is not None)
+        return max(sound, default=0), {(r["kind"], r["step"]) for r in records if r["kind"] in self._evaluations}
 
     def add_step(self, plan: StepPlan, report: StepReport, seconds: float) -> None:
         """Add a step that was done to the samples and to the interval."""
@@ -154,10 +156,3 @@ class RunRecords:
             self._samples.close()
         if self._metrics is not None:
             self._metrics.close()
-
-
-def _last_sound(metrics: Path) -> int:
-    """Return the last step at which a validation loss was finite, 0 if there is none."""
-    if not metrics.exists():
-        return 0
-    return max((r["step"] for r in read_metrics(metrics, "validation") if r["loss"] is not None), default=0)

@@ -174,7 +174,11 @@ class Start:
         now_weights = [event.weights for event in events if event.effective_step <= self._step][-1]
         sampled = [name for name in self._leaving if now_weights.get(name, 0.0) > 0]
         if sampled:
-            until = self.journal.current.effective_step
+            until = next(
+                e.effective_step
+                for e in events
+                if e.effective_step > self._step and not any(e.weights.get(name, 0.0) > 0 for name in sampled)
+            )
             raise ConfigError(
                 f"{self._corpus.folder} no longer holds {few(sampled)}, which the steps {self._step:,} to "
                 f"{until - 1:,} read: this start goes on from step {self._step:,}, and it is turned off at step "
