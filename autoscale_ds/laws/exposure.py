@@ -4,8 +4,8 @@
 of it stops helping, b how fast the loss falls with the sum. Better than the older laws on every table it was tried on.
 
 Domains saturate alike, not equally: gamma_i is a common gamma moved by d_i on the scale of log odds, and d_i has a
-narrow prior. Free gammas follow the noise of small tables, a common one misses domains that repeat; this was as good as
-the better of the two on every table (benchmarks/laws.py).
+narrow prior. Free gammas follow the noise of small tables, a common one misses what differs; this was as good as the
+better of the two on RegMix's runs (17 domains, 64 to 512 runs) and on Data Mixing Laws' (7 domains, 28 mixtures).
 """
 
 from __future__ import annotations

@@ -79,6 +79,7 @@ def test_a_wrong_predictor_is_corrected_towards_the_truth_in_bounded_steps(tmp_p
     assert len(events) > 2
     moves = [distance(after.weights, before.weights) for before, after in pairwise(events)]
     assert max(moves) <= 0.1 + 1e-9
+    assert distance(events[-1].weights, best) < 0.6 * distance(WRONG, best)
     # Most of the loss that the wrong weights cost is won back, though the run began with them.
     wrong, ended, least = (setup.losses(weights, BUDGET.tokens).mean() for weights in (WRONG, end, best))
     assert ended - least < 0.5 * (wrong - least)

@@ -179,7 +179,9 @@ def test_files_with_our_names_that_we_did_not_make_stay(run, raw: dict[str, Path
     assert (elsewhere / "mine").read_text() == "mine"
 
 
-def test_adoption_waits_for_no_other_run(run, raw: dict[str, Path], tmp_path: Path, tokenizer_folder: Path):
+def test_adoption_is_refused_while_another_run_works_in_the_folder(
+    run, raw: dict[str, Path], tmp_path: Path, tokenizer_folder: Path
+):
     run(raw, output="other")
     shard = next((tmp_path / "other").glob("*/train-00000.bin")).with_suffix("")
     arguments = ("--output", tmp_path / "corpus", "--tokenizer", tokenizer_folder, "--adopt", f"web={shard}")

@@ -46,7 +46,7 @@ def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("runs")
     truth = World("exposure", m=4, targets=3, seed=1, tokens=(1e9, 2e9, 4e9), sizes=(1e7, 1e8))
     truth.table(60, missing=0.1).write(path / "runs.csv")
-    truth.table(40, seed=2).write(path / "held_out.csv")
+    truth.table(40, noise=0.0, seed=2).write(path / "held_out.csv")
     fit_mixture("fit", path / "runs.csv", "--law", "exposure", "--out", path / "law.json")
     return path
 
@@ -60,7 +60,7 @@ def test_fit_auto_score_and_optimize_follow_each_other(folder, tmp_path):
     assert set(scored) == {"targets", "mean"}
     assert set(scored["targets"]) == {"domain0", "domain1", "domain2"}
     assert set(scored["mean"]) == {"spearman", "spearman_within", "mae", "mre"}
-    assert scored["mean"]["spearman_within"] > 0.965  # the world's own law has .975 on these noisy runs
+    assert scored["mean"]["spearman_within"] > 0.98
 
     arguments = ("--tokens", "16e9", "--parameters", "1e9", "--floor", 0.01, "--out", weights)
     found = json.loads(fit_mixture("optimize", law, *arguments, "--json"))
