@@ -9,6 +9,9 @@ Examples:
   # how well does it predict other runs?
   python tools/fit_mixture.py score law.json held_out.csv
 
+  # what would these mixtures reach?
+  python tools/fit_mixture.py predict law.json mixtures.csv --tokens 10e9
+
   # the best mixture for 10 B tokens of a 774 M model, no domain read more than 4 times
   python tools/fit_mixture.py optimize law.json --tokens 10e9 --parameters 774e6 --max-epochs 4 --corpus corpora/all \
       --out weights.json
@@ -18,13 +21,17 @@ Examples:
   python tools/fit_mixture.py ddo runs_0.3B.csv --base base --floor 0.02 --out w1.json
   python tools/fit_mixture.py autoscale --at 0.3e9=w1.json --at 1.2e9=w2.json --tokens 10e9 --floor 0.02 \
       --out weights.json
+  # ... and whether that is better than keeping the last optimum, judged by a law fitted to all scales
+  python tools/fit_mixture.py autoscale --at 0.3e9=w1.json --at 1.2e9=w2.json --tokens 10e9 --floor 0.02 \
+      --decide --law law.json --out weights.json
 
   # is the ranking of mixtures the same at every scale?
   python tools/fit_mixture.py stability runs.csv
 
-Runs are CSV or Parquet with the columns run, parameters, tokens, weight/<domain>, loss/<target>. Every command takes
---json for machines and --plot FILE.png for a figure. A weight is a share of training tokens, not of documents.
-weights.json is what tools/swap_weights.py --weights takes.
+Runs are CSV, JSON lines or Parquet with the columns run, parameters, tokens, weight/<domain>, loss/<target>; --columns
+renames those of other tools, 'config.weights.*=weight/*' for example. Every command takes --json for machines and
+--plot FILE.png for a figure. A weight is a share of training tokens, not of documents. weights.json is what
+tools/swap_weights.py --weights takes.
 """
 
 from __future__ import annotations
@@ -33,20 +40,22 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
+
 from autoscale_ds import cli
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import lawfile, model, selection
+from autoscale_ds.laws import lawfile, selection
 from autoscale_ds.laws.score import score
 from autoscale_ds.laws.stability import stability
-from autoscale_ds.mixture import DomainWeights, RunTable, WeightsFile, repeats
-from autoscale_ds.mixture.simplex import Bounds
+from autoscale_ds.mixture import DomainWeights, WeightsFile, repeats
+from autoscale_ds.mixture.mixturesfile import read_mixtures
 from autoscale_ds.report import mixture_figures as figures
 from autoscale_ds.report import mixture_options as options
 from autoscale_ds.report import mixture_text, style
 from autoscale_ds.report.mixture_text import Report
-from autoscale_ds.search import AutoScale, design, solver, uncertainty
+from autoscale_ds.search import AutoScale, design, moving, solver, uncertainty
 from autoscale_ds.search.ddo_sweep import DDOSweep
-from autoscale_ds.search.predictor import LawOptimum, save_optima
+from autoscale_ds.search.predictor import save_optima
 
 
 def main() -> None:
@@ -72,12 +81,8 @@ def refuse_unwritable(*paths: str | None) -> None:
 def fit(a: argparse.Namespace) -> Report:
     """Fit a law to run tables."""
     table = repeats.averaged(options.read_runs(a))
-    fitted = selection.choose(table, seed=a.seed) if a.law == "auto" else model.fit_law(table, a.law, seed=a.seed)
-    fitted = fitted.with_source(
-        runs=len(table),
-        files=[Path(path).name for path in a.runs],
-        largest_weights=dict(zip(table.domains, map(float, table.weights.max(0)), strict=True)),
-    )
+    fitted = selection.fit(table, a.law, purpose=a.purpose, seed=a.seed)
+    fitted = fitted.with_source(files=[Path(path).name for path in a.runs], loss_kind=a.loss_kind or "nats")
     lawfile.save(fitted, a.out)
     if a.plot:
         figures.plot_fit(a.plot, fitted, table)
@@ -86,27 +91,50 @@ def fit(a: argparse.Namespace) -> Report:
 
 def score_(a: argparse.Namespace) -> Report:
     """Score a law on run tables."""
-    fitted, table = lawfile.load(a.law), RunTable.read(a.runs, drop_bad=a.drop_bad)
+    fitted, table = lawfile.load(a.law), options.read_runs(a)
     result = score(fitted, table)
     if a.plot:
         figures.plot_predictions(a.plot, fitted, table)
     return result, mixture_text.of_score(result)
 
 
+def predict(a: argparse.Namespace) -> Report:
+    """Predict the losses of given mixtures, with intervals."""
+    fitted = lawfile.load(a.law)
+    mixtures = read_mixtures(a.mixtures, fitted.domains)
+    tokens = np.where(np.isnan(mixtures.tokens), a.tokens or np.nan, mixtures.tokens)
+    sizes = np.where(np.isnan(mixtures.parameters), a.parameters or np.nan, mixtures.parameters)
+    if np.isnan(tokens).any():
+        name = mixtures.names[int(np.isnan(tokens).argmax())]
+        raise MixtureError(f"{a.mixtures} does not say how many tokens {name!r} is for; give --tokens")
+    warnings: dict[str, None] = {}  # in order, each once
+    for weights, budget, size in zip(mixtures.weights, tokens, sizes, strict=True):
+        known = None if np.isnan(size) else float(size)
+        fitted.refuse_beyond(budget, known)
+        fitted.size(known)
+        by_name = dict(zip(fitted.domains, map(float, weights), strict=True))
+        warnings |= dict.fromkeys(fitted.warnings(by_name, budget, known))
+    predicted = solver.losses(fitted, fitted.inputs(mixtures.weights, tokens, sizes))
+    return mixture_text.of_predictions(fitted, mixtures, tokens, predicted, list(warnings))
+
+
 def optimize(a: argparse.Namespace) -> Report:
     """Find the best mixture of a law."""
     fitted = lawfile.load(a.law)
+    fitted.refuse_beyond(a.tokens, a.parameters)
     names = list(fitted.domains)
     objective, prior = options.read_objective(a, tuple(fitted.targets)), options.read_prior(a, names)
     goal = solver.Goal(fitted, objective, a.tokens, fitted.size(a.parameters), prior, a.kl)
     caps = options.read_caps(a, names, a.tokens)
-    best = solver.optimize(goal, Bounds.of(names, a.floor, caps), seed=a.seed)
+    best = solver.optimize(goal, solver.seen_bounds(fitted, a.floor, caps, allow_unseen=a.allow_unseen), seed=a.seed)
     source = f"fit_mixture.py optimize, law {fitted.law}, {goal.objective.name}"
     file = WeightsFile(best.weights, a.tokens, source, best.intervals)
     file.write(a.out)
     if a.plot:
         figures.plot_weights(a.plot, {"uniform": DomainWeights.uniform(names), "best": best.weights}, best.intervals)
-    return mixture_text.of_optimum(best, goal, file, caps, fitted.warnings(best.weights, a.tokens, a.parameters))
+    return mixture_text.of_optimum(
+        best, goal, file, caps, fitted.warnings(best.weights, a.tokens, a.parameters, optimum=True)
+    )
 
 
 def ddo(a: argparse.Namespace) -> Report:
@@ -127,27 +155,66 @@ def ddo(a: argparse.Namespace) -> Report:
 
 
 def autoscale(a: argparse.Namespace) -> Report:
-    """Extrapolate the optima of two scales or more."""
+    """Extrapolate the optima of two scales or more (AutoScale as published), or decide whether to move at all."""
     files = options.read_scales(a)
     optima = [(tokens, file.weights) for tokens, file in files]
     path = AutoScale.fit(optima, floor=a.floor)
-    weights = path.predict(a.tokens)
-    intervals = uncertainty.path_intervals(files, a.tokens, weights, floor=a.floor, seed=a.seed)
-    source = f"fit_mixture.py autoscale, optima at {', '.join(f'{tokens:g}' for tokens, _ in optima)} tokens"
+    published = path.predict(a.tokens)
+    intervals = uncertainty.path_intervals(files, a.tokens, published, floor=a.floor, seed=a.seed)
+    goal = law_goal(a, path.domains) if a.law else None
+    joint = solver.minimum(goal, solver.seen_bounds(goal.model, a.floor)) if goal else None
+    move = decision(a, files, published, goal, joint) if a.decide else None
+    weights = move.weights if move else published
+    source = f"fit_mixture.py autoscale{' --decide' if move else ''}, optima at "
+    source += f"{', '.join(f'{tokens:g}' for tokens, _ in optima)} tokens{f': {move.reason}' if move else ''}"
+    if move and intervals:  # the decision may lie outside of what the path alone would say
+        low_high = intervals.items()
+        intervals = {name: (min(low, weights[name]), max(high, weights[name])) for name, (low, high) in low_high}
     file = WeightsFile(weights, a.tokens, source, intervals)
     file.write(a.out)
     if a.save_path:
-        save_optima(a.save_path, optima, a.floor)
+        save_optima(a.save_path, decided_path(optima, a.tokens, weights) if move else optima, a.floor)
     if a.plot:
         figures.plot_path(a.plot, path, optima, a.tokens)
-    return mixture_text.of_autoscale(path, optima, file, joint_optimum(a, path.domains) if a.law else None)
+    return mixture_text.of_autoscale(path, optima, file, published, joint, move)
 
 
-def joint_optimum(a: argparse.Namespace, domains: tuple[str, ...]) -> DomainWeights:
-    """Return the optimum of a law fitted to all scales at once, to show beside the extrapolation."""
+def law_goal(a: argparse.Namespace, domains: tuple[str, ...]) -> solver.Goal:
+    """Return the objective of the law fitted to all scales at once, at the budget."""
     fitted = lawfile.load(a.law)
+    fitted.refuse_beyond(a.tokens, a.parameters)
     DomainWeights.uniform(list(domains)).check_domains(list(fitted.domains))
-    return LawOptimum(fitted, a.tokens, fitted.size(a.parameters), floor=a.floor).predict(a.tokens)
+    objective = options.read_objective(a, tuple(fitted.targets))
+    return solver.Goal(fitted, objective, a.tokens, fitted.size(a.parameters))
+
+
+def decision(
+    a: argparse.Namespace,
+    files: list[tuple[float, WeightsFile]],
+    published: DomainWeights,
+    goal: solver.Goal | None,
+    joint: DomainWeights | None,
+) -> moving.Move:
+    """Return whether, and how far, to move from the optimum of the largest scale."""
+    last = files[-1][1].weights
+    if goal is None or joint is None:
+        return moving.Move(last, "", 0.0, (0.0, 0.0, 0.0), 0.0, moving.NO_EVIDENCE)
+    if not goal.model.scales.tokens_vary:
+        raise MixtureError(f"{a.law} was fitted to one token count and cannot judge a move to another; fit several")
+    drawn = uncertainty.path_weights(files, a.tokens, floor=a.floor, seed=a.seed, wrong=0)
+    candidates = {
+        "published path": (published, moving.supported(last, published, drawn)),
+        "joint law's optimum": (joint, 1.0),
+    }
+    return moving.decide(last, candidates, goal)
+
+
+def decided_path(
+    optima: list[tuple[float, DomainWeights]], tokens: float, weights: DomainWeights
+) -> list[tuple[float, DomainWeights]]:
+    """Return the optima a run follows after a decision: from the last known one to the decided one."""
+    last = optima[-1]
+    return [last, (tokens, weights)] if tokens > 1.01 * last[0] else [(tokens, weights), (2 * tokens, weights)]
 
 
 def plan(a: argparse.Namespace) -> Report:
@@ -174,7 +241,9 @@ def plan(a: argparse.Namespace) -> Report:
 
 def stability_(a: argparse.Namespace) -> Report:
     """Compare the ranking of mixtures between scales."""
-    result = stability(options.read_runs(a))
+    table = options.read_runs(a)
+    objective = options.read_objective(a, table.targets) if a.objective else None
+    result = stability(table, objective)
     if a.plot:
         figures.plot_stability(a.plot, result)
     return result, mixture_text.of_stability(result)
@@ -184,6 +253,7 @@ def stability_(a: argparse.Namespace) -> Report:
 COMMANDS = {
     "fit": fit,
     "score": score_,
+    "predict": predict,
     "optimize": optimize,
     "ddo": ddo,
     "autoscale": autoscale,

@@ -45,18 +45,24 @@ class Setting:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where losses are asked for: weights (n, m), and logs of tokens and size over their references (n,)."""
+    """Where losses are asked for: weights (n, m), and logs of tokens and size over their references (n,).
+
+    ``run`` (n,) numbers the run a row is of, where rows may be checkpoints of one run: their errors are alike, so many
+    of them tell less than as many runs. None where every row is a run of its own.
+    """
 
     weights: Array
     log_tokens: Array
     log_parameters: Array
+    run: npt.NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
         return len(self.weights)
 
     def take(self, rows: npt.NDArray) -> Inputs:
         """Return some of the rows."""
-        return Inputs(self.weights[rows], self.log_tokens[rows], self.log_parameters[rows])
+        run = None if self.run is None else self.run[rows]
+        return Inputs(self.weights[rows], self.log_tokens[rows], self.log_parameters[rows], run)
 
 
 @dataclass(frozen=True)
@@ -113,8 +119,21 @@ class Law(ABC):
     needs_tokens: ClassVar[bool] = False
 
     @abstractmethod
-    def fit(self, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, starts: int = 2, draws: int = 0) -> Any:
-        """Return a ``TargetModel`` fitted to losses y (n,), with ``draws`` members for the intervals."""
+    def fit(
+        self,
+        x: Inputs,
+        y: Array,
+        setting: Setting,
+        *,
+        seed: int = 0,
+        starts: int = 2,
+        draws: int = 0,
+        widen: float = 1.0,
+    ) -> Any:
+        """Return a ``TargetModel`` fitted to losses y (n,), with ``draws`` members for the intervals.
+
+        ``widen`` is a factor on the noise that the members are drawn with.
+        """
 
     @abstractmethod
     def encode(self, fitted: Any) -> dict[str, Any]:

@@ -14,13 +14,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from autoscale_ds.laws.base import Inputs, Law, Natural, Parameter, Setting
-from autoscale_ds.laws.least_squares import Problem, Solution, solve
+from autoscale_ds.laws.least_squares import TOLERANCE, Problem, Solution, solve
 from autoscale_ds.mixture.arrays import Array
 
 # Rounds of (fit, noise, outlier weights): the noise changes by under a per cent after four.
 ROUNDS = 4
+# Relative gain at which the steps of a fit for comparisons end.
+QUICK = 1e-5
 # Runs beyond this many noise standard deviations count as much as one at that distance, not more.
 OUTLIER = 3.5
 # The noise is taken to be at least this share of the spread of the losses, however well a formula fits.
@@ -96,9 +99,19 @@ class Formula(Law):
         has = f"has {self.num_parameters(setting)} parameters for {len(setting.domains)} domains and needs"
         return has, "choose a smaller law (--law auto does)"
 
-    def fit(self, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, starts: int = 2, draws: int = 0) -> Fit:
+    def fit(
+        self,
+        x: Inputs,
+        y: Array,
+        setting: Setting,
+        *,
+        seed: int = 0,
+        starts: int = 2,
+        draws: int = 0,
+        widen: float = 1.0,
+    ) -> Fit:
         """Return the formula fitted to losses y (n,), see ``fit``."""
-        return fit(self, x, y, setting, seed=seed, starts=starts, draws=draws)
+        return fit(self, x, y, setting, seed=seed, starts=starts, draws=draws, widen=widen)
 
     def encode(self, fitted: Fit) -> dict[str, Any]:
         """Return parameters by name, those of domains by domain, and the ensemble."""
@@ -127,15 +140,28 @@ class Formula(Law):
         return Fit(self, setting, layout, internal(layout, values), float(entry["noise"]), draws)
 
 
-def fit(law: Formula, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, starts: int = 2, draws: int = 0) -> Fit:
+def fit(
+    law: Formula,
+    x: Inputs,
+    y: Array,
+    setting: Setting,
+    *,
+    seed: int = 0,
+    starts: int = 2,
+    draws: int = 0,
+    widen: float = 1.0,
+) -> Fit:
     """Fit ``law`` to losses y (n,) by regularised least squares with outliers down-weighted.
 
     Parameters
     ----------
     starts : int
-        The first start is the law's own; further ones are spread around it.
+        The first start is the law's own; further ones are spread around it. With one the steps also end earlier, as
+        comparisons on held-out runs need no last digits.
     draws : int
         Size of the ensemble; 0 for none.
+    widen : float
+        Factor on the noise the ensemble is drawn with.
 
     Notes
     -----
@@ -147,11 +173,14 @@ def fit(law: Formula, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, s
     # The data enter the seed, so that the draws of different targets are independent.
     rng = np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(y).tobytes())])
     solution = _best_start(problem, layout, setting, starts, rng)
+    most, tolerance = (200, TOLERANCE) if starts > 1 else (60, QUICK)
     for round_ in range(ROUNDS):
         problem = _updated(problem, solution)
-        solution = solve(problem, solution.theta, max_steps=20 if round_ < ROUNDS - 1 else 200)
-    noise = _noise(problem, solution)
-    return Fit(law, setting, layout, solution.theta, noise, _draws(problem, solution, noise, draws, rng))
+        steps = 20 if round_ < ROUNDS - 1 else most
+        solution = solve(problem, solution.theta, max_steps=steps, tolerance=tolerance)
+    noise = Noise.of(problem, solution, _noise(problem, solution), x.run)
+    drawn = _draws(problem, solution, noise.times(widen), draws, rng)
+    return Fit(law, setting, layout, solution.theta, noise.total, drawn)
 
 
 def natural(layout: list[Parameter], theta: Array, setting: Setting) -> dict[str, Array]:
@@ -238,7 +267,71 @@ def _noise(problem: Problem, solution: Solution) -> float:
     return max(np.sqrt(rss / freedom), SMALLEST_NOISE * float(problem.y.std()), 1e-9)
 
 
-def _draws(problem: Problem, solution: Solution, noise: float, count: int, rng: np.random.Generator) -> Array:
+@dataclass(frozen=True)
+class Noise:
+    """Noise of a fit in two parts, nats: what all rows of a run share, and what each row has of its own.
+
+    Attributes
+    ----------
+    shared, own : float
+        Standard deviations.
+    run : array (n,) or None
+        Number of each row's run, from 0 without gaps; None where every row is one.
+    freedom : float
+        Degrees of freedom the estimate has.
+    """
+
+    shared: float
+    own: float
+    run: npt.NDArray[np.intp] | None
+    freedom: float
+
+    @classmethod
+    def of(cls, problem: Problem, solution: Solution, sigma: float, run: npt.NDArray[np.intp] | None) -> Noise:
+        """Split noise ``sigma`` by the residuals' variance within and between runs."""
+        effective = _effective(problem, solution)
+        freedom = max(len(problem.y) - effective, 3.0)
+        run = None if run is None else np.unique(run, return_inverse=True)[1].ravel()
+        if run is None or run.max() + 1 == len(run):
+            return cls(0.0, sigma, None, freedom)
+        residual = (problem.y - solution.values) * np.sqrt(problem.q)
+        rows = np.bincount(run)
+        mean = np.bincount(run, residual) / rows
+        runs, own = len(rows), float(((residual - mean[run]) ** 2).sum()) / (len(run) - len(rows))
+        # The parameters are fitted to the differences between runs: those are as many as there are runs.
+        between = float((mean**2).sum()) / max(runs - effective, runs / 4)
+        shared = max(between - float(np.mean(own / rows)), 0.0)
+        total = max(shared + own, 1e-300)
+        design_effect = 1 + (len(run) / runs - 1) * shared / total
+        freedom = max(len(run) / design_effect - effective, 3.0)
+        scale = max(sigma / np.sqrt(total), 1.0)  # together at least what the fit says
+        return cls(np.sqrt(shared) * scale, np.sqrt(own) * scale, run, freedom)
+
+    @property
+    def total(self) -> float:
+        """Standard deviation of a row around the law."""
+        return float(np.hypot(self.shared, self.own))
+
+    def times(self, factor: float) -> Noise:
+        """Return the noise multiplied by a factor."""
+        return replace(self, shared=self.shared * factor, own=self.own * factor)
+
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        """Return the noise of n rows."""
+        own = self.own * rng.standard_normal(n)
+        return own if self.run is None else own + self.shared * rng.standard_normal(self.run.max() + 1)[self.run]
+
+    def covariance(self, jacobian: Array) -> Array:
+        """Return ``J' V J`` for the rows' covariance V, shape (p, p)."""
+        total = self.own**2 * jacobian.T @ jacobian
+        if self.run is None:
+            return total
+        sums = np.zeros((self.run.max() + 1, jacobian.shape[1]))
+        np.add.at(sums, self.run, jacobian)
+        return total + self.shared**2 * sums.T @ sums
+
+
+def _draws(problem: Problem, solution: Solution, noise: Noise, count: int, rng: np.random.Generator) -> Array:
     """Return alternatives by refitting perturbed data against a perturbed prior ("randomise, then optimise").
 
     Bardsley et al., SIAM J. Sci. Comput. 36 (2014): exact draws of the posterior where the law is linear, and still
@@ -247,32 +340,37 @@ def _draws(problem: Problem, solution: Solution, noise: float, count: int, rng: 
     """
     if count == 0:
         return solution.theta[None]
-    n, freedom = len(problem.y), max(len(problem.y) - _effective(problem, solution), 3.0)
+    n = len(problem.y)
     width = np.where(problem.precision > 0, 1 / np.sqrt(np.maximum(problem.precision, 1e-300)), 0.0)
     drawn = []
     for _ in range(count):
-        sigma = noise * np.sqrt(freedom / rng.chisquare(freedom))
+        wider = np.sqrt(noise.freedom / rng.chisquare(noise.freedom))
         perturbed = Problem(
             problem.model,
-            solution.values + sigma * rng.standard_normal(n),
+            solution.values + wider * noise.draw(n, rng),
             np.ones(n),
-            sigma,
+            wider * max(noise.total, problem.sigma),
             problem.centre + width * rng.standard_normal(len(width)),
             problem.precision,
             problem.lower,
             problem.upper,
         )
         drawn.append(solve(perturbed, solution.theta, max_steps=15, tolerance=1e-4).theta)
-    return np.clip(_rescaled(problem, solution, np.array(drawn), noise, freedom), problem.lower, problem.upper)
+    return np.clip(_rescaled(problem, solution, np.array(drawn), noise), problem.lower, problem.upper)
 
 
-def _rescaled(problem: Problem, solution: Solution, drawn: Array, noise: float, freedom: float) -> Array:
+def _rescaled(problem: Problem, solution: Solution, drawn: Array, noise: Noise) -> Array:
     """Return the draws with the variance that the linearised law has over its own runs.
 
     A few dozen draws miss their variance by a tenth or more, the same way for every prediction; its mean over the runs
-    is known, ``sigma^2 p_eff / n``, times the ``freedom / (freedom - 2)`` of an estimated noise.
+    is known, that of the linearised fit times the ``freedom / (freedom - 2)`` of an estimated noise.
     """
-    known = noise**2 * _effective(problem, solution) / len(problem.y) * freedom / (freedom - 2)
+    jacobian = solution.jacobian
+    normal = solution.normal + 1e-10 * np.trace(solution.normal) * np.eye(len(solution.normal)) / len(solution.normal)
+    inner = noise.covariance(jacobian) / problem.sigma**4 + np.diag(problem.precision)
+    inverse = np.linalg.inv(normal)
+    known = float(np.einsum("ij,jk,ik->", jacobian, inverse @ inner @ inverse, jacobian)) / len(problem.y)
+    known *= max(noise.freedom, 3.0) / (max(noise.freedom, 3.0) - 2)
     change = np.array([problem.model(theta)[0] for theta in drawn]) - solution.values
     ratio = np.sqrt(known / max(float(np.mean(change**2)), 1e-300))
     return np.asarray(solution.theta + float(np.clip(ratio, 0.7, 1.4)) * (drawn - solution.theta))

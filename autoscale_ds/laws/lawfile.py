@@ -12,6 +12,7 @@ from typing import Any
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_json
 from autoscale_ds.laws.base import Law, Setting, TargetModel
+from autoscale_ds.laws.calibration import Calibration
 from autoscale_ds.laws.fitting import Fit
 from autoscale_ds.laws.model import Average, LossModel
 from autoscale_ds.laws.registry import LAWS
@@ -19,7 +20,7 @@ from autoscale_ds.laws.scales import Scales
 from autoscale_ds.laws.trees import TreeFit
 from autoscale_ds.mixture.weightsfile import read_json
 
-KIND, VERSION = "autoscale_ds law", 2
+KIND, VERSION = "autoscale_ds law", 3
 
 
 def save(model: LossModel, path: str | Path) -> None:
@@ -54,6 +55,7 @@ def encode(model: LossModel) -> dict[str, Any]:
         "domains": list(model.domains),
         "scales": model.scales.as_dict(),
         "source": dict(model.source),
+        "calibration": model.calibration.as_dict(),
         "selection": [dict(row) for row in model.selection],
         "targets": {name: _encode_target(fitted) for name, fitted in model.targets.items()},
     }
@@ -63,7 +65,8 @@ def decode(raw: dict[str, Any]) -> LossModel:
     """Return the model of a JSON form."""
     domains, scales = tuple(raw["domains"]), Scales(**raw["scales"])
     targets = {name: _decode_target(entry, domains, scales) for name, entry in raw["targets"].items()}
-    return LossModel(raw["law"], domains, scales, targets, raw.get("selection", ()), raw.get("source", {}))
+    calibration = Calibration(**raw["calibration"])
+    return LossModel(raw["law"], domains, scales, targets, raw.get("selection", ()), raw.get("source", {}), calibration)
 
 
 def _encode_target(fitted: TargetModel) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from scipy.special import stdtrit  # scipy.stats takes 0.7 s to import, in every
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import registry
 from autoscale_ds.laws.base import Inputs, TargetModel
-from autoscale_ds.laws.scales import Scales
+from autoscale_ds.laws.calibration import Calibration
+from autoscale_ds.laws.scales import SAME, Scales
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
@@ -24,6 +25,8 @@ DRAWS = 48
 GAUSSIAN_90 = 1.6448536269514722
 # A scale this many times outside the table's is worth a warning.
 FAR = 1.5
+# And this many times, worth a loud one.
+MUCH = 8.0
 # Fewer runs than this are refused.
 FEWEST = 4
 
@@ -73,6 +76,8 @@ class LossModel:
         The comparison that chose the law, one row a law; empty when it was named.
     source : mapping
         Number of runs and files it was fitted to.
+    calibration : Calibration
+        How far intervals are widened; by default only beyond the table's scales.
     """
 
     law: str
@@ -81,6 +86,7 @@ class LossModel:
     targets: Mapping[str, TargetModel]
     selection: Sequence[Mapping[str, Any]] = ()
     source: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
 
     def inputs(self, weights: Array, tokens: npt.ArrayLike, parameters: npt.ArrayLike = np.nan) -> Inputs:
         """Return inputs for weights (n, m) in the order of ``domains``, tokens and size (n,) or one for all."""
@@ -129,46 +135,117 @@ class LossModel:
             For the loss a single run would show, noise included, instead of its expectation.
         """
         centre = self.predict(x)
-        drawn = [member.predict(x) for member in self.members()]
-        spread = np.std(drawn, axis=0, ddof=1) if len(drawn) > 1 else np.zeros_like(centre)
+        beyond = self.change_beyond(x)
+        wrong = np.hypot(self.calibration.tokens * beyond["tokens"], self.calibration.parameters * beyond["parameters"])
+        deviation = np.hypot(self.spread(x), self.noise if of_a_run else 0.0)
+        inside = self.calibration.factors(tuple(self.targets)) * deviation
         # Student's t: the spread is itself estimated from few members.
-        times = float(stdtrit(max(len(drawn) - 1, 1), 0.95))
-        half = times * np.sqrt(spread**2 + (self.noise**2 if of_a_run else 0.0))
+        members = len(self.members())
+        half = (float(stdtrit(members - 1, 0.95)) if members > 1 else GAUSSIAN_90) * np.hypot(inside, wrong)
         return centre - half, centre + half
 
+    def spread(self, x: Inputs) -> Array:
+        """Return the standard deviation of predictions over the ensemble (n, k); 0 without one."""
+        drawn = [member.predict(x) for member in self.members()]
+        return np.std(drawn, axis=0, ddof=1) if len(drawn) > 1 else np.zeros((len(x), len(self.targets)))
+
+    def change_beyond(self, x: Inputs) -> dict[str, Array]:
+        """Return how far losses change from the edge of the table's tokens and parameters, (n, k) each; 0 inside."""
+        tokens, parameters = self.scales.within(x)
+        at_edge = self.predict(tokens)
+        return {
+            "tokens": np.abs(self.predict(x) - at_edge),
+            "parameters": np.abs(at_edge - self.predict(replace(tokens, log_parameters=parameters.log_parameters))),
+        }
+
     def with_source(self, **source: Any) -> LossModel:
-        """Return the model with a note of what it was fitted to."""
-        return replace(self, source=source)
+        """Return the model with more notes of what it was fitted to."""
+        return replace(self, source={**self.source, **source})
 
-    def warnings(self, weights: Mapping[str, float], tokens: float, parameters: float | None) -> list[str]:
-        """Return warnings about a prediction at these weights and this scale, one line each."""
-        seen = self.source.get("largest_weights", {})
-        far = [name for name, weight in weights.items() if weight > FAR * seen.get(name, 1.0) + 0.01]
-        texts = [
-            f"no run gave {name} more than {seen[name]:.3g}, the optimum gives it {weights[name]:.3g}: a guess; "
-            f"add runs, or give --cap {name}={seen[name]:.3g}"
-            for name in far
-        ]
-        return [*texts, *(text for text in [self._beyond(tokens, parameters)] if text)]
+    @property
+    def largest_weights(self) -> dict[str, float]:
+        """Largest weight that any run gave a domain, where the law knows it."""
+        return dict(self.source.get("largest_weights", {}))
 
-    def _beyond(self, tokens: float | None, parameters: float | None) -> str | None:
-        """Return a warning when a scale outside what was trained is asked for and the law cannot know it."""
-        if tokens and not self.scales.tokens_vary and tokens > FAR * self.scales.largest_tokens:
-            return (
-                f"every run has about {self.scales.largest_tokens:.3g} tokens: the law says nothing about how the best "
-                f"mixture shifts by {tokens:.3g}; fit runs at several token counts to know"
-            )
-        if parameters and not self.scales.parameters_vary and self.scales.largest_parameters:
-            far = parameters / self.scales.largest_parameters
-            if max(far, 1 / far) > FAR:
-                return (
-                    f"every run has {self.scales.largest_parameters:.3g} parameters: the law ignores the size asked for"
+    def refuse_beyond(self, tokens: float, parameters: float | None) -> None:
+        """Raise MixtureError when trees are asked for a scale outside the table's: they stay constant there."""
+        if self.smooth:
+            return
+        known = self.scales
+        axes = (
+            (tokens, known.tokens_vary, known.tokens, known.largest_tokens, "tokens"),
+            (parameters, known.parameters_vary, known.parameters, known.largest_parameters, "parameters"),
+        )
+        for asked, varies, reference, largest, what in axes:
+            smallest = reference**2 / largest if largest else 0.0
+            if varies and asked and not smallest / SAME <= asked <= largest * SAME:
+                raise MixtureError(
+                    f"law {self.law} cannot say what happens at {asked:g} {what}: trees stay constant outside the "
+                    f"table's {smallest:g} to {largest:g}; fit another law (--law auto)"
                 )
-        return None
+
+    def warnings(
+        self, weights: Mapping[str, float], tokens: float, parameters: float | None, *, optimum: bool = False
+    ) -> list[str]:
+        """Return warnings about a prediction at these weights and this scale, one line each.
+
+        For an optimum also where it lies at the largest weight that was seen.
+        """
+        texts = []
+        for name, seen in self.largest_weights.items():
+            weight = weights[name]
+            if weight > FAR * seen + 0.01:
+                texts.append(f"no run gave {name} more than {seen:.3g}, here it gets {weight:.3g}: a guess; add runs")
+            elif optimum and 0 <= seen - weight < 1e-6 and seen < 1:
+                texts.append(
+                    f"{name} is held at {seen:.3g}, the most any run gave it; add runs with more of it, or give "
+                    "--allow-unseen"
+                )
+        known, measured = self.scales, self.calibration.origins
+        texts += _beyond("tokens", tokens, known.tokens_vary, known.largest_tokens, measured.get("tokens", 0))
+        if parameters and known.largest_parameters:
+            origins = measured.get("parameters", 0)
+            texts += _beyond("parameters", parameters, known.parameters_vary, known.largest_parameters, origins)
+        return texts
 
 
-def fit_law(table: RunTable, name: str, *, seed: int = 0, starts: int = 2, draws: int = DRAWS) -> LossModel:
+def _beyond(what: str, asked: float, varies: bool, largest: float, origins: int) -> list[str]:
+    """Return a warning where a scale outside what was trained is asked for, the louder the farther."""
+    times = asked / largest
+    if not varies:
+        if max(times, 1 / times) <= FAR:
+            return []
+        return [
+            f"every run has about {largest:.3g} {what}: the law says nothing about how losses and the best mixture "
+            f"shift by {asked:.3g}; fit runs with several numbers of {what} to know"
+        ]
+    if times <= FAR:
+        return []
+    said = f"{asked:.3g} {what} are {times:.3g} times the largest of the table ({largest:.3g})"
+    if times > MUCH:
+        return [f"{said}, MUCH FARTHER than anything that could be checked: take the result as a guess, and add runs"]
+    if not origins:
+        return [f"{said}, and the table has too few numbers of {what} to check how well the law extrapolates"]
+    return [f"{said}; the intervals are as wide as the law's errors were where larger runs were left out"]
+
+
+def fit_law(
+    table: RunTable,
+    name: str,
+    *,
+    seed: int = 0,
+    starts: int = 2,
+    draws: int = DRAWS,
+    widen: Mapping[str, float] | None = None,
+) -> LossModel:
     """Fit one law to every target of a table.
+
+    Parameters
+    ----------
+    starts, draws : int
+        See ``fitting.fit``.
+    widen : mapping of str to float
+        Target to the factor on the noise its ensemble is drawn with; 1 where it is missing.
 
     Raises
     ------
@@ -179,26 +256,49 @@ def fit_law(table: RunTable, name: str, *, seed: int = 0, starts: int = 2, draws
     refusal = unsupported(table, name)
     if refusal:
         raise MixtureError(refusal)
-    fitted = {target: fit_target(table, scales, name, target, seed, starts, draws) for target in table.targets}
+    fitted = {
+        target: fit_target(table, scales, name, target, seed, starts, draws, (widen or {}).get(target, 1.0))
+        for target in table.targets
+    }
+    return LossModel(name, table.domains, scales, fitted)
+
+
+def fit_part(table: RunTable, name: str, *, seed: int = 0, draws: int = 0) -> LossModel:
+    """Fit a law quickly to part of a table, unchecked; targets that hardly any of its runs measured are left out."""
+    scales = Scales.of(table)
+    known = [target for target in table.targets if table.measured(target).sum() >= FEWEST]
+    fitted = {target: fit_target(table, scales, name, target, seed, starts=1, draws=draws) for target in known}
     return LossModel(name, table.domains, scales, fitted)
 
 
 def fit_target(
-    table: RunTable, scales: Scales, name: str, target: str, seed: int = 0, starts: int = 2, draws: int = 0
+    table: RunTable,
+    scales: Scales,
+    name: str,
+    target: str,
+    seed: int = 0,
+    starts: int = 2,
+    draws: int = 0,
+    widen: float = 1.0,
 ) -> TargetModel:
     """Fit one law to one target, on the runs that measured it."""
     rows = np.flatnonzero(table.measured(target))
     y = table.losses[rows, table.targets.index(target)]
     x, setting = scales.of_table(table).take(rows), scales.setting(table, target)
-    fitted: TargetModel = registry.LAWS[name].fit(x, y, setting, seed=seed, starts=starts, draws=draws)
+    fitted: TargetModel = registry.LAWS[name].fit(x, y, setting, seed=seed, starts=starts, draws=draws, widen=widen)
     return fitted
 
 
 def usable_rows(table: RunTable) -> int:
-    """Return how many runs measured the usual target; raises MixtureError for a target hardly any run measured.
+    """Return how many runs measured the usual target.
 
-    Where a few targets were measured less often, their fits lean on the priors and say so by wide intervals.
+    Raises MixtureError for a target that hardly any run measured, and for a table of one mixture. Where a few targets
+    were measured less often, their fits lean on the priors and say so by wide intervals.
     """
+    if len(table) > 1 and (np.ptp(table.weights, axis=0) < 1e-6).all():
+        raise MixtureError(
+            f"all {len(table)} runs have the same mixture, so nothing tells what weights do; add runs with others"
+        )
     counts = {target: int(table.measured(target).sum()) for target in table.targets}
     rare = min(counts, key=lambda target: counts[target])
     if counts[rare] < FEWEST:

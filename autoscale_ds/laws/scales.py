@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,21 @@ class Scales:
         )
 
     def of_table(self, table: RunTable) -> Inputs:
-        """Return the inputs of a table's runs."""
-        return self.inputs(table.weights, table.tokens, table.parameters)
+        """Return the inputs of a table's runs; rows of one mixture and size count as one run's checkpoints."""
+        inputs = self.inputs(table.weights, table.tokens, table.parameters)
+        designs = np.column_stack([np.round(table.weights, 6), np.nan_to_num(table.parameters)])
+        _, run = np.unique(designs, axis=0, return_inverse=True)
+        return replace(inputs, run=run.ravel())
+
+    def within(self, x: Inputs) -> tuple[Inputs, Inputs]:
+        """Return the inputs with tokens, and with sizes, moved to the nearest that was seen."""
+        # References are the middle of the logs, so that the ends lie equally far from it.
+        tokens = np.log(self.largest_tokens / self.tokens) if self.tokens_vary else 0.0
+        sizes = np.log(self.largest_parameters / self.parameters) if self.parameters_vary else 0.0
+        return (
+            replace(x, log_tokens=np.clip(x.log_tokens, -tokens, tokens)),
+            replace(x, log_parameters=np.clip(x.log_parameters, -sizes, sizes)),
+        )
 
     def setting(self, table: RunTable, target: str) -> Setting:
         """Return the setting in which one target is fitted."""

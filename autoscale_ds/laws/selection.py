@@ -2,14 +2,17 @@
 
 Mixtures are left out in folds (every run of a mixture together), and where the table has three token counts or sizes
 the largest is left out too. Training error never counts. Beside the laws stand three baselines they have to beat.
+
+What counts depends on the use. The best mixture follows from differences between mixtures at one scale, whatever the
+level there; a forecast is a level. A law can be best at one and poor at the other.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,28 +22,33 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import registry
 from autoscale_ds.laws.base import Inputs, Law
 from autoscale_ds.laws.baselines import BASELINES
-from autoscale_ds.laws.model import DRAWS, FEWEST, Average, LossModel, fit_law, fit_target, unsupported, usable_rows
+from autoscale_ds.laws.holdout import Split, calibrate, mixture_folds, thinned
+from autoscale_ds.laws.model import (
+    DRAWS,
+    FEWEST,
+    Average,
+    LossModel,
+    fit_law,
+    fit_part,
+    fit_target,
+    unsupported,
+    usable_rows,
+)
 from autoscale_ds.laws.scales import SAME, Scales
-from autoscale_ds.laws.score import measures
+from autoscale_ds.laws.score import measures, within_scale
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
-Rows = npt.NDArray[np.intp]
+Purpose = Literal["optimum", "forecast"]
+AVERAGE = "average of "
+# Draws of the fits that leave runs out.
+FEW_DRAWS = 6
 # Bounds on the work of the comparison, not of the final fit: more rows or targets change no ranking of laws.
 MAX_ROWS, MAX_TARGETS = 800, 8
 # An average is kept only where it lowers the held-out error by a twentieth: smaller gains were noise as often as not.
 NEAR_BEST, WORTH_AVERAGING = 1.25, 0.95
 # Replaces a prediction that is not a number: a loss so large that the law ranks last.
 BROKEN = 1e6
-
-
-@dataclass(frozen=True)
-class Split:
-    """Rows to fit and rows to predict; ``kind`` is ``mixtures`` or ``larger``."""
-
-    kind: str
-    train: Rows
-    test: Rows
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,59 @@ class HeldOut:
     predicted: dict[str, Array]
 
 
-def choose(table: RunTable, *, seed: int = 0, average: bool = True, draws: int = DRAWS) -> LossModel:
-    """Fit every law the table supports, keep the best on held-out runs, average the near-best where that helps.
+def fit(
+    table: RunTable, law: str = "auto", *, purpose: Purpose = "optimum", seed: int = 0, draws: int = DRAWS
+) -> LossModel:
+    """Fit a law by its name, or the best on held-out runs, with intervals that hold on runs left out.
+
+    Parameters
+    ----------
+    law : str
+        ``auto`` or a law's name.
+    purpose : {"optimum", "forecast"}
+        What ``auto`` chooses by, see ``choose``.
+
+    Raises
+    ------
+    MixtureError
+        For a table that supports no law, or not the one named.
+    """
+    selection: Sequence[Mapping[str, Any]] = ()
+    if law == "auto":
+        shares, selection = choose(table, purpose=purpose, seed=seed)
+    else:
+        shares = {registry.check_name(law): 1.0}
+        if refusal := unsupported(table, law):
+            raise MixtureError(refusal)
+
+    def refit(part: RunTable) -> LossModel:
+        return _averaged([fit_part(part, name, seed=seed, draws=FEW_DRAWS) for name in shares], shares)
+
+    widen, calibration = calibrate(table, refit, seed)
+    fits = [fit_law(table, name, seed=seed, draws=draws, widen=widen) for name in shares]
+    fitted = replace(_averaged(fits, shares), selection=selection, calibration=calibration)
+    largest = dict(zip(table.domains, map(float, table.weights.max(0)), strict=True))
+    return fitted.with_source(runs=len(table), largest_weights=largest)
+
+
+def choose(
+    table: RunTable, *, purpose: Purpose = "optimum", seed: int = 0, average: bool = True
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Compare every law the table supports on held-out runs: the best, or an average of near-best where that helps.
+
+    Parameters
+    ----------
+    purpose : {"optimum", "forecast"}
+        Whether differences within a scale are compared, or losses.
+    average : bool
+        Whether an average of near-best laws may be taken.
+
+    Returns
+    -------
+    dict
+        Law to its share, one law or several that sum to 1.
+    list of dict
+        The comparison, one row a law, best first; then what was not compared, with the reason as ``skipped``.
 
     Raises
     ------
@@ -67,12 +126,22 @@ def choose(table: RunTable, *, seed: int = 0, average: bool = True, draws: int =
         )
     small = _economical(table, seed)
     held_out, skipped = compare(small, seed=seed)
-    report = summarise(small, held_out)
-    scored = [row for row in report if row["law"] in registry.NAMES]
+    report = summarise(small, held_out, purpose)
+    eligible = [candidate for candidate in held_out if _extrapolates(small, candidate.name)]
+    scored = [row for row in report if row["law"] in {candidate.name for candidate in eligible}]
     if not scored:
         raise MixtureError("no law can be fitted with runs left out; add runs: " + next(iter(skipped.values()), ""))
-    shares = _shares(small, held_out, report) if average else {scored[0]["law"]: 1.0}
-    return _final(table, shares, report, skipped, seed, draws)
+    shares = _shares(small, eligible, scored, purpose) if average else {scored[0]["law"]: 1.0}
+    finite: list[dict[str, Any]] = [
+        {k: v if not isinstance(v, float) or np.isfinite(v) else None for k, v in row.items()} for row in report
+    ]
+    return shares, [*finite, *({"law": name, "skipped": reason} for name, reason in skipped.items())]
+
+
+def _extrapolates(table: RunTable, name: str) -> bool:
+    """Return whether a candidate is a law that can be asked for scales beyond the table's; trees are constant there."""
+    scales = Scales.of(table)
+    return name in registry.NAMES and (_is_smooth(name) or not (scales.tokens_vary or scales.parameters_vary))
 
 
 def compare(table: RunTable, *, seed: int = 0) -> tuple[list[HeldOut], dict[str, str]]:
@@ -101,13 +170,7 @@ def _unlearnable(table: RunTable, parts: Sequence[Split], law: Law) -> str | Non
 
 def splits(table: RunTable, seed: int = 0) -> list[Split]:
     """Return the folds: mixtures left out, then the largest token count and size where three or more are known."""
-    keys = [tuple(row) for row in np.round(table.weights, 6)]
-    mixtures = sorted(set(keys))
-    rng = np.random.default_rng([seed, len(mixtures)])
-    count = min(5 if len(table) <= 300 else 3, len(mixtures))
-    fold_of = dict(zip(mixtures, rng.permutation(len(mixtures)) % count, strict=True)) if count > 1 else {}
-    fold = np.array([fold_of.get(key, 0) for key in keys])
-    parts = [Split("mixtures", np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(count) if count > 1]
+    parts = mixture_folds(table, seed)
     for values in (table.tokens, np.nan_to_num(table.parameters)):
         largest = _largest(values)
         if largest.any():
@@ -126,29 +189,38 @@ def _largest(values: Array) -> npt.NDArray[np.bool_]:
     return largest if enough else np.zeros(len(values), bool)
 
 
-def summarise(table: RunTable, held_out: Sequence[HeldOut]) -> list[dict[str, Any]]:
+def summarise(table: RunTable, held_out: Sequence[HeldOut], purpose: Purpose) -> list[dict[str, Any]]:
     """Return one row a candidate, best first: error (relative, both kinds), mae and spearman by kind."""
     rows = []
     for candidate in held_out:
-        row: dict[str, Any] = {"law": candidate.name, "error": error(table, candidate.predicted)}
+        row: dict[str, Any] = {"law": candidate.name, "error": error(table, candidate.predicted, purpose)}
         for kind, predicted in candidate.predicted.items():
             groups = [index for _, index in table.groups()]
             by_target = [measures(predicted[:, j], table.losses[:, j], groups) for j in range(len(table.targets))]
-            for metric in ("mae", "spearman_within"):
+            for metric in ("mae", "mae_within", "spearman_within"):
                 known = [f[metric] for f in by_target if f[metric] is not None]
                 row[f"{kind}_{metric}"] = float(np.mean(known)) if known else None  # type: ignore[arg-type]
         rows.append(row)
     return sorted(rows, key=lambda row: row["error"])
 
 
-def error(table: RunTable, predicted: dict[str, Array]) -> float:
-    """Return the held-out error over the spread of the losses, averaged over targets, then over kinds of split."""
-    losses = table.losses
-    spread = np.nanmean(np.abs(losses - np.nanmean(losses, axis=0)), axis=0)
-    spread = np.where(spread > 1e-9, spread, np.nan)  # a constant target can be predicted by all and tells nothing
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a target may be missing in a whole split
-        kinds = [np.nanmean(np.nanmean(np.abs(p - losses), axis=0) / spread) for p in predicted.values()]
+def error(table: RunTable, predicted: dict[str, Array], purpose: Purpose) -> float:
+    """Return the held-out error over the spread of what is predicted, averaged over targets, then kinds of split.
+
+    For an optimum both are of differences within a scale.
+    """
+    kinds = []
+    for each in predicted.values():
+        rows = np.flatnonzero(np.isfinite(each).any(1))
+        wrong, losses = each[rows] - table.losses[rows], np.where(np.isfinite(each), table.losses, np.nan)[rows]
+        if purpose == "optimum":
+            part = table.take(rows)
+            wrong, losses = within_scale(wrong, part), within_scale(losses, part)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a target may be missing in a whole split
+            spread = np.nanmean(np.abs(losses - np.nanmean(losses, axis=0)), axis=0)
+            spread = np.where(spread > 1e-9, spread, np.nan)  # a constant target can be predicted by all
+            kinds.append(np.nanmean(np.nanmean(np.abs(wrong), axis=0) / spread))
     known = [kind for kind in kinds if np.isfinite(kind)]
     return float(np.mean(known)) if known else float("inf")
 
@@ -179,25 +251,32 @@ def _is_smooth(name: str) -> bool:
     return name in registry.LAWS and registry.LAWS[name].smooth
 
 
-def _shares(table: RunTable, held_out: Sequence[HeldOut], report: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _shares(
+    table: RunTable, held_out: Sequence[HeldOut], ranked: Sequence[dict[str, Any]], purpose: Purpose
+) -> dict[str, float]:
     """Return the share of each law: one law, or the non-negative least squares blend of the near-best."""
-    ranked = [row for row in report if row["law"] in registry.NAMES]
     best = ranked[0]
     near = [r["law"] for r in ranked[:4] if r["error"] <= NEAR_BEST * best["error"] and _is_smooth(r["law"])]
     if len(near) < 2 or not np.isfinite(best["error"]):
         return {best["law"]: 1.0}
     by_name = {candidate.name: candidate.predicted for candidate in held_out}
-    weights = _blend(table, [by_name[name] for name in near])
+    weights = _blend(table, [by_name[name] for name in near], purpose)
     mixed = {k: sum(w * by_name[name][k] for w, name in zip(weights, near, strict=True)) for k in by_name[near[0]]}
-    if error(table, mixed) > WORTH_AVERAGING * best["error"]:
+    if error(table, mixed, purpose) > WORTH_AVERAGING * best["error"]:
         return {best["law"]: 1.0}
     return {name: float(w) for name, w in zip(near, weights, strict=True) if w > 0}
 
 
-def _blend(table: RunTable, predictions: Sequence[dict[str, Array]]) -> Array:
+def _blend(table: RunTable, predictions: Sequence[dict[str, Array]], purpose: Purpose) -> Array:
     """Return shares summing to 1 that fit the held-out losses, every target in units of its spread."""
     spread = np.maximum(np.nanstd(table.losses, axis=0), 1e-12)
-    columns = [np.concatenate([((p - table.losses) / spread).ravel() for p in each.values()]) for each in predictions]
+
+    def wrong(predicted: Array) -> Array:
+        rows = np.flatnonzero(np.isfinite(predicted).any(1))
+        difference = (predicted - table.losses)[rows] / spread
+        return (within_scale(difference, table.take(rows)) if purpose == "optimum" else difference).ravel()
+
+    columns = [np.concatenate([wrong(p) for p in each.values()]) for each in predictions]
     errors = np.stack(columns, axis=1)
     errors = errors[np.isfinite(errors).all(1)]
     # sum of shares = 1 by a heavy extra row: minimise |errors @ w| subject to w >= 0.
@@ -207,24 +286,20 @@ def _blend(table: RunTable, predictions: Sequence[dict[str, Array]]) -> Array:
     return np.asarray(shares / shares.sum())
 
 
-def _final(
-    table: RunTable, shares: dict[str, float], report: Sequence[Any], skipped: dict[str, str], seed: int, draws: int
-) -> LossModel:
-    fits = [fit_law(table, name, seed=seed, draws=draws) for name in shares]
-    finite: list[dict[str, Any]] = [
-        {k: v if not isinstance(v, float) or np.isfinite(v) else None for k, v in row.items()} for row in report
-    ]
-    rows: list[dict[str, Any]] = [*finite, *({"law": name, "skipped": reason} for name, reason in skipped.items())]
+def _averaged(fits: Sequence[LossModel], shares: Mapping[str, float]) -> LossModel:
+    """Return one model of the fits, averaged target by target."""
     if len(fits) == 1:
-        return replace(fits[0], selection=rows)
+        return fits[0]
     targets = {
-        name: Average(tuple(fitted.targets[name] for fitted in fits), tuple(shares.values())) for name in table.targets
+        name: Average(tuple(fitted.targets[name] for fitted in fits), tuple(shares.values()))
+        for name in fits[0].targets
     }
-    return LossModel("average of " + ", ".join(shares), table.domains, fits[0].scales, targets, rows)
+    return LossModel(AVERAGE + ", ".join(shares), fits[0].domains, fits[0].scales, targets)
 
 
 def _economical(table: RunTable, seed: int) -> RunTable:
-    """Return a sample of large tables: whole mixtures, and targets spread over the list."""
+    """Return a sample of large tables: fewer checkpoints, whole mixtures, and targets spread over the list."""
+    table = thinned(table)
     targets = table.targets
     if len(targets) > MAX_TARGETS:
         picks = np.linspace(0, len(targets) - 1, MAX_TARGETS).round().astype(int)

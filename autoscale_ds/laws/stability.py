@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.score import spearman
+from autoscale_ds.mixture.objective import Objective
 from autoscale_ds.mixture.table import RunTable
 
 # Below four shared mixtures a rank correlation is one of very few values; it is not evidence.
@@ -15,8 +17,13 @@ FEWEST = 4
 STABLE = 0.9
 
 
-def stability(table: RunTable) -> dict[str, Any]:
+def stability(table: RunTable, objective: Objective | None = None) -> dict[str, Any]:
     """Return how the ranking of mixtures at each scale agrees with that at the next and at the largest.
+
+    Parameters
+    ----------
+    objective : Objective, optional
+        Ranks mixtures by this one number of their losses, instead of target by target.
 
     Returns
     -------
@@ -31,6 +38,8 @@ def stability(table: RunTable) -> dict[str, Any]:
     MixtureError
         For a table with one scale, or without mixtures trained at two of them.
     """
+    if objective is not None:
+        table = replace(table, targets=(objective.name,), losses=objective.of_table(table)[:, None])
     groups = {scale: _by_mixture(table.take(rows)) for scale, rows in table.groups()}
     if len(groups) < 2:
         raise MixtureError(

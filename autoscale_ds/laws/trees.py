@@ -54,8 +54,21 @@ class Trees(Law):
     formula = "1,000 boosted trees on weights [, log tokens, log size]"
     smooth = False
 
-    def fit(self, x: Inputs, y: Array, setting: Setting, *, seed: int = 0, starts: int = 1, draws: int = 0) -> TreeFit:
-        """Return trees fitted to losses y (n,), and up to ``MOST_DRAWS`` more on bootstrap samples of the runs."""
+    def fit(
+        self,
+        x: Inputs,
+        y: Array,
+        setting: Setting,
+        *,
+        seed: int = 0,
+        starts: int = 1,
+        draws: int = 0,
+        widen: float = 1.0,
+    ) -> TreeFit:
+        """Return trees fitted to losses y (n,), and up to ``MOST_DRAWS`` more on bootstrap samples of the runs.
+
+        ``widen`` does nothing: resampled runs have the noise they have.
+        """
         features, rng = _features(x, setting), np.random.default_rng([seed, len(y)])
         model = _train(features, y, seed)
         samples = [rng.integers(0, len(y), len(y)) for _ in range(min(draws, MOST_DRAWS))]

@@ -21,11 +21,15 @@ import numpy.typing as npt
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_atomic
+from autoscale_ds.mixture import losskinds
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.tablefile import number, read_cells
 
-# Published tables round weights to three digits, so that 22 of them miss 1 by a few thousandths.
-SUM_TOLERANCE = 5e-3
+# Published tables round weights to three digits, so that 22 of them miss 1 by a few thousandths. Those rounded to two
+# may miss it by half a hundredth for each domain, and are scaled to 1.
+SUM_TOLERANCE = ROUNDED = 5e-3
+# A weight this little below 0 is 0: the rest of a subtraction.
+NEGATIVE_ZERO = -1e-9
 WEIGHT, LOSS = "weight/", "loss/"
 REPEATS = ("design", "seed")
 
@@ -84,18 +88,29 @@ class RunTable:
 
     @classmethod
     def read(
-        cls, paths: str | Path | Sequence[str | Path], *, drop_bad: bool = False, phase: str = "final"
+        cls,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        drop_bad: bool = False,
+        phase: str = "final",
+        loss_kind: str | None = None,
+        columns: Sequence[str] = (),
     ) -> RunTable:
         """Read one table, or several with the same domains as one.
 
         Parameters
         ----------
         paths : path or sequence of paths
-            CSV, or Parquet by its suffix.
+            CSV, JSON lines, or Parquet by its suffix.
         drop_bad : bool
             Leave out rows with NaN, infinite or no losses (reported in ``dropped``) instead of refusing the table.
         phase : {"final", "constant"}
             Which rows of a table with a column ``phase`` are read; one without it holds final losses.
+        loss_kind : {"nats", "perplexity", "bits-per-byte", "accuracy"}, optional
+            What the losses are; they are converted to something to minimise (``losskinds.KINDS``). By default nats per
+            token, and refused where they look like another kind.
+        columns : sequence of str
+            ``OLD=NEW`` each: columns that are called otherwise, see ``tablefile.read_cells``.
 
         Raises
         ------
@@ -105,7 +120,7 @@ class RunTable:
         paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
         if not paths:
             raise MixtureError("no run table given; name at least one CSV or Parquet file")
-        return _join([(Path(path), _read_one(Path(path), drop_bad, phase)) for path in paths])
+        return _join([(Path(p), _read_one(Path(p), drop_bad, phase, loss_kind, columns)) for p in paths])
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -171,8 +186,8 @@ class RunTable:
         write_atomic(path, "\n".join(lines) + "\n")
 
 
-def _read_one(path: Path, drop_bad: bool, phase: str) -> RunTable:
-    header, rows = read_cells(path, phase)
+def _read_one(path: Path, drop_bad: bool, phase: str, loss_kind: str | None, columns: Sequence[str]) -> RunTable:
+    header, rows = read_cells(path, phase, columns)
     domains = tuple(name[len(WEIGHT) :] for name in header if name.startswith(WEIGHT))
     targets = tuple(name[len(LOSS) :] for name in header if name.startswith(LOSS))
     _check_header(path, header, domains, targets)
@@ -204,6 +219,15 @@ def _read_one(path: Path, drop_bad: bool, phase: str) -> RunTable:
         designs=texts("design"),
         seeds=texts("seed"),
     )
+    table = replace(table, weights=np.where((table.weights < 0) & (table.weights > NEGATIVE_ZERO), 0.0, table.weights))
+    if loss_kind is None:
+        if doubt := losskinds.suspicion(table.losses):
+            raise MixtureError(f"{path}: {doubt}")
+    else:
+        try:
+            table = replace(table, losses=losskinds.converted(table.losses, loss_kind))
+        except MixtureError as error:
+            raise MixtureError(f"{path}: {error}") from None
     return _checked(path, table, drop_bad)
 
 
@@ -217,6 +241,9 @@ def _check_header(path: Path, header: list[str], domains: tuple[str, ...], targe
         raise MixtureError(f"{path}: {len(domains)} columns named weight/<domain>, expected at least 2")
     if not targets:
         raise MixtureError(f"{path}: no column named loss/<target>, expected at least 1")
+    for kind, names in ((WEIGHT, domains), (LOSS, targets)):
+        if any(not name.strip() for name in names):
+            raise MixtureError(f"{path}: a column is named {kind!r} without a name behind the slash; name it")
 
 
 def _numbers(path: Path, name: str, runs: Sequence[str], cells: Sequence[Any], blank: float) -> Array:
@@ -246,26 +273,30 @@ def _checked(path: Path, table: RunTable, drop_bad: bool) -> RunTable:
         raise MixtureError(f"{path}: no usable row is left after dropping {len(problems)}")
     dropped = tuple(f"{path}, run {table.runs[i]!r}: {text}" for i, text in problems.items())
     table = replace(table.take(keep), dropped=dropped)
+    sums = table.weights.sum(1, keepdims=True)
+    table = replace(table, weights=np.where(np.abs(sums - 1) > SUM_TOLERANCE, table.weights / sums, table.weights))
     _refuse_duplicates(path, table)
     return table
 
 
 def _droppable(table: RunTable, row: int) -> bool:
-    """Return whether a row has missing values only: NaN, infinite, or no loss. A wrong sum of weights is an error."""
-    numbers = [*table.weights[row], table.tokens[row], table.parameters[row]]
-    return bool(np.isinf(numbers).any() or np.isinf(table.losses[row]).any() or np.isnan(table.losses[row]).all())
+    """Return whether a row lacks values, or its losses cannot be. A wrong sum of weights is an error."""
+    numbers, losses = [*table.weights[row], table.tokens[row], table.parameters[row]], table.losses[row]
+    impossible = (losses < 0) | (losses > losskinds.LARGEST)
+    return bool(np.isinf(numbers).any() or impossible.any() or np.isnan(losses).all())
 
 
 def _problem(table: RunTable, row: int) -> str | None:
     """Return what is wrong with a row, or None."""
     for name, value in zip(table.domains, table.weights[row], strict=True):
         if not math.isfinite(value):
-            return f"{WEIGHT}{name} is empty, nan or infinite"
+            return f"{WEIGHT}{name} is empty, nan or infinite; write 0 where a run did not use the domain"
         if value < 0:
             return f"{WEIGHT}{name} is {value:g}, expected at least 0"
     total = math.fsum(table.weights[row])
-    if abs(total - 1) > SUM_TOLERANCE:
-        return f"weights sum to {total:.6g}, expected 1 within {SUM_TOLERANCE:g}"
+    tolerance = max(SUM_TOLERANCE, ROUNDED * len(table.domains) if _two_decimals(table.weights[row]) else 0.0)
+    if abs(total - 1) > tolerance * (1 + 1e-9):
+        return f"weights sum to {total:.6g}, expected 1 within {tolerance:g}"
     for name, value in (("tokens", table.tokens[row]), ("parameters", table.parameters[row])):
         if math.isinf(value) or value <= 0:
             written = "empty, nan or infinite" if math.isinf(value) else f"{value:g}"
@@ -273,7 +304,13 @@ def _problem(table: RunTable, row: int) -> str | None:
     for name, value in zip(table.targets, table.losses[row], strict=True):
         if math.isinf(value):
             return f"{LOSS}{name} is nan or infinite; leave the cell empty if it was not measured"
+        if value < 0 or value > losskinds.LARGEST:
+            return f"{LOSS}{name} is {value:g}, expected 0 to {losskinds.LARGEST:g} nats per token"
     return "no loss was measured (every loss cell is empty)" if np.isnan(table.losses[row]).all() else None
+
+
+def _two_decimals(weights: Array) -> bool:
+    return bool(np.abs(weights * 100 - np.round(weights * 100)).max() < 1e-9)
 
 
 def _refuse_duplicates(path: Path, table: RunTable) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from autoscale_ds.cli import CommandLine, natural, positive, positive_int, real, share
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import registry
-from autoscale_ds.mixture import DomainWeights, Objective, RunTable, WeightsFile
+from autoscale_ds.mixture import DomainWeights, Objective, RunTable, WeightsFile, losskinds
 from autoscale_ds.mixture.objective import KINDS as OBJECTIVES
 from autoscale_ds.mixture.simplex import epoch_caps, tightest
 from autoscale_ds.report.mixture_text import Report
@@ -46,9 +46,19 @@ def parser(description: str, commands: Mapping[str, Callable[[argparse.Namespace
 
 
 def _runs(s: argparse.ArgumentParser) -> None:
-    s.add_argument("runs", nargs="+", metavar="RUNS", help="run tables, CSV or Parquet")
+    s.add_argument("runs", nargs="+", metavar="RUNS", help="run tables: CSV, JSON lines or Parquet")
     s.add_argument(
         "--drop-bad", "--drop-nan", action="store_true", help="leave out rows with NaN instead of refusing them"
+    )
+    s.add_argument(
+        "--loss-kind", choices=list(losskinds.KINDS), help="what the losses are (default: nats per token, and checked)"
+    )
+    s.add_argument(
+        "--columns",
+        action="append",
+        default=[],
+        metavar="OLD=NEW",
+        help="rename columns; a * stands for the rest of a name: 'config.weights.*=weight/*' (repeatable)",
     )
 
 
@@ -71,6 +81,14 @@ def _fit_options(s: argparse.ArgumentParser) -> None:
     _runs(s)
     _targets(s)
     s.add_argument("--law", default="auto", help=f"auto (default) or one of: {', '.join(registry.NAMES)}")
+    s.add_argument(
+        "--for",
+        dest="purpose",
+        choices=["optimum", "forecast"],
+        default="optimum",
+        help="what auto compares on held-out runs: differences between mixtures at one scale, which decide the best "
+        "mixture (default), or losses",
+    )
     _out(s, "the fitted law")
 
 
@@ -79,11 +97,19 @@ def _score_options(s: argparse.ArgumentParser) -> None:
     _runs(s)
 
 
+def _predict_options(s: argparse.ArgumentParser) -> None:
+    s.add_argument("law", metavar="LAW.json")
+    s.add_argument("mixtures", metavar="MIXTURES", help="a table of weight/<domain> columns, or a weights.json")
+    s.add_argument("--tokens", type=positive, help="training budget, where the table has no column tokens")
+    s.add_argument("--parameters", type=positive, help="model size, where the table has no column parameters")
+
+
 def _optimize_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("law", metavar="LAW.json")
     s.add_argument("--tokens", type=positive, required=True, help="training budget, tokens")
     s.add_argument("--parameters", type=positive, help="model size, where the law depends on it")
     _bounds(s)
+    s.add_argument("--allow-unseen", action="store_true", help="give domains more than any run of the table gave them")
     s.add_argument("--prior", metavar="FILE", help="weights to stay near")
     s.add_argument(
         "--kl", type=real(least=0), default=0.0, help="price of a nat of divergence from --prior (0.05 to 0.1)"
@@ -108,8 +134,18 @@ def _autoscale_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--at", action="append", default=[], metavar="TOKENS=FILE", help="optimum at a scale; two or more")
     s.add_argument("--tokens", type=positive, required=True, help="training budget, tokens")
     s.add_argument("--floor", type=share, default=0.0, help="weight the optima were held above, and kept (default: 0)")
-    s.add_argument("--law", metavar="LAW.json", help="show the optimum of this law (lowest mean loss) beside it")
+    s.add_argument("--law", metavar="LAW.json", help="show the optimum of this law beside it, and decide by it")
     s.add_argument("--parameters", type=positive, help="model size, where that law depends on it")
+    s.add_argument(
+        "--decide",
+        action="store_true",
+        help="keep the optimum of the largest scale, or move from it only as far as --law shows a gain with "
+        "probability 0.9; without --law it is kept",
+    )
+    s.add_argument(
+        "--objective", default="mean-loss", help=f"of --law: JSON of target weights, or one of: {', '.join(OBJECTIVES)}"
+    )
+    s.add_argument("--corpus", metavar="DIR", help="corpus folder, for bits-per-byte")
     s.add_argument("--save-path", metavar="FILE.json", help="the path itself, for mixture.predictor of a run")
     _out(s, "the weights")
 
@@ -132,11 +168,17 @@ def _design_options(s: argparse.ArgumentParser) -> None:
 def _stability_options(s: argparse.ArgumentParser) -> None:
     _runs(s)
     _targets(s)
+    s.add_argument(
+        "--objective",
+        help=f"rank by one number, not target by target: JSON of target weights, or one of: {', '.join(OBJECTIVES)}",
+    )
+    s.add_argument("--corpus", metavar="DIR", help="corpus folder, for bits-per-byte")
 
 
 OPTIONS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "fit": (_fit_options, "runs.csv --law auto --out law.json"),
     "score": (_score_options, "law.json held_out.csv --json"),
+    "predict": (_predict_options, "law.json mixtures.csv --tokens 10e9"),
     "optimize": (_optimize_options, "law.json --tokens 10e9 --floor 0.01 --out weights.json"),
     "ddo": (_ddo_options, "runs.csv --base base --objective mean-perplexity --floor 0.02 --out weights.json"),
     "autoscale": (_autoscale_options, "--at 0.3e9=w1.json --at 1.2e9=w2.json --tokens 10e9 --out weights.json"),
@@ -150,10 +192,11 @@ OPTIONS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
 
 def read_runs(a: argparse.Namespace) -> RunTable:
     """Read the run tables, saying on stderr what was dropped."""
-    table = RunTable.read(a.runs, drop_bad=a.drop_bad)
+    table = RunTable.read(a.runs, drop_bad=a.drop_bad, loss_kind=a.loss_kind, columns=a.columns)
     for line in table.dropped:
         log.warning("dropped: %s", line)
-    return table.with_targets([name for text in a.targets for name in text.split(",") if name]) if a.targets else table
+    targets = getattr(a, "targets", None)
+    return table.with_targets([name for text in targets for name in text.split(",") if name]) if targets else table
 
 
 def read_objective(a: argparse.Namespace, targets: Sequence[str]) -> Objective:

@@ -8,23 +8,30 @@ from typing import Any
 import numpy as np
 
 from autoscale_ds.laws.model import LossModel
-from autoscale_ds.laws.score import METRICS, score
+from autoscale_ds.laws.score import INTERVALS, METRICS, score
 from autoscale_ds.mixture import repeats
+from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.mixturesfile import Mixtures
 from autoscale_ds.mixture.repeats import Effect
 from autoscale_ds.mixture.table import RunTable
 from autoscale_ds.mixture.weights import DomainWeights
 from autoscale_ds.mixture.weightsfile import WeightsFile
 from autoscale_ds.search.autoscale import AutoScale
 from autoscale_ds.search.ddo import DDO
-from autoscale_ds.search.solver import Goal, Optimum
+from autoscale_ds.search.moving import Move
+from autoscale_ds.search.solver import Goal, Loss, Optimum
 
 Report = tuple[dict[str, Any], str]
+# Whose interval it is: that of the expectation says where the mean of many runs would lie.
+LOSS_COLUMNS = ("predicted loss", "expectation 90% low", "high", "one run 90% low", "high")
 SELECTION = {
     "error": "error",
     "mixtures_spearman_within": "mixtures: spearman",
     "mixtures_mae": "mae",
+    "mixtures_mae_within": "mae of differences",
     "larger_spearman_within": "larger scale: spearman",
     "larger_mae": "mae ",
+    "larger_mae_within": "mae of differences ",
 }
 
 
@@ -83,9 +90,43 @@ def of_fit(fitted: LossModel, table: RunTable, out: str) -> Report:
 
 def of_score(result: Mapping[str, Any]) -> str:
     """Return the table of a score."""
-    rows = [[name, *(measured[metric] for metric in METRICS)] for name, measured in result["targets"].items()]
-    rows.append(["mean", *(result["mean"][metric] for metric in METRICS)])
-    return text_table(["target", *METRICS], rows)
+    names = (*METRICS, *INTERVALS)
+    rows = [[name, *(measured[metric] for metric in names)] for name, measured in result["targets"].items()]
+    rows.append(["mean", *(result["mean"][metric] for metric in names)])
+    note = "coverage: share of runs inside their 90 % interval (.85 to .95 is right); width: of that interval"
+    return f"{text_table(['target', *names], rows)}\n\n{note}"
+
+
+def of_predictions(
+    fitted: LossModel,
+    mixtures: Mixtures,
+    tokens: Array,
+    predicted: Sequence[Mapping[str, Loss]],
+    warnings: Sequence[str],
+) -> Report:
+    """Report the predicted losses of mixtures."""
+    result = {
+        "law": fitted.law,
+        "mixtures": {
+            name: {"tokens": float(budget), "losses": _losses(losses)}
+            for name, budget, losses in zip(mixtures.names, tokens, predicted, strict=True)
+        },
+        "warnings": list(warnings),
+    }
+    rows = [
+        [name, target, loss.value, *loss.expected, *loss.of_a_run]
+        for name, losses in zip(mixtures.names, predicted, strict=True)
+        for target, loss in losses.items()
+    ]
+    text = text_table(["mixture", "target", *LOSS_COLUMNS], rows)
+    return result, "\n\n".join([text, *(f"warning: {line}" for line in warnings)])
+
+
+def _losses(losses: Mapping[str, Loss]) -> dict[str, Any]:
+    return {
+        name: {"loss": loss.value, "interval": list(loss.expected), "run_interval": list(loss.of_a_run)}
+        for name, loss in losses.items()
+    }
 
 
 def of_optimum(
@@ -96,7 +137,7 @@ def of_optimum(
     result = {
         **file.as_dict(),
         "objective": {"name": goal.objective.name, "value": best.value, "noise": best.noise, **rivals},
-        "losses": {name: {"loss": c, "interval": [a, b]} for name, (c, a, b) in best.losses.items()},
+        "losses": _losses(best.losses),
         "within_noise": {name: list(pair) for name, pair in best.within_noise.items()},
         "flat": best.flat,
         "caps": {name: cap for name, cap in caps.items() if cap < 1},
@@ -107,8 +148,8 @@ def of_optimum(
         for name, w in best.weights.items()
     ]
     parts = [text_table(["domain", "weight", "90% low", "high", "within noise low", "high", "cap"], rows)]
-    losses = [[name, c, a, b] for name, (c, a, b) in best.losses.items()]
-    parts.append(text_table(["target", "predicted loss", "90% low", "high"], losses))
+    losses = [[name, loss.value, *loss.expected, *loss.of_a_run] for name, loss in best.losses.items()]
+    parts.append(text_table(["target", *LOSS_COLUMNS], losses))
     beside = ", ".join(f"{name} {value:.5g}" for name, value in rivals.items())
     parts.append(f"{goal.objective.name}: best {best.value:.5g}; {beside}; run-to-run noise {best.noise:.2g}")
     if best.flat:
@@ -169,51 +210,60 @@ def effects_table(effects: Sequence[Effect]) -> str:
 
 
 def of_autoscale(
-    path: AutoScale, optima: Sequence[tuple[float, DomainWeights]], file: WeightsFile, joint: DomainWeights | None
+    path: AutoScale,
+    optima: Sequence[tuple[float, DomainWeights]],
+    file: WeightsFile,
+    published: DomainWeights,
+    joint: DomainWeights | None,
+    move: Move | None,
 ) -> Report:
-    """Report the extrapolation beside "keep the last weights", and the optimum of a jointly fitted law if given."""
-    last = max(optima, key=lambda pair: pair[0])[1]
+    """Report the extrapolation beside "keep the last weights", the optimum of a law, and the decision if asked for."""
+    ordered = sorted(optima, key=lambda pair: pair[0])
+    last = ordered[-1][1]
     held = [name for name, fixed in zip(path.domains, path.held, strict=True) if fixed]
     moved = sum(abs(file.weights[name] - last[name]) for name in path.domains)
     unknown = [name for name, (low, high) in file.intervals.items() if low <= last[name] <= high]
     result = {
         **file.as_dict(),
         "keep_the_last": last.as_dict(),
+        "published_path": published.as_dict(),
         "joint_law": None if joint is None else joint.as_dict(),
         "moved_l1": moved,
         "held_on_floor": held,
         "move_unknown": unknown,
         "residual": path.residual,
     }
-    ordered = sorted(optima, key=lambda pair: pair[0])
-    rows = [
-        [
-            name,
-            *(weights[name] for _, weights in ordered),
-            file.weights[name],
-            *(file.intervals.get(name, ())),
-            *([] if joint is None else [joint[name]]),
-            "floor" if name in held else None,
-        ]
-        for name in path.domains
-    ]
-    text = text_table(
-        [
-            "domain",
-            *(f"{t:.3g}" for t, _ in ordered),
-            f"-> {file.tokens:.3g} tokens",
-            *(["5 %", "95 %"] if file.intervals else []),
-            *([] if joint is None else ["joint law"]),
-            "held",
-        ],
-        rows,
-    )
+    if move:
+        result["decision"] = {
+            "move": move.share,
+            "towards": move.towards or None,
+            "expected_gain": {"value": move.gain[0], "low": move.gain[1], "high": move.gain[2]},
+            "probability_of_gain": move.probability,
+            "reason": move.reason,
+        }
+    columns: dict[str, Sequence[Any]] = {f"{t:.3g}": [w[name] for name in path.domains] for t, w in ordered}
+    columns["published path" if move else f"-> {file.tokens:.3g} tokens"] = [published[name] for name in path.domains]
+    if joint is not None:
+        columns["joint law"] = [joint[name] for name in path.domains]
+    if move:
+        columns["decided"] = [file.weights[name] for name in path.domains]
+    if file.intervals:
+        columns["5 %"] = [file.intervals[name][0] for name in path.domains]
+        columns["95 %"] = [file.intervals[name][1] for name in path.domains]
+    columns["held"] = ["floor" if name in held else None for name in path.domains]
+    text = text_table(["domain", *columns], list(zip(path.domains, *columns.values(), strict=True)))
+    if move:
+        return result, f"{text}\n\n{move.reason}"
     note = f"moved by {moved:.3f} (L1) from keeping the weights of the last scale, which is the baseline to beat"
     if unknown:
         note += (
             f"\nwarning: whether {', '.join(unknown)} should move at all is not known: the interval holds the weight "
             "of the last scale. Scales farther apart, or more seeds, would tell; that weight is as good a guess"
         )
+    note += (
+        "\nThis is AutoScale's path as published. Where real runs could be compared, keeping the last optimum was "
+        "better in most cases: --decide moves only as far as a law shows a gain"
+    )
     return result, f"{text}\n\n{note}"
 
 

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import LossModel
-from autoscale_ds.laws.selection import choose
+from autoscale_ds.laws import LossModel, selection
 from autoscale_ds.laws.stability import stability
 from autoscale_ds.mixture import Objective
 from autoscale_ds.mixture.repeats import averaged
-from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.report.sweep_analysis import OBJECTIVE, floor_of
 from autoscale_ds.report.sweep_reading import Scale, Sweep
-from autoscale_ds.search.solver import Goal, Optimum, optimize
+from autoscale_ds.search.solver import Goal, Optimum, optimize, seen_bounds
 
 log = logging.getLogger(__name__)
 # A page shows intervals to two digits; fit_mixture.py draws four times as many.
@@ -63,7 +61,10 @@ def fit_law(sweep: Sweep, *, draws: int = LAW_DRAWS) -> LawFit:
             warnings = (*warnings, f"at {scale.name()}: {error}")
     if sweep.target in optima:
         weights = optima[sweep.target].weights
-        warnings = (*warnings, *model.warnings(weights, sweep.target.tokens, sweep.target.parameters or None))
+        warnings = (
+            *warnings,
+            *model.warnings(weights, sweep.target.tokens, sweep.target.parameters or None, optimum=True),
+        )
     return LawFit(model, origin, optima, warnings)
 
 
@@ -85,14 +86,13 @@ def _model(sweep: Sweep, draws: int) -> tuple[LossModel | None, str]:
     log.info("comparing laws on %d designs, which takes some seconds …", len(sweep.designs))
     table = averaged(sweep.runs())
     try:
-        model = choose(table, draws=draws)
+        model = selection.fit(table, draws=draws)
     except MixtureError as error:
         return None, str(error)
-    largest = dict(zip(table.domains, map(float, table.weights.max(0)), strict=True))
-    return model.with_source(runs=len(table), largest_weights=largest), "fitted for this page to means over seeds"
+    return model, "fitted for this page to means over seeds"
 
 
 def _optimum(model: LossModel, scale: Scale) -> Optimum:
     objective = Objective.of_kind(OBJECTIVE, tuple(model.targets))
     goal = Goal(model, objective, scale.tokens, scale.parameters or math.nan)
-    return optimize(goal, Bounds.of(list(model.domains), floor_of(model.domains)))
+    return optimize(goal, seen_bounds(model, floor_of(model.domains)))

@@ -22,7 +22,7 @@ from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.mixture.weights import DomainWeights
 from autoscale_ds.mixture.weightsfile import WeightsFile, read_json
 from autoscale_ds.search.autoscale import AutoScale
-from autoscale_ds.search.solver import Goal, minimum
+from autoscale_ds.search.solver import Goal, minimum, seen_bounds
 
 KIND, VERSION = "autoscale", 1
 # A law is minimised at budgets this factor apart; 20 searches cover a factor of a thousand. Halfway between, weights
@@ -114,6 +114,7 @@ class LawOptimum:
         floor: float = 0.0,
         limits: Mapping[str, float] | None = None,
     ) -> None:
+        model.refuse_beyond(anchor_tokens, parameters)
         self.model = model
         self._anchor = anchor_tokens
         self._parameters = parameters
@@ -130,7 +131,7 @@ class LawOptimum:
     def bounds(self, tokens: float) -> Bounds:
         """Return the bounds of the weights at a budget; raises MixtureError when no mixture lies within."""
         caps = {name: limit / tokens for name, limit in self._limits.items()}
-        return Bounds.of(self.model.domains, self._floor, caps)
+        return seen_bounds(self.model, self._floor, caps)
 
     def predict(self, tokens: float) -> DomainWeights:
         """Return weights linear in log tokens between the two nearest knots, within bounds."""

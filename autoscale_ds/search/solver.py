@@ -9,10 +9,11 @@ import numpy as np
 from scipy.optimize import minimize
 
 from autoscale_ds.errors import MixtureError
+from autoscale_ds.laws.base import Inputs
 from autoscale_ds.laws.model import GAUSSIAN_90, LossModel
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.objective import Objective
-from autoscale_ds.mixture.simplex import Bounds, dirichlet
+from autoscale_ds.mixture.simplex import Bounds, dirichlet, tightest
 from autoscale_ds.mixture.weights import DomainWeights
 from autoscale_ds.search.uncertainty import ends_of_90
 
@@ -80,6 +81,15 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """A predicted loss with 90 % intervals (low, high): of its expectation, and of what one run would show."""
+
+    value: float
+    expected: tuple[float, float]
+    of_a_run: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Optimum:
     """The best weights, and how much the objective changes around them.
 
@@ -89,8 +99,8 @@ class Optimum:
         The best mixture.
     value : float
         Goal there.
-    losses : mapping of str to (loss, low, high)
-        Predicted loss of each target with its 90 % interval.
+    losses : mapping of str to Loss
+        Predicted loss of each target.
     intervals : mapping of str to (low, high)
         90 % interval of each weight over the law's ensemble.
     within_noise : mapping of str to (low, high)
@@ -101,7 +111,7 @@ class Optimum:
 
     weights: DomainWeights
     value: float
-    losses: Mapping[str, tuple[float, float, float]]
+    losses: Mapping[str, Loss]
     intervals: Mapping[str, tuple[float, float]]
     within_noise: Mapping[str, tuple[float, float]]
     noise: float
@@ -128,19 +138,43 @@ def optimize(goal: Goal, bounds: Bounds, *, seed: int = 0) -> Optimum:
     ends = ends_of_90(np.vstack([*drawn, best]))
     noise = goal.noise(best)
     names = goal.model.domains
-    x = goal.model.inputs(best[None], goal.tokens, goal.parameters)
-    low, high = goal.model.intervals(x)
     return Optimum(
         weights=weights,  # not normalised again: rounding could move a weight out of its interval
         value=float(goal.value(best[None])[0]),
-        losses={
-            target: (float(c), float(a), float(b))
-            for target, c, a, b in zip(goal.model.targets, goal.model.predict(x)[0], low[0], high[0], strict=True)
-        },
+        losses=losses(goal.model, goal.model.inputs(best[None], goal.tokens, goal.parameters))[0],
         intervals=_pairs(names, np.minimum(ends[0], best), np.maximum(ends[1], best)),
         within_noise=_pairs(names, *_range_within(goal, bounds, best, GAUSSIAN_90 * noise, seed)),
         noise=noise,
     )
+
+
+def losses(model: LossModel, x: Inputs) -> list[dict[str, Loss]]:
+    """Return the predicted loss of each target with intervals, one mapping for each row of ``x``."""
+    centre = model.predict(x)
+    (low, high), (run_low, run_high) = (model.intervals(x, of_a_run=of_a_run) for of_a_run in (False, True))
+    ends = np.stack([centre, low, high, run_low, run_high], axis=-1).tolist()
+    return [
+        {name: Loss(e[0], (e[1], e[2]), (e[3], e[4])) for name, e in zip(model.targets, row, strict=True)}
+        for row in ends
+    ]
+
+
+def seen_bounds(
+    model: LossModel, floor: float = 0.0, caps: Mapping[str, float] | None = None, *, allow_unseen: bool = False
+) -> Bounds:
+    """Return bounds that give no domain more than some run gave it, unless allowed or no mixture is left then.
+
+    Raises
+    ------
+    MixtureError
+        When floor and caps leave no mixture.
+    """
+    names = list(model.domains)
+    asked = Bounds.of(names, floor, caps)
+    seen = {} if allow_unseen else {name: max(weight, floor) for name, weight in model.largest_weights.items()}
+    both = tightest(caps or {}, seen)
+    total = sum(min(both.get(name, 1.0), 1.0) for name in names)
+    return Bounds.of(names, floor, both) if total >= 1 else asked
 
 
 def minimum(goal: Goal, bounds: Bounds, *, seed: int = 0) -> DomainWeights:

@@ -16,6 +16,9 @@ from autoscale_ds.search.autoscale import AutoScale
 Intervals = dict[str, tuple[float, float]]
 # A function from a budget in tokens to weights.
 Prediction = Callable[[float], DomainWeights]
+# How far the path is off where it leads to a larger budget, as a share of the distance it moved there (root mean square
+# over domains of log weights): 1.0 on Data Mixing Laws' runs, median of 24 cases (docs/mixtures.md).
+PATH_WRONG = 1.0
 # 200 draws give the ends of a 90 % interval within about a tenth of its width.
 DRAWS = 200
 
@@ -61,6 +64,33 @@ def path_draws(
     return paths
 
 
+def path_weights(
+    optima: Sequence[tuple[float, WeightsFile]],
+    tokens: float,
+    *,
+    floor: float = 0.0,
+    draws: int = DRAWS,
+    seed: int = 0,
+    wrong: float = PATH_WRONG,
+) -> list[DomainWeights]:
+    """Return draws of AutoScale's weights at a budget: the optima's uncertainty, and that the path may be wrong.
+
+    The second multiplies each weight by a log-normal factor, of standard deviation ``wrong`` times what the path moves
+    from the last optimum; 0 leaves it out.
+    """
+    drawn = [predict(tokens) for predict in path_draws(optima, floor=floor, draws=draws, seed=seed)]
+    if not drawn or wrong == 0:
+        return drawn
+    last = max(optima, key=lambda pair: pair[0])[1].weights
+    names = list(last)
+    logs = np.log(np.maximum([[each[name] for name in names] for each in drawn], 1e-9))
+    moved = np.median(logs, axis=0) - np.log(np.maximum([last[name] for name in names], 1e-9))
+    off = wrong * float(np.sqrt(np.mean(moved**2)))
+    logs = logs + off * np.random.default_rng([seed, 8]).standard_normal(logs.shape)
+    amounts = [dict(zip(names, map(float, np.maximum(np.exp(row), floor)), strict=True)) for row in logs]
+    return [DomainWeights.normalised(each) for each in amounts]
+
+
 def path_intervals(
     optima: Sequence[tuple[float, WeightsFile]],
     tokens: float,
@@ -70,8 +100,8 @@ def path_intervals(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Intervals:
-    """Return 90 % intervals of AutoScale's weights at a budget, see ``path_draws``."""
-    return intervals([predict(tokens) for predict in path_draws(optima, floor=floor, draws=draws, seed=seed)], estimate)
+    """Return 90 % intervals of AutoScale's weights at a budget, see ``path_weights``."""
+    return intervals(path_weights(optima, tokens, floor=floor, draws=draws, seed=seed), estimate)
 
 
 def _prediction(optima: Sequence[tuple[float, DomainWeights]], floor: float) -> Prediction:

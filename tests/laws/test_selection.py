@@ -23,7 +23,7 @@ SCALES = {"tokens": (1e9, 2e9, 4e9, 8e9), "sizes": (1e7, 5e7)}
 def test_auto_is_at_least_as_good_as_any_single_law(name):
     truth = World(name, m=5, targets=2, seed=11, **SCALES)
     table, unseen = truth.table(100, noise=0.005), truth.table(300, noise=0.0, seed=5)
-    chosen = score(selection.choose(table, draws=2), unseen)["mean"]["mae"]
+    chosen = score(selection.fit(table, purpose="forecast", draws=2), unseen)["mean"]["mae"]
     single = [
         score(model.fit_law(table, other, draws=0), unseen)["mean"]["mae"]
         for other in FORMULAS
@@ -35,7 +35,7 @@ def test_auto_is_at_least_as_good_as_any_single_law(name):
 
 def test_a_law_fitted_to_8_billion_tokens_predicts_16_and_32_within_the_noise():
     truth = World("exposure", m=7, targets=4, seed=2, tokens=(1e9, 2e9, 4e9, 8e9), sizes=(2e7, 1e8, 5e8))
-    fitted = selection.choose(truth.table(300, noise=0.005), draws=2)
+    fitted = selection.fit(truth.table(300, noise=0.005), draws=2)
     far = truth.table(100, noise=0.0, seed=5)
     for tokens in (16e9, 32e9):
         budget = np.full(100, tokens)
@@ -60,7 +60,7 @@ def test_the_largest_tokens_are_left_out_where_three_are_known():
 
 
 def test_baselines_stand_beside_the_laws():
-    fitted = selection.choose(World("exposure", m=4, targets=1).table(40), draws=2)
+    fitted = selection.fit(World("exposure", m=4, targets=1).table(40), draws=2)
     named = [row["law"] for row in fitted.selection]
     assert {"mean", "nearest run", "keep the last weights"} <= set(named)
     best = [row["error"] for row in fitted.selection if "error" in row]
@@ -69,19 +69,19 @@ def test_baselines_stand_beside_the_laws():
 
 def test_auto_on_64_released_runs_orders_the_test_mixtures():
     train, test = (RunTable.read(RUNS / f"regmix_1m_{part}.csv") for part in ("train", "test"))
-    fitted = selection.choose(train.take(slice(0, 64)), draws=2)
+    fitted = selection.fit(train.take(slice(0, 64)), draws=2)
     assert score(fitted, test)["mean"]["spearman"] >= 0.980
 
 
 def test_a_target_that_never_changes_does_not_disturb_the_choice():
     table = World("exposure", m=5, targets=2, seed=5).table(50)
     table.losses[:, 1] = 2.5
-    assert "exposure" in selection.choose(table, draws=2).law
+    assert "exposure" in selection.fit(table, draws=2).law
 
 
 def test_fewer_runs_than_domains_are_refused():
     with pytest.raises(MixtureError, match="needs at least 12: add runs"):
-        selection.choose(World("exposure", m=10, targets=1).table(9))
+        selection.fit(World("exposure", m=10, targets=1).table(9))
 
 
 @pytest.mark.parametrize("name", ["exposure", "additive", "linear"])
@@ -97,7 +97,7 @@ def test_a_law_of_scale_is_refused_on_one_scale():
 
 def test_without_lightgbm_the_comparison_goes_on_and_says_so(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lightgbm", None)
-    fitted = selection.choose(World("exposure", m=4, targets=1).table(40), draws=2)
+    fitted = selection.fit(World("exposure", m=4, targets=1).table(40), draws=2)
     assert any(row["law"] == "regmix" and "not installed" in row["skipped"] for row in fitted.selection)
     with pytest.raises(MixtureError, match=r"pip install 'autoscale_ds\[laws\]'"):
         model.fit_law(World("exposure", m=4, targets=1).table(40), "regmix")
@@ -114,6 +114,6 @@ def test_where_every_run_has_its_own_budget_the_top_eighth_is_left_out():
 
 def test_twenty_runs_of_seventeen_domains_are_enough_for_a_law_that_leans_on_its_prior():
     train, test = (RunTable.read(RUNS / f"regmix_1m_{part}.csv") for part in ("train", "test"))
-    fitted = selection.choose(train.take(slice(0, 20)), draws=2)
+    fitted = selection.fit(train.take(slice(0, 20)), draws=2)
     # The target's own domain alone orders the test mixtures with .889 (section "laws" of the benchmark).
     assert score(fitted, test)["mean"]["spearman"] > 0.95

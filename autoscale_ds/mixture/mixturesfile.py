@@ -1,0 +1,76 @@
+"""Mixtures to predict: a run table without losses, or a weights file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.table import WEIGHT
+from autoscale_ds.mixture.tablefile import number, read_cells
+from autoscale_ds.mixture.weights import DomainWeights
+from autoscale_ds.mixture.weightsfile import WeightsFile
+
+
+@dataclass(frozen=True)
+class Mixtures:
+    """Named mixtures: weights (n, m) in the order of ``domains``; tokens and parameters (n,), NaN where not given."""
+
+    names: tuple[str, ...]
+    domains: tuple[str, ...]
+    weights: Array
+    tokens: Array
+    parameters: Array
+
+
+def read_mixtures(path: str | Path, domains: tuple[str, ...]) -> Mixtures:
+    """Read mixtures of these domains.
+
+    ``path`` is a weights file (.json), or a table as runs have it: the columns ``weight/<domain>``, and ``run``,
+    ``tokens`` and ``parameters`` where there are any. Others are not read.
+
+    Raises
+    ------
+    MixtureError
+        For other domains, weights that do not sum to 1, or a cell that is no number.
+    """
+    path = Path(path)
+    if path.suffix == ".json":
+        file = WeightsFile.read(path)
+        file.weights.check_domains(list(domains))
+        rows = np.array([[file.weights[name] for name in domains]])
+        return Mixtures((path.stem,), domains, rows, np.array([file.tokens or math.nan]), np.array([math.nan]))
+    header, cells = read_cells(path, "final")
+    given = {name.removeprefix(WEIGHT) for name in header if name.startswith(WEIGHT)}
+    if given != set(domains):
+        odd = sorted(given ^ set(domains))[0]
+        raise MixtureError(f"{path}: domain {odd!r} is in only one of law and file; expected: {', '.join(domains)}")
+    column = {name: index for index, name in enumerate(header)}
+    names, weights, scales = [], [], []
+    for line, row in enumerate(cells, 2):
+        names.append(str(row[column["run"]]) if "run" in column else f"row{line}")
+
+        def value(name: str, row: list = row, at: str = names[-1]) -> float:
+            if name not in column:
+                return math.nan
+            try:
+                return number(row[column[name]], blank=math.nan, nan=math.nan)
+            except (TypeError, ValueError):
+                raise MixtureError(
+                    f"{path}, mixture {at!r}: {name} is {row[column[name]]!r}, expected a number"
+                ) from None
+
+        try:
+            checked = DomainWeights({name: value(WEIGHT + name) for name in domains})
+        except MixtureError as error:
+            raise MixtureError(f"{path}, mixture {names[-1]!r}: {error}") from None
+        weights.append([checked[name] for name in domains])
+        scales.append([value("tokens"), value("parameters")])
+    if not names:
+        raise MixtureError(f"{path} has a header but no mixtures")
+    both = np.array(scales)
+    return Mixtures(tuple(names), domains, np.array(weights), both[:, 0], both[:, 1])
