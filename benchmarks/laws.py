@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
-"""Measure which law orders mixtures best, from how many runs, in what time.
+"""Measure which law orders mixtures best, forecasts best, and whose intervals hold, from how many runs, in what time.
 
-Fits each law to 64, 128 and 512 of the runs released with RegMix (1 M parameters, 1 B tokens, 17 domains) and predicts
-the 13 losses of the 256 test runs. Below 512, the figures are means over random subsets. Every law is fitted by the
-same code in the same process; LightGBM is the peer.
+Three tables, every law in the same process, LightGBM and Data Mixing Laws as peers:
+
+* the runs released with RegMix (1 M parameters, 1 B tokens, 17 domains): fits to 64, 128 and 512 of them predict the 13
+  losses of the 256 test runs. Below 512, the figures are means over random subsets;
+* AutoScale's 15 runs (774 M parameters, 1.2 B tokens, 7 domains), each left out once;
+* with --scales, a table of several sizes and token counts, Data Mixing Laws' released runs for example: every third
+  mixture left out (three ways), the largest size, and the later half of the token counts.
 
 Examples:
-  python benchmarks/laws.py                      # all laws, about two minutes; writes benchmarks/results/laws.json
+  python benchmarks/laws.py                             # writes benchmarks/results/laws.json; five minutes
+  python benchmarks/laws.py --scales dml_redpajama.csv  # and writes results/laws_scales.json; half an hour
   python benchmarks/laws.py --laws exposure,regmix --subsets 1
 """
 
@@ -21,19 +26,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy loads; matrices of 40 columns gain nothing from threads
 
 import argparse
+import json
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from autoscale_ds import cli
-from autoscale_ds.laws import model, registry
-from autoscale_ds.laws.score import score
+from autoscale_ds.laws import model, registry, selection
+from autoscale_ds.laws.score import measures, score
 from autoscale_ds.mixture import RunTable
 from benchmarks._machine import describe, write_result
 
 RUNS = Path(__file__).parents[1] / "tests" / "data" / "runs"
 SIZES = (64, 128, 512)
+FIGURES = ("spearman_within", "mae_within", "regret", "bias", "mre", "coverage", "width")
+# Scales of fewer runs have no order to speak of, and are left out.
+FEWEST_OF_A_SCALE = 5
 
 
 def main() -> None:
@@ -41,18 +51,143 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--laws", help="comma-separated (default: all the table supports)")
     parser.add_argument("--subsets", type=int, default=4, help="random subsets below 512 runs (default: 4)")
+    parser.add_argument("--scales", metavar="TABLE", help="only this: a run table of several sizes and token counts")
     arguments = parser.parse_args()
+    machine = describe("numpy", "scipy", "lightgbm")
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    note = f"\n{machine['cpu']}, one thread, {versions}; processor seconds of one fit"
+    if arguments.scales:
+        names = arguments.laws.split(",") if arguments.laws else ["auto", "exposure", "data-mixing", "regmix"]
+        content = over_scales(RunTable.read(arguments.scales), names)
+        print(note)
+        if not arguments.laws:
+            table = {"table": Path(arguments.scales).name, "machine": machine}
+            write_result("laws_scales", {**table, **content})
+        return
     train, test = (RunTable.read(RUNS / f"regmix_1m_{part}.csv") for part in ("train", "test"))
     names = arguments.laws.split(",") if arguments.laws else supported(train)
     rows = [measure(name, train, test, arguments.subsets) for name in names]
     rows.sort(key=lambda row: -row["runs"]["512"]["spearman"])
     print(markdown(rows))
-    machine = describe("numpy", "scipy", "lightgbm")
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    print(f"\n{machine['cpu']}, one thread, {versions}; processor seconds of one fit, mean over targets")
+    intervals = [covered(size, train, test) for size in SIZES]
+    published = left_out_one_by_one(names)
+    print(f"{note}, mean over targets")
     if not arguments.laws:
         table = "RegMix 1M: 512 training and 256 test runs, 17 domains, 13 targets"
-        write_result("laws", {"machine": machine, "table": table, "subsets": arguments.subsets, "laws": rows})
+        result = {"machine": machine, "table": table, "subsets": arguments.subsets, "laws": rows}
+        write_result("laws", {**result, "exposure_intervals": intervals, "autoscale_runs": published})
+
+
+# -- AutoScale's runs, and intervals on RegMix's ----------------------------------------------------------------
+
+
+def covered(size: int, train: RunTable, test: RunTable) -> dict[str, float]:
+    """Return how many test runs lie in the 90 % intervals of the law of exposure fitted to the first runs."""
+    start = time.process_time()
+    fitted = selection.fit(train.take(slice(0, size)), "exposure", draws=24)
+    seconds = time.process_time() - start
+    found = score(fitted, test)
+    by_target = [measured["coverage"] for measured in found["targets"].values()]
+    print(f"exposure, {size} runs: coverage {found['mean']['coverage']:.3f}, by target {min(by_target):.2f} to "
+          f"{max(by_target):.2f}, width {found['mean']['width']:.3f} nats")  # fmt: skip
+    ends = {"lowest": min(by_target), "highest": max(by_target)}
+    return {"runs": size, "coverage": found["mean"]["coverage"], **ends, "width": found["mean"]["width"],
+            "seconds": seconds}  # fmt: skip
+
+
+def left_out_one_by_one(names: list[str]) -> list[dict[str, Any]]:
+    """Return order and error of each of AutoScale's published runs, left out of the fit."""
+    figures = json.loads((RUNS / "autoscale_published.json").read_text(encoding="utf-8"))
+    domains, content = tuple(figures["domains"]), figures["ddo_1.2B"]
+    factor = content["perturbation_factors"]
+    amounts = np.full((len(content["perplexity"]["rows"]), len(domains)), content["tokens"] / len(domains))
+    for row, name in zip(amounts, content["perplexity"]["rows"], strict=True):
+        if name != "base":
+            kind, domain = name.split("/")
+            row[domains.index(domain)] *= factor[kind]
+    tokens = np.full(len(amounts), content["tokens"])  # what a perturbation adds or takes is part of the mixture
+    losses = np.log(np.array(content["perplexity"]["values"]))
+    table = RunTable(tuple(content["perplexity"]["rows"]), domains, domains, amounts / amounts.sum(1, keepdims=True),
+                     tokens, np.full(len(amounts), np.nan), losses)  # fmt: skip
+    rows = []
+    for name in names:
+        if model.unsupported(table.take(slice(1, None)), name) is not None:
+            continue
+        predicted = np.zeros_like(losses)
+        for i in range(len(table)):
+            rest = table.take([j for j in range(len(table)) if j != i])
+            fitted = model.fit_part(rest, name)
+            predicted[i] = fitted.predict(fitted.inputs(table.weights[[i]], tokens[[i]]))[0]
+        by_target = [measures(predicted[:, j], losses[:, j], [np.arange(len(table))]) for j in range(len(domains))]
+        rows.append({"law": name, **{key: mean_of(by_target, key) for key in ("spearman", "mae")}})
+    rows.sort(key=lambda row: row["mae"])
+    for row in rows:
+        print(f"AutoScale's runs: {row['law']:16} Spearman {row['spearman']:.3f}, MAE {row['mae']:.4f} nats")
+    return rows
+
+
+def mean_of(rows: Sequence[Mapping[str, float | None]], key: str) -> float:
+    """Return the mean of a figure over the rows that have it."""
+    return float(np.mean([value for row in rows if (value := row[key]) is not None]))
+
+
+# -- a table of several scales ----------------------------------------------------------------------------------
+
+
+def over_scales(table: RunTable, names: list[str]) -> dict[str, Any]:
+    """Return the figures of each law and split."""
+    crowded = np.concatenate([rows for _, rows in table.groups() if len(rows) >= FEWEST_OF_A_SCALE])
+    table = table.take(np.sort(crowded))
+    rows = []
+    print("| split | law | Spearman within a scale | error of differences | regret | level bias | relative error | "
+          "coverage | width | s |\n" + "|---" * 10 + "|")  # fmt: skip
+    for split, train, test in splits(table):
+        for name in names:
+            start = time.process_time()
+            fitted = selection.fit(table.take(train), name, draws=24)
+            seconds = time.process_time() - start
+            rows.append({"split": split, "law": name, "fitted": fitted.law, **judged(fitted, table.take(test)),
+                         "seconds": seconds})  # fmt: skip
+            figures = [rows[-1][key] for key in FIGURES]
+            print(f"| {split} | {name} | " + " | ".join(f"{figure:.4f}" for figure in figures) + f" | {seconds:.0f} |")
+            sys.stdout.flush()
+    return {"runs": len(table), "targets": len(table.targets), "splits": rows}
+
+
+def splits(table: RunTable) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield the name of a split, the rows to fit and the rows to predict."""
+    mixtures = np.unique(np.round(table.weights, 6), axis=0, return_inverse=True)[1].ravel()
+    for offset in range(3):
+        left_out = mixtures % 3 == offset
+        yield f"every third mixture, from {offset}", ~left_out, left_out
+    largest = table.parameters == table.parameters.max()
+    yield "largest size", ~largest, largest
+    late = table.tokens > np.median(table.tokens)
+    yield "later half of tokens", ~late, late
+
+
+def judged(fitted: model.LossModel, test: RunTable) -> dict[str, float]:
+    """Return the figures of one fit on the rows left out."""
+    found = score(fitted, test)["mean"]
+    predicted = fitted.predict(fitted.inputs(test.weights, test.tokens, test.parameters))
+    regrets = []
+    for _, rows in test.groups():
+        chosen = np.nanargmin(np.where(np.isfinite(test.losses[rows]), predicted[rows], np.inf), axis=0)
+        reached = test.losses[rows][chosen, np.arange(len(test.targets))]
+        regrets.append(reached - np.nanmin(test.losses[rows], axis=0))
+    bias = np.abs(np.nanmean(predicted - test.losses, axis=0)).mean()
+    return {
+        "spearman_within": found["spearman_within"],
+        "mae_within": found["mae_within"],
+        "regret": float(np.nanmean(regrets)),
+        "bias": float(bias),
+        "mre": found["mre"],
+        "coverage": found["coverage"],
+        "width": found["width"],
+    }
+
+
+# -- RegMix's runs ----------------------------------------------------------------------------------------------
 
 
 def supported(train: RunTable) -> list[str]:

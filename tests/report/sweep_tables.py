@@ -40,7 +40,9 @@ def write_sweep(folder, *, scales=(1e6, 4e6), seeds=(0, 1, 2), noise=1e-4, targe
     plan.write(folder)
     for index, run in enumerate(runs):
         multiples = np.array([run.weights[d] for d in DOMAINS]) * run.tokens * len(DOMAINS) / run.scale
-        shared = min(10 * noise, 0.1) * np.random.default_rng([run.seed, int(run.scale)]).normal()  # the same for all designs
+        shared = (
+            min(10 * noise, 0.1) * np.random.default_rng([run.seed, int(run.scale)]).normal()
+        )  # the same for all designs
         own = noise * np.random.default_rng([index, 7]).normal()
         found = dict(zip(DOMAINS, losses(multiples, run.scale) + shared + own, strict=True))
         early = {name: loss + 0.5 for name, loss in found.items()}

@@ -78,7 +78,7 @@ def test_effects_are_paired_by_seed_and_told_in_standard_errors(tmp_path):
 
 
 def test_effects_within_the_noise_leave_no_optimum_and_say_so(tmp_path, no_laws):
-    sweep = sweeps.write_sweep(tmp_path / "probe", noise=0.6)
+    sweep = sweeps.write_sweep(tmp_path / "probe", noise=1.0)
     page = Page(build([sweep])).check()
     assert "No optimum: " in page.text
     assert "No AutoScale path: " in page.text
