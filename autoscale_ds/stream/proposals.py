@@ -94,7 +94,7 @@ class Inbox:
     def rejection(self, proposal: str) -> str | None:
         """Return why a proposal was refused, or None."""
         try:
-            return (self.rejected / f"{proposal}.reason").read_text(encoding="utf-8").strip()
+            return (self.rejected / f"{proposal}.reason").read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
             return None
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from pathlib import Path
 from typing import Literal
 
-from autoscale_ds.errors import TrainingError
-from autoscale_ds.files import write_json
+from autoscale_ds.errors import ConfigError, TrainingError
+from autoscale_ds.files import read_json, write_json
 from autoscale_ds.training.config import FaultConfig
 from autoscale_ds.training.distributed import Ranks, on_rank_zero
 from autoscale_ds.training.losses import StepReport
@@ -141,4 +140,11 @@ class FaultGuard:
             write_json(self._path, sorted(self._skipped))
 
     def _read(self) -> list[int]:
-        return json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else []
+        if not self._path.exists():
+            return []
+        advice = "write into it, as [3, 17], the steps whose warnings say that their update is left out"
+        steps: list[int] = read_json(self._path, list, advice)
+        wrong = next((step for step in steps if type(step) is not int or step < 0), None)
+        if wrong is not None:
+            raise ConfigError(f"{self._path} is damaged, it holds {wrong!r}, expected numbers of steps; {advice}")
+        return steps

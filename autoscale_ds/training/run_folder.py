@@ -14,12 +14,11 @@ from typing import IO, Any
 
 from autoscale_ds import config as configuration
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.files import write_atomic, write_json
+from autoscale_ds.files import read_json, write_atomic, write_json
 from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.journal import Journal
 from autoscale_ds.stream.proposals import Inbox
 from autoscale_ds.training.config import DataConfig, ModelConfig, RunConfig
-from autoscale_ds.yaml_text import parse_yaml
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class RunFolder(RunPaths):
             When another job runs in it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = open(self.lock, "a+")  # noqa: SIM115 - held open as long as the job lives
+        lock = open(self.lock, "a+", errors="replace")  # noqa: SIM115 - held open as long as the job lives
         if not _locked(lock):
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
@@ -85,18 +84,19 @@ class RunFolder(RunPaths):
             folder.mkdir(exist_ok=True)
         for beat in self.beats.iterdir():
             beat.unlink()
-        for unfinished in self.checkpoints.glob(".step-*.partial"):  # a job that was killed while saving left it
+        for unfinished in self.checkpoints.glob(".step-*.partial"):  # a job that was killed left it
             shutil.rmtree(unfinished, ignore_errors=True)
         self.inbox.create()
 
     def last_config(self) -> dict[str, Any] | None:
         """Return the configuration of the last start as nested mappings; None before the first."""
-        return parse_yaml(self.config.read_text(encoding="utf-8")) if self.config.exists() else None
+        return self.settings() if self.config.exists() else None
 
     def last_ds_config(self) -> dict[str, Any] | None:
         """Return the resolved DeepSpeed configuration of the last start; None before the first."""
         path = self.path / "ds_config.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        advice = "remove it: it only serves to say what has changed since, and this start writes it again"
+        return read_json(path, dict, advice) if path.exists() else None
 
     def domains_so_far(self) -> list[str]:
         """Return every domain that the run's journal names."""
@@ -173,10 +173,12 @@ def _locked(lock: IO[str]) -> bool:
 
 def load_run_config(run: str | Path) -> RunConfig:
     """Return the configuration a run folder was last started with."""
-    path = RunPaths(run).config
-    if not path.exists():
-        raise ConfigError(f"{run} is no run folder: it has no config.yaml; give the folder launch/train.py printed")
-    return configuration.load(RunConfig, path)
+    paths = RunPaths(run)
+    settings = paths.settings()
+    try:
+        return configuration.build(RunConfig, settings)
+    except ConfigError as error:
+        raise ConfigError(f"{paths.config}: {error}") from None
 
 
 def _lookup(tree: Any, dotted: str, default: Any) -> Any:
