@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from jobs import SIZES, STOP_AT, consumed, journal, losses, of, read_metrics, replayed, tool
+from jobs import SIZES, STOP_AT, consumed, everything, journal, losses, of, read_metrics, replayed, tool
 
 from autoscale_ds.errors import ConfigError, StreamError
 from autoscale_ds.mixture import DomainWeights
@@ -117,10 +117,6 @@ def test_a_domain_leaves_when_its_weight_is_zero_and_the_message_says_how(until,
     alone = MixturePlanner(StreamSpec(3, len(given), {"books": 62}), [first_event(DomainWeights({"books": 1.0}), "")])
     assert given == sorted(line.split()[2:] for line in sample_lines(alone.plan(), ["books"]))
     assert not [line for line in of(lines, "books") if STOP_AT <= int(line.split()[0]) < 30]
-
-
-def everything(run):
-    return {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file() and path.name != ".lock"}
 
 
 def test_a_refused_start_changes_nothing_and_its_advice_works(until, corpus_of):
