@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
+from autoscale_ds.corpus.identity import few
 from autoscale_ds.errors import ConfigError, TrainingError
 from autoscale_ds.files import read_json, write_json
 from autoscale_ds.training.config import FaultConfig
@@ -56,6 +57,22 @@ class FaultGuard:
         self.bad_in_a_row = 0
         self.guilty: int | None = None
         self._times_blamed = 0  # the weights, in place of the data
+        if self._skipped and ranks.rank == 0:
+            log.warning(self._in_words())
+
+    def _in_words(self) -> str:
+        """Return which updates stay left out, and how many more may be."""
+        steps, most = sorted(self._skipped), self._config.max_skips
+        room = max(most - len(steps), 0)
+        follows = "" if room else ", so the next fault ends the run"
+        return (
+            f"updates that this run leaves out: {len(steps)}, of the steps {few([str(step) for step in steps])}; "
+            f"{room} of faults.max_skips={most} remain{follows}. {self._forget}"
+        )
+
+    @property
+    def _forget(self) -> str:
+        return f"To make those after the checkpoint again, with a lower rate for one, remove {self._path}"
 
     def judge(self, step: int, report: StepReport) -> Literal["skip"] | RollBack | None:
         """Return what to do with a step, the same on every rank; None is to go on.
@@ -101,7 +118,9 @@ class FaultGuard:
             raise TrainingError(f"{fault}; the last checkpoint is untouched; {again}")
         if len(self._skipped) >= self._config.max_skips:
             self.guilty = self._last_update(step) if self._times_blamed else None
-            raise TrainingError(f"{fault}, after {len(self._skipped)} other steps (faults.max_skips); {again}")
+            raise TrainingError(
+                f"{fault}, after {len(self._skipped)} other steps (faults.max_skips); {again}. {self._forget}"
+            )
         self._remember({step})
         log.warning("%s; its update is left out (faults.policy: %s)", fault, self._config.policy)
 
