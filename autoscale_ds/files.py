@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from autoscale_ds.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +42,45 @@ def write_json(path: str | Path, value: Any, durable: bool = True) -> None:
     r"""Write JSON atomically, indented for people; what UTF-8 cannot hold (Latin-1 names) as JSON's ``\udce9``."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomic(path, text.encode(errors="backslashreplace"), durable)
+
+
+def make_folder(path: Path) -> list[Path]:
+    """Make a folder with its parents; return those that were not there, outermost first."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()][::-1]
+    for folder in missing:
+        folder.mkdir(exist_ok=True)
+    return missing
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those of the folders, the last first, that hold nothing."""
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def read_json(path: str | Path, expected: type, advice: str) -> Any:
+    """Return the content of a JSON file that this program wrote.
+
+    Parameters
+    ----------
+    expected : type
+        ``dict`` or ``list``.
+    advice : str
+        What to do when it cannot be used.
+
+    Raises
+    ------
+    ConfigError
+        When it was cut off or holds something else. FileNotFoundError stays as it is.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged, it is not JSON ({error}); {advice}") from None
+    if not isinstance(value, expected):
+        raise ConfigError(f"{path} is damaged, it holds {type(value).__name__}, expected {expected.__name__}; {advice}")
+    return value
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

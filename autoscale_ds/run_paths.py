@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -38,13 +39,42 @@ class RunPaths:
         """Configuration of the last start."""
         return self.path / "config.yaml"
 
+    def settings(self) -> dict[str, Any]:
+        """Return the configuration of the last start as nested mappings.
+
+        Raises
+        ------
+        ConfigError
+            When there is none, or the file is not as a start wrote it: cut off, empty, or something else.
+        """
+        try:
+            text = self.config.read_text(encoding="utf-8")
+            tree = parse_yaml(text)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{self.path} is no run folder: it has no config.yaml; give the folder launch/train.py printed"
+            ) from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise self._damaged(" ".join(str(error).split())) from None
+        if not isinstance(tree, dict):
+            raise self._damaged("it is empty" if tree is None else f"it holds {type(tree).__name__}")
+        if not text.endswith("\n"):  # what is left may be valid YAML without the settings that followed
+            raise self._damaged("its last line is cut off")
+        return tree
+
+    def _damaged(self, reason: str) -> ConfigError:
+        return ConfigError(
+            f"{self.config} is damaged ({reason}), expected the settings of the run's last start; put the "
+            "configuration in its place that the run was started with"
+        )
+
     @property
     def corpus(self) -> str:
         """Folder of the corpus at the last start; raises ConfigError where the configuration does not say it."""
-        try:
-            return str(parse_yaml(self.config.read_text(encoding="utf-8"))["data"]["corpus"])
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise ConfigError(f"{self.config} does not say where the corpus is: {error}") from None
+        data = self.settings().get("data")
+        if not isinstance(data, dict) or not isinstance(data.get("corpus"), str):
+            raise ConfigError(f"{self.config} does not say where the corpus is: data.corpus is missing")
+        return str(data["corpus"])
 
     @property
     def lock(self) -> Path:

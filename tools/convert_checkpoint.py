@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from autoscale_ds import cli
-from autoscale_ds.training.checkpoints import find_checkpoint, read_checkpoint, verify_checkpoint
+from autoscale_ds.training.checkpoints import sound_checkpoint
 from autoscale_ds.training.run_corpus import open_run_corpus
 from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
@@ -33,8 +33,7 @@ def main() -> None:
     arguments = parse_arguments()
     run = load_run_config(arguments.run)
     vocabulary = open_run_corpus(arguments.run, arguments.corpus).manifest.tokenizer.vocabulary_size
-    checkpoint = read_checkpoint(find_checkpoint(RunFolder(arguments.run).checkpoints, arguments.step))
-    verify_checkpoint(checkpoint)
+    checkpoint = sound_checkpoint(RunFolder(arguments.run).checkpoints, arguments.step)
 
     from autoscale_ds.training.engine import make_portable
 

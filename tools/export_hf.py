@@ -2,23 +2,27 @@
 
 python tools/export_hf.py RUN --output exported              the newest checkpoint
 python tools/export_hf.py RUN --output exported --step 4000
+python tools/export_hf.py RUN --output exported --weights-only     without the tokenizer
 
 transformers.AutoModelForCausalLM.from_pretrained("exported") loads it, and AutoTokenizer its tokenizer, which is
-checked to give the ids of the corpus before anything is written.
+checked to give the ids of the corpus before the weights are put together. The run is only read.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from autoscale_ds import cli
 from autoscale_ds.corpus.tokenizer_export import export_tokenizer
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.training.checkpoints import find_checkpoint, read_checkpoint, verify_checkpoint
+from autoscale_ds.files import make_folder, remove_empty
+from autoscale_ds.training.checkpoints import find_checkpoint, sound_checkpoint
 from autoscale_ds.training.run_corpus import open_run_corpus
 from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
@@ -30,6 +34,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder to write; must not exist yet")
     parser.add_argument("--step", type=cli.natural, help="which checkpoint (default: the newest)")
     parser.add_argument("--corpus", type=Path, help="where the corpus lies now (default: as the run was told)")
+    parser.add_argument(
+        "--weights-only", action="store_true", help="leave the tokenizer out, for those who have one that gives its ids"
+    )
     return parser.parse_args()
 
 
@@ -40,28 +47,40 @@ def main() -> None:
         raise ConfigError(f"{arguments.output} exists already; give another --output")
     run = load_run_config(arguments.run)
     corpus = open_run_corpus(arguments.run, arguments.corpus)
-    checkpoint = read_checkpoint(find_checkpoint(RunFolder(arguments.run).checkpoints, arguments.step))
-    verify_checkpoint(checkpoint)
     tokenizer = corpus.manifest.tokenizer
-
-    from autoscale_ds.training.engine import saved_weights
-
+    with_tokenizer = bool(tokenizer.file) and not arguments.weights_only
     spec = run.model.build(run.data.sequence_length, tokenizer.vocabulary_size)
-    weights = saved_weights(checkpoint.folder, checkpoint.layout, spec)
-    with tempfile.TemporaryDirectory(dir=_existing(arguments.output.parent), prefix=".export-") as working:
-        unfinished = Path(working) / "hf"
-        if tokenizer.file:
-            export_tokenizer(corpus, unfinished, spec.context, spec.vocabulary)
+    checkpoints = RunFolder(arguments.run).checkpoints
+    find_checkpoint(checkpoints, arguments.step)
+    with _folder_beside(arguments.output) as working:
+        unfinished = working / "hf"
+        if with_tokenizer:
+            export_tokenizer(corpus, unfinished, spec.context, spec.vocabulary)  # takes seconds, the rest minutes
+        checkpoint = sound_checkpoint(checkpoints, arguments.step)
+
+        from transformers.utils.logging import disable_progress_bar
+
+        from autoscale_ds.training.engine import saved_weights
+
+        disable_progress_bar()
+        weights = saved_weights(checkpoint.folder, checkpoint.layout, spec, working / "converted")
         spec.write_hf(weights, unfinished, tokenizer.end_of_document)
         os.replace(unfinished, arguments.output)
-    if not tokenizer.file:
+    if not tokenizer.file and not arguments.weights_only:
         print(f"{corpus.folder} holds no tokenizer.json, so the folder has none either", file=sys.stderr)
     print(f"{checkpoint.folder} ({spec.num_parameters:,} parameters) written to {arguments.output}")
 
 
-def _existing(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+@contextlib.contextmanager
+def _folder_beside(output: Path) -> Iterator[Path]:
+    """Give a working folder from which the result can be renamed into place; leave nothing when it fails."""
+    made = make_folder(output.parent)
+    try:
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as working:
+            yield Path(working)
+    except BaseException:
+        remove_empty(made)
+        raise
 
 
 if __name__ == "__main__":

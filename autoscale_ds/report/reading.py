@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,9 @@ class Run:
         Time since the last record was written.
     tokenizer : str or None
         Digest of the tokenizer whose ids it was trained on; None where the run does not say.
+    validation_texts : mapping of str to set of str
+        Digests of each domain's validation text, several where it changed on the way; without domains of which the run
+        does not say.
     """
 
     path: Path
@@ -63,6 +66,7 @@ class Run:
     no_epochs: str
     age_seconds: float | None
     tokenizer: str | None = None
+    validation_texts: Mapping[str, set[str]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -178,16 +182,18 @@ def read_run(path: str | Path, corpus: str | Path | None = None) -> Run:
     for record in records:
         by_kind.setdefault(record["kind"], []).append(record)
     windows, parameters, reason = _corpus(folder, config, corpus)
+    events = history(read_events(folder.journal)) if folder.journal.exists() else []
     return Run(
         path=folder.path,
         config=config,
         records=by_kind,
-        events=history(read_events(folder.journal)) if folder.journal.exists() else [],
+        events=events,
         windows=windows,
         parameters=parameters,
         no_epochs=reason,
         age_seconds=max(time.time() - folder.metrics.stat().st_mtime, 0.0) if folder.metrics.exists() else None,
         tokenizer=recorded(folder.path).tokenizer,
+        validation_texts=_validation_texts(events),
     )
 
 
@@ -197,6 +203,15 @@ def shown(names: Sequence[str], amounts: Mapping[str, float], most: int) -> tupl
         return sorted(names), []
     ranked = sorted(names, key=lambda name: (-amounts.get(name, 0.0), name))
     return sorted(ranked[: most - 1]), sorted(ranked[most - 1 :])
+
+
+def _validation_texts(events: Sequence[Event]) -> dict[str, set[str]]:
+    texts: dict[str, set[str]] = {}
+    for event in events:
+        for name, text in event.stream.domains.items() if event.stream is not None else ():
+            if text is not None:
+                texts.setdefault(name, set()).add(text.validation)
+    return texts
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autoscale_ds.corpus.identity import few
 from autoscale_ds.report import page, run_figures
 from autoscale_ds.report.page import Html
 from autoscale_ds.report.reading import Run
@@ -22,8 +23,7 @@ def sections(run: Run) -> tuple[Sections, list[Image]]:
     if run.windows is None:
         tokens.append(page.note(f"Epochs are left out, because the corpus cannot be read: {run.no_epochs}"))
     losses = [by_name[name] for name in ("validation_loss", "validation_perplexity") if name in by_name]
-    if not run.validation:
-        losses.append(page.note("No validation has been recorded yet."))
+    losses += map(page.note, _what_does_not_compare(run))
     training = by_name.get("training_loss", page.note("No training step has been logged yet."))
     return [
         page.section("Run", summary(run)),
@@ -32,6 +32,21 @@ def sections(run: Run) -> tuple[Sections, list[Image]]:
         page.section("Tokens and epochs", *tokens, _domain_table(run)),
         *_other_evaluations(run),
     ], images
+
+
+def _what_does_not_compare(run: Run) -> list[str]:
+    """Return notes of why losses at different tokens are not of the same text."""
+    if not run.validation:
+        return ["No validation has been recorded yet."]
+    notes = []
+    other = sorted(name for name, digests in run.validation_texts.items() if len(digests) > 1)
+    if other:
+        notes.append(f"The validation text of {few(other)} changed on the way: losses before and after do not compare.")
+    domains = [set(record["domain_loss"]) for record in run.validation]
+    passing = sorted(set.union(*domains) - set.intersection(*domains))
+    if passing:
+        notes.append(f"Means are over the domains of the moment; not every validation has {few(passing)}.")
+    return notes
 
 
 def summary(run: Run) -> Html:

@@ -20,6 +20,7 @@ from autoscale_ds.stream.spec import SpecChange
 
 START = "start"
 """Source of an event that keeps the weights and says what else a start of the run changed."""
+_ADVICE = 'restore it from the copy in the newest checkpoint\'s run.json ("journal"), one event a line'
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class Journal:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.events = read_events(self.path) if self.path.exists() else []
+        # One without a whole event was left by a crash in the first moment of a run: its checkpoints, if any, object.
+        self.events = _read(self.path) if self.path.exists() else []
         self._held: list[Event] | None = None
 
     @property
@@ -136,21 +138,28 @@ class Journal:
 
 
 def read_events(path: str | Path) -> list[Event]:
-    """Read a journal file.
+    """Read the journal file of a run that has started.
 
     A last line without its newline was cut off by a crash. No rank had sampled by it yet, so it is left out.
 
     Raises
     ------
     StreamError
-        For a line that is no event, or versions or steps out of order.
+        For a line that is no event, versions or steps out of order, or a file without an event.
     """
+    events = _read(path)
+    if not events:
+        raise StreamError(f"{path} is damaged: it holds no whole event; {_ADVICE}")
+    return events
+
+
+def _read(path: str | Path) -> list[Event]:
     *lines, _torn = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
     try:
         events = [Event.from_json(line) for line in lines]
         check_order(events)
     except StreamError as error:
-        raise StreamError(f"{path} is damaged: {error}; restore it from the newest checkpoint's copy") from None
+        raise StreamError(f"{path} is damaged: {error}; {_ADVICE}") from None
     return events
 
 

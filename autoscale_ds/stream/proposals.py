@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from autoscale_ds.errors import AutoScaleError, ProposalError
-from autoscale_ds.files import unique_keys, write_atomic, write_json
+from autoscale_ds.files import make_folder, unique_keys, write_atomic, write_json
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.journal import Journal
 
@@ -66,10 +66,9 @@ class Inbox:
         self.folder = Path(run) / "mixture" / "inbox"
         self.rejected = Path(run) / "mixture" / "rejected"
 
-    def create(self) -> None:
-        """Make the folders."""
-        for folder in (self.folder, self.rejected):
-            folder.mkdir(parents=True, exist_ok=True)
+    def create(self) -> list[Path]:
+        """Make the folders; return those that were not there."""
+        return [made for folder in (self.folder, self.rejected) for made in make_folder(folder)]
 
     def pending(self) -> list[Path]:
         """Return the proposals waiting, oldest first: ``*.json``, so that writers can rename into place."""
@@ -94,7 +93,7 @@ class Inbox:
     def rejection(self, proposal: str) -> str | None:
         """Return why a proposal was refused, or None."""
         try:
-            return (self.rejected / f"{proposal}.reason").read_text(encoding="utf-8").strip()
+            return (self.rejected / f"{proposal}.reason").read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
             return None
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from autoscale_ds.files import read_json
 from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.sweep.claims import Claims
 from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, run_folder
@@ -92,8 +93,8 @@ def _state(sweep: Path, run: PlannedRun, claims: Claims) -> RunState:
     if (folder / RESULT_FILE).exists():
         return RunState(run, "done", run.tokens)
     if (folder / FAILED_FILE).exists():
-        reason = json.loads((folder / FAILED_FILE).read_text(encoding="utf-8"))["reason"]
-        return RunState(run, "failed", 0.0, note=reason)
+        failure = read_json(folder / FAILED_FILE, dict, "remove it, then the run is tried again")
+        return RunState(run, "failed", 0.0, note=str(failure.get("reason")))
     last = _last_train_record(RunPaths(folder).metrics)
     tokens = min(float(last.get("tokens", 0.0)), run.tokens)
     owner = claims.owner(run.folder)

@@ -13,7 +13,7 @@ from typing import Any
 
 from autoscale_ds.corpus import CorpusIdentity
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.files import write_json
+from autoscale_ds.files import read_json, write_json
 from autoscale_ds.mixture.table import LOSS, WEIGHT
 from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.search.design import FLOPS_PER_PARAMETER
@@ -63,7 +63,10 @@ def phase_of(run: RunConfig, tokens: float, final: float) -> str | None:
 def read_result(sweep: str | Path, planned: PlannedRun) -> dict[str, Any] | None:
     """Return the result of a run, None while it has none."""
     try:
-        return dict(json.loads((run_folder(sweep, planned) / RESULT_FILE).read_text(encoding="utf-8")))
+        result: dict[str, Any] = read_json(
+            run_folder(sweep, planned) / RESULT_FILE, dict, "remove it, then the sweep makes it again from the run"
+        )
+        return result
     except FileNotFoundError:
         return None
 

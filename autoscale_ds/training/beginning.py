@@ -127,6 +127,7 @@ class Beginning:
 
     def write_journal(self) -> None:
         """Write what this start has added: nothing can be refused any more."""
+        self._folder.accept()
         if self.journal.commit():
             log.warning("the last line of %s was torn by a crash and has been removed", self.journal.path)
 

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 
+from autoscale_ds.corpus.identity import few
 from autoscale_ds.errors import CheckpointError, VersionError
 from autoscale_ds.files import write_atomic, write_json
 from autoscale_ds.training.checksums import Verification
@@ -35,6 +36,7 @@ COOLED = "cooled"
 """Prefix of checkpoints of a cooldown that a larger budget put off."""
 BAD = "bad"
 """Prefix of checkpoints with weights that a fault has spoiled."""
+_CONVERTED = ".step-other-run.partial"  # a job that was killed meanwhile leaves it: removed like an unfinished save
 _UNREADABLE = (
     CheckpointError, OSError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, KeyError, SafetensorError,
     UnpicklingError,
@@ -85,6 +87,8 @@ class Checkpoints:
     def begin_from(self, engine: Engine, checkpoint: Checkpoint | None, moments: bool) -> None:
         """Load another run's checkpoint, known on rank 0, whatever layout it was saved in. Collective.
 
+        The other run's folder is only read: what is converted lies in this one's while it is loaded.
+
         Parameters
         ----------
         engine : Engine
@@ -94,14 +98,20 @@ class Checkpoints:
         moments : bool
             Whether to take the optimizer's moments too.
         """
-        path, updates = on_rank_zero(lambda: self._portable(engine, checkpoint))
-        engine.load_portable(path, updates, moments)
+        try:
+            path, updates = on_rank_zero(lambda: self._portable(engine, checkpoint))
+            engine.load_portable(path, updates, moments)
+            dist.barrier()
+        finally:
+            if self._ranks.rank == 0:
+                shutil.rmtree(self.folder / _CONVERTED, ignore_errors=True)
 
     def _portable(self, engine: Engine, checkpoint: Checkpoint | None) -> tuple[Path, int]:
         assert checkpoint is not None
         if self._verify:
             verify_checkpoint(checkpoint)
-        return make_portable(checkpoint.folder, checkpoint.layout, engine.spec), checkpoint.state.updates
+        into = self.folder / _CONVERTED
+        return make_portable(checkpoint.folder, checkpoint.layout, engine.spec, into), checkpoint.state.updates
 
     def save(self, engine: Engine, state: RunState, keep: Sequence[int]) -> str | None:
         """Save model, optimizer and ``state``, whose step names the checkpoint. Collective.
@@ -262,10 +272,13 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def find_checkpoint(folder: Path, step: int | None) -> Path:
     """Return the checkpoint after a step, or the newest; raises CheckpointError when there is none."""
+    published = list_checkpoints(folder)
     if step is not None:
         path, cooled = folder / checkpoint_name(step), folder / f"{COOLED}-{checkpoint_name(step)}"
-        return cooled if cooled.exists() and not path.exists() else path
-    published = list_checkpoints(folder)
+        if not path.exists() and not cooled.exists():
+            held = few([str(checkpoint_step(each)) for each in published]) or "none"
+            raise CheckpointError(f"{folder} holds no checkpoint of step {step}, it holds those of steps {held}")
+        return path if path.exists() else cooled
     if not published:
         raise CheckpointError(f"{folder} holds no checkpoint yet")
     return published[0]
@@ -292,6 +305,27 @@ def read_checkpoint(folder: Path) -> Checkpoint:
                 f"{path} is {'missing' if present is None else f'{present} bytes'}, expected {size} bytes"
             )
     return Checkpoint(folder, state)
+
+
+def sound_checkpoint(folder: Path, step: int | None) -> Checkpoint:
+    """Return the checkpoint after a step, or the newest, with every file as it was written.
+
+    Raises
+    ------
+    CheckpointError
+        When there is none or it is damaged; names the steps of the others.
+    """
+    path = find_checkpoint(folder, step)
+    try:
+        checkpoint = read_checkpoint(path)
+        verify_checkpoint(checkpoint)
+    except VersionError:
+        raise
+    except CheckpointError as error:
+        others = few([str(checkpoint_step(each)) for each in list_checkpoints(folder) if each != path])
+        advice = f"take another with --step, there are those of steps {others}" if others else "there is no other"
+        raise CheckpointError(f"{error}; {advice}") from None
+    return checkpoint
 
 
 def verify_checkpoint(checkpoint: Checkpoint) -> None:

@@ -17,7 +17,7 @@ def changed_settings(now: Mapping[str, Any], last: Mapping[str, Any]) -> list[st
     """Return 'name old -> new' of every setting that differs between two configurations; ``run`` does not count."""
     after, before = dict(_flat(now)), dict(_flat(last))
     names = [name for name in dict.fromkeys([*before, *after]) if name != "run" and before.get(name) != after.get(name)]
-    return [f"{name} {_short(before.get(name))} -> {_short(after.get(name))}" for name in names]
+    return [f"{name} {_short(name, before.get(name))} -> {_short(name, after.get(name))}" for name in names]
 
 
 def rate_jump(run: RunConfig, before: RunConfig, clock: Clock, step: int) -> str | None:
@@ -43,7 +43,14 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
+def _short(name: str, value: Any) -> str:
+    """Return a value as people write it: counts with commas, rates and the like as 0.001 or 1e+06."""
+    if value is None:
+        return "null"
+    if isinstance(value, float) and value.is_integer() and name.endswith("tokens"):
         value = int(value)
-    return "null" if value is None else f"{value:,}" if type(value) is int else str(value)
+    if type(value) is int:
+        return f"{value:,}"
+    if isinstance(value, float) and float(f"{value:g}") == value:  # else two that differ could read the same
+        return f"{value:g}"
+    return str(value)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from pathlib import Path
 from typing import Literal
 
-from autoscale_ds.errors import TrainingError
-from autoscale_ds.files import write_json
+from autoscale_ds.corpus.identity import few
+from autoscale_ds.errors import ConfigError, TrainingError
+from autoscale_ds.files import read_json, write_json
 from autoscale_ds.training.config import FaultConfig
 from autoscale_ds.training.distributed import Ranks, on_rank_zero
 from autoscale_ds.training.losses import StepReport
@@ -57,6 +57,22 @@ class FaultGuard:
         self.bad_in_a_row = 0
         self.guilty: int | None = None
         self._times_blamed = 0  # the weights, in place of the data
+        if self._skipped and ranks.rank == 0:
+            log.warning(self._in_words())
+
+    def _in_words(self) -> str:
+        """Return which updates stay left out, and how many more may be."""
+        steps, most = sorted(self._skipped), self._config.max_skips
+        room = max(most - len(steps), 0)
+        follows = "" if room else ", so the next fault ends the run"
+        return (
+            f"updates that this run leaves out: {len(steps)}, of the steps {few([str(step) for step in steps])}; "
+            f"{room} of faults.max_skips={most} remain{follows}. {self._forget}"
+        )
+
+    @property
+    def _forget(self) -> str:
+        return f"To make those after the checkpoint again, with a lower rate for one, remove {self._path}"
 
     def judge(self, step: int, report: StepReport) -> Literal["skip"] | RollBack | None:
         """Return what to do with a step, the same on every rank; None is to go on.
@@ -102,7 +118,9 @@ class FaultGuard:
             raise TrainingError(f"{fault}; the last checkpoint is untouched; {again}")
         if len(self._skipped) >= self._config.max_skips:
             self.guilty = self._last_update(step) if self._times_blamed else None
-            raise TrainingError(f"{fault}, after {len(self._skipped)} other steps (faults.max_skips); {again}")
+            raise TrainingError(
+                f"{fault}, after {len(self._skipped)} other steps (faults.max_skips); {again}. {self._forget}"
+            )
         self._remember({step})
         log.warning("%s; its update is left out (faults.policy: %s)", fault, self._config.policy)
 
@@ -141,4 +159,11 @@ class FaultGuard:
             write_json(self._path, sorted(self._skipped))
 
     def _read(self) -> list[int]:
-        return json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else []
+        if not self._path.exists():
+            return []
+        advice = "write into it, as [3, 17], the steps whose warnings say that their update is left out"
+        steps: list[int] = read_json(self._path, list, advice)
+        wrong = next((step for step in steps if type(step) is not int or step < 0), None)
+        if wrong is not None:
+            raise ConfigError(f"{self._path} is damaged, it holds {wrong!r}, expected numbers of steps; {advice}")
+        return steps

@@ -15,7 +15,7 @@ from autoscale_ds.evaluation.base import Evaluation, Site
 from autoscale_ds.objectives import Batch, normalised_weights
 from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.dataset import MixtureStream, StepBatch, open_windows
-from autoscale_ds.stream.journal import Event
+from autoscale_ds.stream.journal import START, Event
 from autoscale_ds.stream.planner import MixturePlanner
 from autoscale_ds.training import setup
 from autoscale_ds.training.beginning import Beginning
@@ -363,7 +363,11 @@ class TrainingLoop:
     def _log_swap(self, event: Event) -> None:
         self._events.append(event)
         self._record("swap", json.loads(event.to_json()))
-        log.info("weights version %d from step %d: %s", event.version, event.effective_step, event.reason or "-")
+        # What somebody else changes in the data order is said even under --quiet; a controller's own, maybe at every
+        # step, stand in the journal and follow from the configuration.
+        level = logging.WARNING if event.proposal or event.source == START else logging.INFO
+        reason = event.reason or f"proposed by {event.source}"
+        log.log(level, "weights version %d from step %s: %s", event.version, f"{event.effective_step:,}", reason)
         self._say_domains(event)
 
     def _say_domains(self, event: Event | None = None) -> None:

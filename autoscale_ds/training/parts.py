@@ -64,7 +64,7 @@ class Parts:
         try:
             self._build(workbench or Workbench(device), accept_new_text)
         except BaseException:
-            self.folder.release()
+            self.folder.undo_start()
             raise
 
     def _build(self, workbench: Workbench, accept_new_text: bool) -> None:

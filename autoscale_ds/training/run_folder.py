@@ -14,12 +14,11 @@ from typing import IO, Any
 
 from autoscale_ds import config as configuration
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.files import write_atomic, write_json
+from autoscale_ds.files import make_folder, read_json, remove_empty, write_atomic, write_json
 from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.journal import Journal
 from autoscale_ds.stream.proposals import Inbox
 from autoscale_ds.training.config import DataConfig, ModelConfig, RunConfig
-from autoscale_ds.yaml_text import parse_yaml
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +29,9 @@ class RunFolder(RunPaths):
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         self._lock: IO[str] | None = None
+        self._is_accepted = False
+        self._new_files: list[Path] = []  # made by a start that is not accepted yet
+        self._new_folders: list[Path] = []
 
     @property
     def checkpoints(self) -> Path:
@@ -57,7 +59,7 @@ class RunFolder(RunPaths):
         try:
             self.check(run)
         except BaseException:
-            self.release()
+            self.undo_start()
             raise
 
     def acquire(self) -> None:
@@ -68,8 +70,9 @@ class RunFolder(RunPaths):
         ConfigError
             When another job runs in it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = open(self.lock, "a+")  # noqa: SIM115 - held open as long as the job lives
+        self._new_folders = make_folder(self.path)
+        self._new_files = [] if self.lock.exists() else [self.lock]
+        lock = open(self.lock, "a+", errors="replace")  # noqa: SIM115 - held open as long as the job lives
         if not _locked(lock):
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
@@ -77,26 +80,31 @@ class RunFolder(RunPaths):
             raise ConfigError(
                 f"{self.path} belongs to a job that is running ({owner}); wait for it, or give another run=FOLDER"
             )
+        if not _is_at(self.lock, lock):  # a start that was refused has removed it meanwhile
+            lock.close()
+            self.acquire()
+            return
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {os.uname().nodename}\n")
         lock.flush()
         self._lock = lock
         for folder in (self.checkpoints, self.samples, self.beats):
-            folder.mkdir(exist_ok=True)
+            self._new_folders += make_folder(folder)
+        self._new_folders += self.inbox.create()
         for beat in self.beats.iterdir():
             beat.unlink()
-        for unfinished in self.checkpoints.glob(".step-*.partial"):  # a job that was killed while saving left it
+        for unfinished in self.checkpoints.glob(".step-*.partial"):  # a job that was killed left it
             shutil.rmtree(unfinished, ignore_errors=True)
-        self.inbox.create()
 
     def last_config(self) -> dict[str, Any] | None:
         """Return the configuration of the last start as nested mappings; None before the first."""
-        return parse_yaml(self.config.read_text(encoding="utf-8")) if self.config.exists() else None
+        return self.settings() if self.config.exists() else None
 
     def last_ds_config(self) -> dict[str, Any] | None:
         """Return the resolved DeepSpeed configuration of the last start; None before the first."""
         path = self.path / "ds_config.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        advice = "remove it: it only serves to say what has changed since, and this start writes it again"
+        return read_json(path, dict, advice) if path.exists() else None
 
     def domains_so_far(self) -> list[str]:
         """Return every domain that the run's journal names."""
@@ -118,7 +126,8 @@ class RunFolder(RunPaths):
                 content = Path(path).read_bytes()
             except OSError:
                 return path  # whoever reads it says what is wrong
-            copy.parent.mkdir(exist_ok=True)
+            self._new_folders += make_folder(copy.parent)
+            self._new_files += [] if copy.exists() else [copy]
             write_atomic(copy, content)
         elif Path(path).is_file() and Path(path).read_bytes() != copy.read_bytes():
             log.warning(
@@ -128,6 +137,19 @@ class RunFolder(RunPaths):
                 copy,
             )
         return str(copy)
+
+    def accept(self) -> None:
+        """Keep what this start made: nothing can be refused any more."""
+        self._is_accepted = True
+
+    def undo_start(self) -> None:
+        """Remove what this start made and give the folder up, unless the start was accepted; rank 0 only."""
+        if self._lock is None or self._is_accepted:
+            return
+        for file in self._new_files:
+            file.unlink(missing_ok=True)
+        remove_empty(self._new_folders)
+        self.release()
 
     def release(self) -> None:
         """Give the folder up; the end of the process does the same."""
@@ -171,12 +193,22 @@ def _locked(lock: IO[str]) -> bool:
     return False
 
 
+def _is_at(path: Path, file: IO[str]) -> bool:
+    """Return whether an open file is still the one of its name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 def load_run_config(run: str | Path) -> RunConfig:
     """Return the configuration a run folder was last started with."""
-    path = RunPaths(run).config
-    if not path.exists():
-        raise ConfigError(f"{run} is no run folder: it has no config.yaml; give the folder launch/train.py printed")
-    return configuration.load(RunConfig, path)
+    paths = RunPaths(run)
+    settings = paths.settings()
+    try:
+        return configuration.build(RunConfig, settings)
+    except ConfigError as error:
+        raise ConfigError(f"{paths.config}: {error}") from None
 
 
 def _lookup(tree: Any, dotted: str, default: Any) -> Any:

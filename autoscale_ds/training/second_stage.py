@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoscale_ds.corpus import CorpusIdentity
-from autoscale_ds.corpus.identity import few
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.models import ModelSpec
 from autoscale_ds.stream.journal import Event, history, known_texts
 from autoscale_ds.training.checkpoints import (
     Checkpoint,
     Checkpoints,
-    checkpoint_step,
     find_checkpoint,
-    list_checkpoints,
     read_checkpoint,
 )
 from autoscale_ds.training.config import RunConfig
@@ -80,11 +77,7 @@ class Source:
                         f"start_with names the stream, but {key} is {new} and {name} has {old}, so its samples would "
                         "come in another order: make them agree, or leave the stream out"
                     )
-        checkpoints = RunFolder(folder).checkpoints
-        path = find_checkpoint(checkpoints, int(step) if step else None)
-        if not path.is_dir():
-            held = few([str(checkpoint_step(each)) for each in list_checkpoints(checkpoints)])
-            raise ConfigError(f"start_from is {asked}, but {name} holds checkpoints of steps {held}")
+        path = find_checkpoint(RunFolder(folder).checkpoints, int(step) if step else None)
         return cls(folder, read_checkpoint(path))
 
     def cursors(self, corpus: CorpusIdentity) -> Mapping[str, int]:

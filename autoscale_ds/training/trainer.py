@@ -76,6 +76,13 @@ class Trainer:
 
     def fit(self) -> int:
         """Train to the end of the budget and return the exit code: 0, or the requeue code when told to stop."""
+        try:
+            return self._fit()
+        except BaseException:
+            self.folder.undo_start()
+            raise
+
+    def _fit(self) -> int:
         parts = self.parts
         self.stop.install()
         until: int | None = on_rank_zero(self._step_before_cooldown)

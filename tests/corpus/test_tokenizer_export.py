@@ -1,5 +1,6 @@
 """What AutoTokenizer reads from an exported folder gives the ids that the corpus was made with."""
 
+import json
 import shutil
 
 import pytest
@@ -90,6 +91,12 @@ def test_a_tokenizer_that_transformers_reads_differently_is_refused(corpus, tmp_
         other.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         return PreTrainedTokenizerFast(tokenizer_object=other)
 
+    tokenizer = corpus.folder / "tokenizer.json"
+    whole = tokenizer.read_text(encoding="utf-8")
+    tokenizer.write_text(json.dumps({**json.loads(whole), "added_tokens": []}), encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"end-of-document token .* is a plain entry .*--weights-only"):
+        export_tokenizer(corpus, tmp_path / "plain", 128, 1000)
+    tokenizer.write_text(whole, encoding="utf-8")
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", guessed)
     with pytest.raises(CorpusError, match=r"gives other ids than the corpus's tokenizer: \[.*it is not exported"):
         export_tokenizer(corpus, tmp_path / "other", 128, 1000)

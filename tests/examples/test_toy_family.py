@@ -106,7 +106,7 @@ def test_a_new_family_trains_stops_resumes_and_predicts(make_trainer, stage):
     assert losses(again.folder.path)[30][0] < losses(again.folder.path)[1][0]
     assert torch.equal(again.parts.engine.next_token_logits(torch.arange(1, 9)[None]), logits)
     newest = again.folder.checkpoints / "step-00000030"
-    weights = saved_weights(newest, again.parts.engine.layout, again.parts.model_spec)
+    weights = saved_weights(newest, again.parts.engine.layout, again.parts.model_spec, again.folder.path)
     assert {name: tensor.shape for name, tensor in weights.items() if name != "head.weight"} == (
         again.parts.model_spec.whole_shapes()
     )

@@ -10,7 +10,7 @@ import numpy as np
 from autoscale_ds import config as configuration
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.journal import Event, Journal
-from autoscale_ds.stream.spec import SpecChange
+from autoscale_ds.stream.spec import DomainText, SpecChange
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.metrics import MetricsWriter
 
@@ -47,6 +47,7 @@ def write_run(
     overrides=(),
     tokenizer=None,
     bytes_per_token=None,
+    validation_texts=None,
 ):
     """Write a run of ``steps`` steps of 1,000 tokens that has come to ``done``; swaps are (step, weights, reason)."""
     done = steps if done is None else done
@@ -69,8 +70,9 @@ def write_run(
     for version, (step, weights, reason) in enumerate(swaps, 1):
         time = f"2026-01-01T{version:02d}:00:00+00:00"
         events.append(Event(version, step, weights, "user", reason, time, step * STEP_TOKENS, f"p{version}"))
-    if tokenizer is not None:
-        events[0] = replace(events[0], stream=SpecChange(tokenizer=tokenizer))
+    if tokenizer is not None or validation_texts is not None:
+        texts = {name: DomainText(50, "text", digest) for name, digest in (validation_texts or {}).items()}
+        events[0] = replace(events[0], stream=SpecChange(tokenizer=tokenizer, domains=texts))
     journal = Journal(folder / "mixture" / "journal.jsonl")
     for event in events:
         journal.append(event)

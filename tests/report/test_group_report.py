@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from folders import SEVEN, loss_at, weights_of, write_run
 from pages import Page, run_tool
 
 from autoscale_ds.errors import ReportError
+from autoscale_ds.report import run_page
 from autoscale_ds.report.build import build
+from autoscale_ds.report.common import on_common_ground
 from autoscale_ds.report.groups import group_runs, race
 from autoscale_ds.report.reading import read_run
 
@@ -123,6 +127,42 @@ def test_runs_of_different_domains_are_compared_by_those_they_share(tmp_path):
     means = next(row for row in page.rows if row[0] == "mean")
     assert [float(cell) for cell in means[1:]] == pytest.approx([expected] * 3, abs=1e-3)
     assert {row[0] for row in page.rows if row[0] in ("web", "papers")} == set()
+
+
+def test_a_domain_of_other_validation_text_is_not_compared(tmp_path):
+    texts = [{"books": "a", "code": "b"}, {"books": "a", "code": "other"}, None]  # the last does not say
+    runs = [write_run(tmp_path / f"run-{i}", seed=i, validation_texts=each) for i, each in enumerate(texts)]
+    groups = group_runs([], {"one": [read_run(run) for run in runs]})
+    (group,), notes, _ = on_common_ground(groups)
+    assert notes == [
+        "Left out, because their validation text is not the same in all runs: code.",
+        "Means are over books, web.",
+    ]
+    assert group.final("domain_loss", "code") is None
+    assert group.final("loss").mean == pytest.approx(np.mean([loss_at(200_000, i) for i in (0, 2)]))
+    changed = replace(read_run(runs[0]), validation_texts={"web": {"a", "b"}})
+    assert on_common_ground(group_runs([], {"one": [changed]}))[1][0].endswith("in all runs: web.")
+    assert "The validation text of web changed on the way" in run_page.sections(changed)[0][1][1]
+
+
+def test_means_are_over_the_domains_that_every_validation_has(tmp_path):
+    run = read_run(write_run(tmp_path / "run"))
+    late = [{**r, "domain_loss": {k: x for k, x in r["domain_loss"].items() if k != "web" or r["step"] >= 100}}
+            for r in run.validation]  # fmt: skip
+    joined = replace(run, records={**run.records, "validation": late})
+    (group,), notes, _ = on_common_ground(group_runs([], {"one": [joined]}))
+    assert notes == ["Means are over books, code; some validations of a run, before or after others, lack web."]
+    _, means, _, _ = group.curve("loss")
+    expected = [np.mean([loss_at(tokens, i) for i in (0, 1)]) for tokens in range(0, 200_001, 20_000)]
+    assert list(means) == pytest.approx(expected)
+    assert group.final("domain_loss", "web").mean == pytest.approx(loss_at(200_000, 2))
+    assert "not every validation has web" in run_page.sections(joined)[0][1][1]
+
+
+def test_another_number_of_validation_windows_is_said(tmp_path):
+    runs = [write_run(tmp_path / str(n), overrides=[("evaluation.windows_per_domain", n)]) for n in (8, 16)]
+    notes = on_common_ground(group_runs([read_run(run) for run in runs], {}))[1]
+    assert notes[-1].endswith("the runs validate on windows in these numbers: 8 of 100 tokens, 16 of 100 tokens.")
 
 
 def test_runs_of_different_tokenizers_are_compared_by_bits_per_byte(tmp_path):

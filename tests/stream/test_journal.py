@@ -3,7 +3,7 @@ from streams import event
 
 from autoscale_ds.errors import StreamError
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.stream.journal import START, Event, Journal, history
+from autoscale_ds.stream.journal import START, Event, Journal, history, read_events
 from autoscale_ds.stream.spec import SpecChange
 
 WEIGHTS = {"web": 3, "code": 1}
@@ -21,6 +21,14 @@ def test_events_survive_the_file(tmp_path):
     written(tmp_path / "j", *events)
     assert Journal(tmp_path / "j").events == events
     assert Event.from_json(events[1].to_json()) == events[1]
+
+
+def test_a_journal_without_a_whole_event_is_refused_once_a_run_has_started(tmp_path):
+    path = tmp_path / "j"
+    path.write_text(event(0, 0, WEIGHTS).to_json()[:40])
+    assert Journal(path).events == []  # a start begins it anew, or finds that a checkpoint's copy is longer
+    with pytest.raises(StreamError, match=r"j is damaged: it holds no whole event; restore it from the copy"):
+        read_events(path)
 
 
 def test_a_last_line_torn_by_a_crash_is_left_out_and_repaired(tmp_path):

@@ -131,6 +131,11 @@ def replayed(run, steps):
     return done.stdout.splitlines()
 
 
+def everything(run):
+    """Return the content of every file of a run folder but its lock."""
+    return {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file() and path.name != ".lock"}
+
+
 def of(lines, domain):
     """Return the sample lines of one domain."""
     return [line for line in lines if line.split()[2] == domain]

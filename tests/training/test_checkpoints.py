@@ -1,7 +1,6 @@
 """Checkpoints that are damaged, foreign or left over."""
 
 import json
-from pickle import UnpicklingError
 
 import pytest
 import torch
@@ -97,8 +96,8 @@ def test_a_checkpoint_that_holds_more_than_data_is_not_opened(make_trainer, capl
     state["files"][file.name] = file.stat().st_size
     del state["crc32"]
     (newest / "run.json").write_text(json.dumps(state))
-    with pytest.raises((CheckpointError, UnpicklingError)):
-        saved_weights(newest, state["layout"], trainer.parts.model_spec)
+    with pytest.raises(CheckpointError):
+        saved_weights(newest, state["layout"], trainer.parts.model_spec, tmp_path / "working")
     assert make_trainer(ds, budget_tokens=34 * 256).fit() == 0
     assert "step-00000030 cannot be used" in caplog.text
     assert not mark.exists()

@@ -106,12 +106,12 @@ def test_the_samples_do_not_depend_on_the_layouts(wanderer):
     assert len(consumed(wanderer[0])) == 20 * BATCH
 
 
-def test_the_weights_saved_in_any_layout_equal_those_of_one_process(wanderer, plain_pytorch):
+def test_the_weights_saved_in_any_layout_equal_those_of_one_process(wanderer, plain_pytorch, tmp_path):
     run = load_run_config(wanderer[0])
     shape = run.model.build(32, 97)
     for until, *_ in LAYOUTS:
         checkpoint = read_checkpoint(wanderer[0] / "checkpoints" / f"step-{until:08d}")
-        saved = saved_weights(checkpoint.folder, checkpoint.layout, shape)
+        saved = saved_weights(checkpoint.folder, checkpoint.layout, shape, tmp_path / str(until))
         for name, weight in plain_pytorch[1][until].items():
             torch.testing.assert_close(saved[name], weight, atol=1e-4, rtol=0)
 

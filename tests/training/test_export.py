@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 import torch
-from jobs import read_metrics, tool
+from jobs import everything, read_metrics, tool
 
 from autoscale_ds.errors import CheckpointError
 from autoscale_ds.models.gpt2.spec import load_hf
@@ -15,8 +15,12 @@ pytestmark = pytest.mark.slow
 def test_the_exported_model_computes_what_the_trained_one_does(make_trainer, tmp_path, stage):
     trainer = make_trainer({"train_micro_batch_size_per_gpu": 8, "zero_optimization": {"stage": stage}})
     assert trainer.fit() == 0
-    done = tool("export_hf.py", trainer.folder.path, "--output", tmp_path / "hf")
+    before = everything(trainer.folder.path)
+    done = tool("export_hf.py", trainer.folder.path, "--output", tmp_path / "hf", "--weights-only")
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+    assert everything(trainer.folder.path) == before
     exported = load_hf(tmp_path / "hf").eval()
     tokens = torch.arange(93).view(3, 31)
     with torch.no_grad():
@@ -97,6 +101,10 @@ def test_a_damaged_converted_file_is_made_again(until, caplog, damage):
     sound = portable.read_bytes()
     flipped = sound[:-64] + bytes(byte ^ 255 for byte in sound[-64:])
     portable.write_bytes(sound[:-100] if damage == "cut" else flipped)
-    until(2, folder="stage", start_from=str(run))
+    before = everything(run)
+    stage = until(2, folder="stage", start_from=str(run))
     assert "is made again from the checkpoint" in caplog.text
+    assert everything(run) == before  # another run's folder is only read
+    assert [path.name for path in stage.folder.checkpoints.glob(".*")] == []
+    assert tool("convert_checkpoint.py", run).returncode == 0
     assert portable.read_bytes() == sound

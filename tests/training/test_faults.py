@@ -7,6 +7,9 @@ import torch
 from jobs import Job, consumed, losses, read_metrics, settings
 
 from autoscale_ds.errors import TrainingError
+from autoscale_ds.files import write_json
+from autoscale_ds.training.config import FaultConfig
+from autoscale_ds.training.faults import FaultGuard
 
 
 def poison(trainer, step, times=1, value=math.nan):
@@ -61,6 +64,18 @@ def test_too_many_bad_steps_stop_the_run(make_trainer):
     trainer = make_trainer(**{"faults.loss_limit": 1.0, "faults.max_skips": 3})
     with pytest.raises(TrainingError, match="after 3 other steps"):
         trainer.fit()
+
+
+def test_a_start_says_which_updates_stay_left_out_and_how_many_more_may_be(one_rank, tmp_path, caplog):
+    write_json(tmp_path / "skipped_steps.json", [12, 13, 14])
+    for most, remaining in (
+        (10, "7 of faults.max_skips=10 remain."),
+        (3, "0 of faults.max_skips=3 remain, so"),
+    ):
+        caplog.clear()
+        FaultGuard(tmp_path, FaultConfig(max_skips=most), one_rank[0])
+        assert f"updates that this run leaves out: 3, of the steps 12, 13, 14; {remaining}" in caplog.text
+        assert f"remove {tmp_path}/skipped_steps.json" in caplog.text
 
 
 def test_a_gradient_that_is_not_finite_is_left_out_without_zero_too(make_trainer):

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from jobs import SIZES, STOP_AT, consumed, journal, losses, of, read_metrics, replayed, tool
+from jobs import SIZES, STOP_AT, consumed, everything, journal, losses, of, read_metrics, replayed, tool
 
 from autoscale_ds.errors import ConfigError, StreamError
 from autoscale_ds.mixture import DomainWeights
@@ -76,7 +76,9 @@ def test_a_new_domain_joins_at_weight_zero_and_a_proposal_turns_it_on(until, cor
     assert journal(trainer)[1].weights["papers"] == 0
     proposed = tool("swap_weights.py", run, "--set", "papers=0.4", "--rescale")
     assert "no job runs, so the next start takes it up" in proposed.stdout, proposed.stderr
+    caplog.set_level("WARNING", "autoscale_ds")  # as --quiet does
     until(30, **more)
+    assert "weights version 2 from step 20: proposed by user" in caplog.text
     lines = consumed(run)
     assert abs(len(of(lines, "papers")) - 0.4 * 8 * 10) <= 1
     assert replayed(run, 30) == lines
@@ -95,7 +97,7 @@ def test_a_proposal_may_name_a_domain_that_joins_at_the_next_start(until, corpus
     assert len(of(consumed(run), "papers")) == 16
 
 
-def test_a_domain_leaves_when_its_weight_is_zero_and_the_message_says_how(until, corpus_of):
+def test_a_domain_leaves_when_its_weight_is_zero_and_the_message_says_how(until, corpus_of, caplog):
     run = until(STOP_AT).folder.path
     fewer = {
         "data.corpus": str(corpus_of(SIZES | {"books": 0})),
@@ -105,7 +107,9 @@ def test_a_domain_leaves_when_its_weight_is_zero_and_the_message_says_how(until,
     with pytest.raises(ConfigError, match=r"no longer holds books, .* weight 0.2: .* --drop-domain books"):
         until(20, **fewer)
     tool("swap_weights.py", run, "--drop-domain", "books").check_returncode()
+    caplog.set_level("WARNING", "autoscale_ds")  # as --quiet does
     trainer = until(20, **fewer)
+    assert "weights version 2 from step 10: no longer in the corpus: books" in caplog.text
     assert [event.source for event in journal(trainer)] == ["config", "user", "start"]
     assert journal(trainer)[-1].weights == {"web": 0.625, "code": 0.375}
     until(30)  # with the whole corpus again: books comes back, off, and goes on where it was
@@ -117,10 +121,6 @@ def test_a_domain_leaves_when_its_weight_is_zero_and_the_message_says_how(until,
     alone = MixturePlanner(StreamSpec(3, len(given), {"books": 62}), [first_event(DomainWeights({"books": 1.0}), "")])
     assert given == sorted(line.split()[2:] for line in sample_lines(alone.plan(), ["books"]))
     assert not [line for line in of(lines, "books") if STOP_AT <= int(line.split()[0]) < 30]
-
-
-def everything(run):
-    return {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file() and path.name != ".lock"}
 
 
 def test_a_refused_start_changes_nothing_and_its_advice_works(until, corpus_of):

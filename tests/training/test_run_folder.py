@@ -8,8 +8,12 @@ import time
 import pytest
 from jobs import Job, losses, read_metrics, settings
 
-from autoscale_ds.errors import CheckpointError, ConfigError
-from autoscale_ds.training.run_folder import RunFolder
+from autoscale_ds import config
+from autoscale_ds.errors import AutoScaleError, CheckpointError, ConfigError
+from autoscale_ds.files import write_json
+from autoscale_ds.training.config import FaultConfig, RunConfig
+from autoscale_ds.training.faults import FaultGuard
+from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
 
 def test_a_finished_run_started_again_does_nothing_and_ends_well(make_trainer):
@@ -29,6 +33,48 @@ def test_two_jobs_on_one_run_folder_are_one_too_many(tmp_path):
     first.release()
     second.acquire()
     second.release()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mixture.weights": "WEIGHTS", "mixture.poll_seconds": 0}, "'papers'"),  # before the model is built
+        ({"start_from": "nowhere"}, "nowhere is no run folder"),  # after it
+    ],
+)
+def test_a_first_start_that_is_refused_leaves_nothing(make_trainer, tmp_path, changes, message):
+    (tmp_path / "weights.json").write_text('{"weights": {"web": 0.5, "papers": 0.5}}')
+    if "mixture.weights" in changes:
+        changes = {**changes, "mixture.weights": str(tmp_path / "weights.json")}
+    with pytest.raises(AutoScaleError, match=message):
+        make_trainer(folder="runs/first", **changes).fit()
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.json"]
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    (tmp_path / "runs" / "first" / "notes").touch()  # somebody else's
+    with pytest.raises(AutoScaleError, match=message):
+        make_trainer(folder="runs/first", **changes).fit()
+    assert [path.name for path in (tmp_path / "runs" / "first").iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "no text", "another value"])
+def test_a_damaged_file_of_the_last_start_is_named_with_what_to_do(one_rank, tmp_path, damage):
+    folder = RunFolder(tmp_path)
+    folder.record(config.build(RunConfig, settings(tmp_path, "corpus")), {"zero_optimization": {"stage": 1}})
+    skipped = tmp_path / "skipped_steps.json"
+    write_json(skipped, [3, 17])
+    for path in (folder.config, tmp_path / "ds_config.json", skipped):
+        raw = path.read_bytes()
+        damaged = {"empty": b"", "cut": raw[: len(raw) // 2], "no text": b"\xff" + raw, "another value": b'"text"\n'}
+        path.write_bytes(damaged[damage])
+    for read, path in (
+        (folder.last_config, folder.config),
+        (lambda: load_run_config(tmp_path), folder.config),
+        (lambda: folder.corpus, folder.config),
+        (folder.last_ds_config, tmp_path / "ds_config.json"),
+        (lambda: FaultGuard(tmp_path, FaultConfig(), one_rank[0]), skipped),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{path} is damaged.+; (remove it|put the|write into it).*$"):
+            read()
 
 
 @pytest.mark.parametrize(

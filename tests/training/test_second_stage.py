@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 from jobs import SIZES, STOP_AT, consumed, journal, losses, of, read_metrics, replayed, tool
 
-from autoscale_ds.errors import ConfigError
+from autoscale_ds.errors import CheckpointError, ConfigError
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.planner import MixturePlanner
 from autoscale_ds.stream.samples import sample_lines
@@ -78,7 +78,7 @@ def test_a_second_stage_takes_weights_and_if_wanted_moments_and_the_place_in_the
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start_from": "RUN@7"}, "holds checkpoints of steps 10, 5"),
+        ({"start_from": "RUN@7"}, "no checkpoint of step 7, it holds those of steps 10, 5"),
         ({"start_from": "RUN", "model.layers": 3}, "model has another shape"),
         ({"start_from": "RUN", "start_with": ["stream"], "seed": 4}, "seed is 4 and .* has 3"),
         ({"start_from": "nowhere"}, "nowhere is no run folder"),
@@ -88,8 +88,9 @@ def test_a_second_stage_takes_weights_and_if_wanted_moments_and_the_place_in_the
 def test_a_second_stage_that_cannot_be_is_refused(until, changes, message):
     run = until(STOP_AT).folder.path
     changes["start_from"] = changes["start_from"].replace("RUN", str(run))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, CheckpointError), match=message):
         until(10, folder="second", **changes)
+    assert not (run.parent / "second").exists()
 
 
 def test_a_second_stage_knows_the_text_of_the_checkpoint_it_starts_from(until, corpus_of):

@@ -9,6 +9,7 @@ from jobs import SIZES, STOP_AT, consumed, journal, of, replayed, tool
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.search.predictor import save_optima
+from autoscale_ds.training.differences import changed_settings
 
 
 def test_files_that_a_run_needs_once_may_go_or_change(until, tmp_path, caplog):
@@ -90,6 +91,17 @@ def test_settings_that_changed_are_said_and_count_on_every_path(until, caplog):
     until(20, ds={"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": 1}}, **new)
     assert "since the last start: train_micro_batch_size_per_gpu 2 -> 4" in caplog.text
     assert first.loop.step == STOP_AT
+
+
+def test_settings_read_as_people_write_them():
+    last = {"budget_tokens": 2560.0, "optimizer": {"learning_rate": 1e6, "betas": [0.9, 0.95]}, "seed": 1}
+    now = {"budget_tokens": 1e10, "optimizer": {"learning_rate": 3e-4, "betas": None}, "seed": 1000}
+    assert changed_settings(now, last) == [
+        "budget_tokens 2,560 -> 10,000,000,000",
+        "optimizer.learning_rate 1e+06 -> 0.0003",
+        "optimizer.betas [0.9, 0.95] -> null",
+        "seed 1 -> 1,000",
+    ]
 
 
 def test_a_refused_start_changes_nothing_that_later_starts_compare_with(until, corpus_of):

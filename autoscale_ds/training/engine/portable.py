@@ -45,8 +45,13 @@ class PortableState:
         return self._file.get_tensor(f"{name}/{kind}")
 
 
-def make_portable(checkpoint: Path, layout: Mapping[str, Any], spec: ModelSpec) -> Path:
+def make_portable(checkpoint: Path, layout: Mapping[str, Any], spec: ModelSpec, into: Path | None = None) -> Path:
     """Return a checkpoint's portable file, written now unless it is there and as it was written; one process.
+
+    Parameters
+    ----------
+    into : Path, optional
+        Folder to write to where the checkpoint's is not one's own; made if need be. The checkpoint's by default.
 
     Raises
     ------
@@ -57,23 +62,25 @@ def make_portable(checkpoint: Path, layout: Mapping[str, Any], spec: ModelSpec) 
     if path.exists():
         try:
             check_file(path, (checkpoint / _CHECKSUM_FILE).read_text(encoding="utf-8"))
-        except (OSError, CheckpointError) as error:
-            log.warning("%s is made again from the checkpoint: %s", path, error)
+        except (OSError, ValueError, CheckpointError) as error:
+            log.warning("%s is not used, the file is made again from the checkpoint: %s", path, error)
         else:
             return path
     _check_possible(checkpoint, layout)
+    folder = checkpoint if into is None else into
+    folder.mkdir(parents=True, exist_ok=True)
     sizes = spec.whole_shapes()
     if layout["zero_stage"] == 0:
         whole = dict(_from_whole_weights(checkpoint, spec))
     else:
-        whole = _from_shards(checkpoint, layout, spec)
+        whole = _from_shards(checkpoint, layout, spec, folder)
     tensors = {key: _shaped(key, tensor, sizes[key.split("/")[0]], checkpoint) for key, tensor in whole.items()}
-    partial = checkpoint / f".{PORTABLE_FILE}.partial"
+    partial = folder / f".{PORTABLE_FILE}.partial"
     save_file(tensors, str(partial))
     checksum = file_checksum(partial)
-    os.replace(partial, path)
-    write_atomic(checkpoint / _CHECKSUM_FILE, checksum)
-    return path
+    os.replace(partial, folder / PORTABLE_FILE)
+    write_atomic(folder / _CHECKSUM_FILE, checksum)
+    return folder / PORTABLE_FILE
 
 
 def _shaped(key: str, tensor: Tensor, size: torch.Size, checkpoint: Path) -> Tensor:
@@ -107,9 +114,9 @@ def _from_whole_weights(checkpoint: Path, spec: ModelSpec) -> Iterator[tuple[str
             yield f"{name}/{kind}", saved["optimizer"]["state"][number][kind]
 
 
-def _from_shards(checkpoint: Path, layout: Mapping[str, Any], spec: ModelSpec) -> dict[str, Tensor]:
+def _from_shards(checkpoint: Path, layout: Mapping[str, Any], spec: ModelSpec, working: Path) -> dict[str, Tensor]:
     """Return what DeepSpeed's converter puts together, under the names of the whole model."""
-    folder = checkpoint / ".universal"
+    folder = working / ".universal"
     shutil.rmtree(folder, ignore_errors=True)
     try:
         _run_converter(checkpoint, folder / "universal")

@@ -7,6 +7,7 @@ a file that names anything else is refused unread. DeepSpeed's own converters un
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,9 +17,12 @@ from autoscale_ds.errors import CheckpointError
 
 
 def read_file(path: str | Path, map_location: Any = "cpu") -> Any:
-    """Return the content of a checkpoint's file; raises pickle.UnpicklingError for one that holds more than data."""
-    with safe_globals(_known_classes()):
-        return torch.load(path, map_location=map_location, weights_only=True)
+    """Return the content of a checkpoint's file; raises CheckpointError for one that holds more than data."""
+    try:
+        with safe_globals(_known_classes()):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(f"{path} is not opened: {str(error).splitlines()[0]}") from None
 
 
 def check_files(checkpoint: Path) -> None:

@@ -14,11 +14,7 @@ from autoscale_ds.training.engine.op_builds import build_op
 
 def start_distributed(ranks: Ranks) -> torch.device:
     """Join the other ranks and return this rank's device."""
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    from deepspeed.utils import logger
-
-    logger.setLevel(os.environ.get("DS_LOG_LEVEL", "ERROR").upper())  # its warnings repeat what is checked here
+    quieten_deepspeed()
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local_rank)
         _join("nccl")
@@ -26,6 +22,15 @@ def start_distributed(ranks: Ranks) -> torch.device:
     _build_communication_op()
     _join("gloo")
     return torch.device("cpu")
+
+
+def quieten_deepspeed() -> None:
+    """Leave of DeepSpeed's messages its errors: its warnings repeat what is checked here."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it found no other
+    from deepspeed.utils import logger
+
+    logger.setLevel(os.environ.get("DS_LOG_LEVEL", "ERROR").upper())
 
 
 def _join(backend: str) -> None:
