@@ -34,9 +34,12 @@ from typing import Any
 import numpy as np
 
 from autoscale_ds import cli
+from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import model, registry, selection
 from autoscale_ds.laws.score import measures, score
-from autoscale_ds.mixture import RunTable
+from autoscale_ds.mixture import Objective, RunTable
+from autoscale_ds.mixture.simplex import Bounds
+from autoscale_ds.search import AutoScale, moving, solver
 from benchmarks._machine import describe, write_result
 
 RUNS = Path(__file__).parents[1] / "tests" / "data" / "runs"
@@ -61,8 +64,7 @@ def main() -> None:
         content = over_scales(RunTable.read(arguments.scales), names)
         print(note)
         if not arguments.laws:
-            table = {"table": Path(arguments.scales).name, "machine": machine}
-            write_result("laws_scales", {**table, **content})
+            write_result("laws_scales", {"table": Path(arguments.scales).name, "machine": machine, **content})
         return
     train, test = (RunTable.read(RUNS / f"regmix_1m_{part}.csv") for part in ("train", "test"))
     names = arguments.laws.split(",") if arguments.laws else supported(train)
@@ -101,15 +103,15 @@ def left_out_one_by_one(names: list[str]) -> list[dict[str, Any]]:
     domains, content = tuple(figures["domains"]), figures["ddo_1.2B"]
     factor = content["perturbation_factors"]
     amounts = np.full((len(content["perplexity"]["rows"]), len(domains)), content["tokens"] / len(domains))
-    for row, name in zip(amounts, content["perplexity"]["rows"], strict=True):
+    for run, name in zip(amounts, content["perplexity"]["rows"], strict=True):
         if name != "base":
             kind, domain = name.split("/")
-            row[domains.index(domain)] *= factor[kind]
-    tokens = np.full(len(amounts), content["tokens"])  # what a perturbation adds or takes is part of the mixture
+            run[domains.index(domain)] *= factor[kind]
+    tokens = amounts.sum(1)
     losses = np.log(np.array(content["perplexity"]["values"]))
     table = RunTable(tuple(content["perplexity"]["rows"]), domains, domains, amounts / amounts.sum(1, keepdims=True),
                      tokens, np.full(len(amounts), np.nan), losses)  # fmt: skip
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names:
         if model.unsupported(table.take(slice(1, None)), name) is not None:
             continue
@@ -121,8 +123,8 @@ def left_out_one_by_one(names: list[str]) -> list[dict[str, Any]]:
         by_target = [measures(predicted[:, j], losses[:, j], [np.arange(len(table))]) for j in range(len(domains))]
         rows.append({"law": name, **{key: mean_of(by_target, key) for key in ("spearman", "mae")}})
     rows.sort(key=lambda row: row["mae"])
-    for row in rows:
-        print(f"AutoScale's runs: {row['law']:16} Spearman {row['spearman']:.3f}, MAE {row['mae']:.4f} nats")
+    for each in rows:
+        print(f"AutoScale's runs: {each['law']:16} Spearman {each['spearman']:.3f}, MAE {each['mae']:.4f} nats")
     return rows
 
 
@@ -151,7 +153,50 @@ def over_scales(table: RunTable, names: list[str]) -> dict[str, Any]:
             figures = [rows[-1][key] for key in FIGURES]
             print(f"| {split} | {name} | " + " | ".join(f"{figure:.4f}" for figure in figures) + f" | {seconds:.0f} |")
             sys.stdout.flush()
-    return {"runs": len(table), "targets": len(table.targets), "splits": rows}
+    return {"runs": len(table), "targets": len(table.targets), "splits": rows, "path": path_against_keeping(table)}
+
+
+def path_against_keeping(table: RunTable) -> dict[str, Any]:
+    """Return how AutoScale's path, a joint law's optimum and ``--decide`` compare with keeping the last optimum.
+
+    For every size, and for every target alone and all of them: optima of laws fitted to the first and the middle token
+    count alone, continued to the last one, where a law fitted to that token count alone judges.
+    """
+    names, floor = list(table.domains), 0.01
+    bounds = Bounds.of(names, floor)
+    differences: dict[str, list[float]] = {"path": [], "joint law": [], "decided": [], "best": []}
+    for size in np.unique(table.parameters):
+        part = table.take(table.parameters == size)
+        levels = np.unique(part.tokens)
+        levels = levels[[0, len(levels) // 2, -1]]
+        alone = [model.fit_law(part.take(part.tokens == level), "exposure", draws=0) for level in levels]
+        joint = model.fit_law(part.take(part.tokens <= levels[1]), "exposure", draws=24)
+        for targets in [*([name] for name in table.targets), list(table.targets)]:
+            objective = Objective.of_kind("mean-loss", targets)
+            goals = [solver.Goal(law, objective, t, size) for law, t in zip(alone, levels, strict=True)]
+            first, last, best = (solver.minimum(goal, bounds) for goal in goals)
+            known = solver.Goal(joint, objective, levels[2], size)
+            choices = {"best": best, "joint law": solver.minimum(known, bounds)}
+            try:
+                choices["path"] = AutoScale.fit([(levels[0], first), (levels[1], last)], floor=floor).predict(levels[2])
+            except MixtureError:  # every domain on its floor, or no path to this budget
+                choices["path"] = last
+            options = {name: (choices[name], 1.0) for name in ("path", "joint law")}
+            choices["decided"] = moving.decide(last, options, known).weights
+            kept = goals[2].value(np.array([[last[name] for name in names]]))[0]
+            for name, weights in choices.items():
+                reached = goals[2].value(np.array([[weights[domain] for domain in names]]))[0]
+                differences[name].append(float(reached - kept))
+    rows = {}
+    for name, each in differences.items():
+        values = np.array(each)
+        rows[name] = {"mean": float(values.mean()), "worst": float(values.max()), "best": float(values.min()),
+                      "worse": int((values > 1e-4).sum()), "better": int((values < -1e-4).sum()),
+                      "cases": len(values)}  # fmt: skip
+        print(f"against keeping the last optimum, {len(values)} cases: {name:10} {values.mean():+.5f} nats on average, "
+              f"worse in {rows[name]['worse']}, better in {rows[name]['better']} (by more than .0001), "
+              f"{values.min():+.4f} to {values.max():+.4f}")  # fmt: skip
+    return rows
 
 
 def splits(table: RunTable) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
