@@ -1,7 +1,7 @@
 """90 % intervals contain the truth in 85 to 95 % of 200 draws, for every law.
 
-Counted over 200 worlds the share has a standard error of about .01, and the last bits of a fit differ between processors:
-two standard errors beyond the ends are allowed.
+Counted over 200 worlds the share has a standard error of about .01, and the last bits of a fit differ between
+processors: two standard errors beyond the ends are allowed.
 """
 
 import numpy as np
