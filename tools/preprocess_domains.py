@@ -127,6 +127,11 @@ def _settings(arguments: argparse.Namespace) -> PreprocessSettings:
     known = list(data["domains"])
     config.override(data, arguments.overrides)
     _refuse_misspelt_domains(data["domains"], known)
+    for source in data["domains"].values() if isinstance(data["domains"], dict) else ():
+        if isinstance(source, dict) and isinstance(source.get("paths"), str):
+            source["paths"] = [source["paths"]]  # one path need not be a list
+    if not data.get("output"):
+        raise ConfigError("no output folder is given; give --output FOLDER, or output: in the configuration file")
     return config.build(PreprocessSettings, data)
 
 
@@ -233,9 +238,9 @@ def _show(summary: Summary, settings: PreprocessSettings, seconds: float) -> Non
     rows = {domain: _row(summary, domain) for domain in summary.manifest.domains}
     total = _sum(rows.values())
     for name, row in {**_shortened(rows), "total": total}.items():
-        *numbers, text_bytes = row
-        tokens = row[4] + row[5]
-        table.add_row(name, *(f"{number:,}" for number in numbers), f"{text_bytes / tokens:.3f}" if tokens else "")
+        *numbers, train_bytes, _ = row
+        tokens = row[4]  # of training, as inspect_corpus.py and objectives in bits per byte count
+        table.add_row(name, *(f"{number:,}" for number in numbers), f"{train_bytes / tokens:.3f}" if tokens else "")
     console = cli.console(width=120)
     console.print(table)
     console.print(_last_line(summary, settings, seconds, total[-1]), soft_wrap=True)
@@ -256,12 +261,13 @@ def _sum(rows: Iterable[list[int]]) -> list[int]:
 
 
 def _row(summary: Summary, domain: str) -> list[int]:
-    """Return documents, short, copies, errors, train tokens, validation tokens, text bytes."""
+    """Return documents, short, copies, errors, train tokens, validation tokens, text bytes of train and of all."""
     splits = summary.manifest.domains[domain]
     counts = dataclasses.astuple(summary.counts[domain])[1:]
     tokens = [sum(shard.tokens for shard in splits.get(split, ())) for split in ("train", "validation")]
     shards = [shard for part in splits.values() for shard in part]
-    return [sum(s.documents for s in shards), *counts, *tokens, sum(s.text_bytes for s in shards)]
+    text_bytes = [sum(shard.text_bytes for shard in part) for part in (splits.get("train", ()), shards)]
+    return [sum(shard.documents for shard in shards), *counts, *tokens, *text_bytes]
 
 
 def _last_line(summary: Summary, settings: PreprocessSettings, seconds: float, text_bytes: int) -> str:

@@ -62,6 +62,10 @@ _UNKNOWN = _Reason(
 _SPECIAL = _Reason(
     "{first} was left out: it is no regular file", "{count} files that are not regular were left out (first: {first})"
 )
+_BROKEN = _Reason(
+    "{first} was left out: it cannot be read, or is a link to nothing",
+    "{count} files that cannot be read, or are links to nothing, were left out (first: {first})",
+)
 _OWN = _Reason(
     "{first} was left out: preprocessing made it",
     "{count} files that preprocessing made were left out (first: {first})",
@@ -77,7 +81,12 @@ class Found(NamedTuple):
 
 
 def find_files(
-    paths: Sequence[str], wanted: str, output: str | os.PathLike | None, notice: Callable[[str], None]
+    paths: Sequence[str],
+    wanted: str,
+    output: str | os.PathLike | None,
+    notice: Callable[[str], None],
+    *,
+    skip_broken: bool = False,
 ) -> list[Found]:
     """Return the files of a domain, sorted within each of its paths.
 
@@ -91,6 +100,8 @@ def find_files(
         Corpus folder: what preprocessing makes there is not read, unless it is named itself.
     notice : callable
         Receives a line for each reason that something was left out for.
+    skip_broken : bool
+        Leave out what a folder or glob holds and nobody can read, such as a link to nothing, instead of refusing it.
 
     Raises
     ------
@@ -104,6 +115,9 @@ def find_files(
         if not matched:
             raise _nothing(pattern, search.lines())
         for path in matched:
+            if skip_broken and path != pattern and not os.access(path, os.R_OK):
+                search.leave_out(_BROKEN, path)
+                continue
             status = _status(path)
             if not stat.S_ISREG(status.st_mode):
                 if path == pattern:
@@ -138,7 +152,10 @@ def _status(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except OSError as error:
-        raise CorpusError(f"cannot read {printable(path)}: {error.strerror}") from None
+        what = f"a link to nothing ({printable(os.readlink(path))})" if os.path.islink(path) else error.strerror
+        raise CorpusError(
+            f"cannot read {printable(path)}: {what}; --on-error skip leaves such files of folders and globs out"
+        ) from None
 
 
 def _nothing(pattern: str, left_out: Iterable[str]) -> CorpusError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ def told_when_writing_fails(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise CorpusError(
+                f"cannot write {path}: {error.strerror}; make the folder writable, or choose another --output"
+            ) from None
         raise CorpusError(
             f"cannot write {path}: {error.strerror or error}; what is finished is kept: make room and rerun the same "
             "command"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -76,9 +77,18 @@ class RefusedRecord(Exception):
     """The record was read, and holds no text."""
 
 
+# What a terminal obeys instead of showing: control characters, line separators, and marks that turn the direction.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
 def printable(text: str) -> str:
-    r"""Return text on one line that UTF-8 can hold: a lone surrogate, as in names that are Latin-1, as ``\udce9``."""
-    return text.encode(errors="backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
+    r"""Return text on one line that a terminal shows as it is.
+
+    Lone surrogates, as in names that are Latin-1, become ``\udce9``. Control characters, which could move the cursor or
+    turn the direction of writing, become ``\x1b``.
+    """
+    shown = text.encode(errors="backslashreplace").decode()
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), shown)
 
 
 def encoded_text(text: Any, key: str) -> bytes:

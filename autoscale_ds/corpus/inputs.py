@@ -80,6 +80,8 @@ def corpus_units(
     piece_bytes: int,
     output: str | os.PathLike | None = None,
     notice: Notice = lambda text: None,
+    *,
+    skip_broken: bool = False,
 ) -> dict[str, list[Unit]]:
     """Return the units of every domain in reading order.
 
@@ -87,14 +89,16 @@ def corpus_units(
     ----------
     domains : mapping of str to DomainInput
         What to read.
-    piece_bytes, output
+    piece_bytes, output, skip_broken
         See ``domain_units``.
     notice : callable
         Receives lines about what is left out, and about files that several domains read.
     """
     open_dataset.cache_clear()  # one that was saved again since must not be taken for changed while it is read
     units = {
-        domain: domain_units(source, piece_bytes, output, functools.partial(_tell, notice, domain))
+        domain: domain_units(
+            source, piece_bytes, output, functools.partial(_tell, notice, domain), skip_broken=skip_broken
+        )
         for domain, source in domains.items()
     }
     if len(domains) > 1:
@@ -124,6 +128,8 @@ def domain_units(
     piece_bytes: int,
     output: str | os.PathLike | None = None,
     notice: Notice = lambda text: None,
+    *,
+    skip_broken: bool = False,
 ) -> list[Unit]:
     """Return the units of a domain in reading order.
 
@@ -137,6 +143,8 @@ def domain_units(
         Corpus folder: what preprocessing makes there is no input.
     notice : callable
         Receives a line for each kind of path that is left out.
+    skip_broken : bool
+        Leave out files of folders and globs that cannot be opened.
 
     Raises
     ------
@@ -148,7 +156,7 @@ def domain_units(
     if source.format == "huggingface":
         names = _each_once(source.paths, notice)
         return [unit for name in names for unit in _dataset_units(name, source, piece_bytes)]
-    files = find_files(source.paths, source.format, output, notice)
+    files = find_files(source.paths, source.format, output, notice, skip_broken=skip_broken)
     pieces = [(file.format, *part) for file in files for part in _divide(file, piece_bytes)]
     return list(_grouped(pieces, source.field, piece_bytes))
 

@@ -85,8 +85,12 @@ class Plan:
 def make_plan(settings: PreprocessSettings, listener: Listener, overwrite: bool, remove_first: bool) -> Plan | Summary:
     """Look at everything the work depends on; only then change anything in the folder."""
     folder = Path(settings.output)
+    for name in (MANIFEST_NAME, REPORT_NAME, ERRORS_NAME):
+        if (folder / name).is_dir():
+            raise CorpusError(f"{folder / name} is a folder where preprocessing writes a file; move it away")
     finish(folder)
-    units = corpus_units(settings.domains, settings.piece_bytes, folder, listener.notice)
+    skip_broken = settings.on_error == "skip"
+    units = corpus_units(settings.domains, settings.piece_bytes, folder, listener.notice, skip_broken=skip_broken)
     report = {"version": 2, "settings": settings.effective(), "inputs": digests(units)}
     if (folder / MANIFEST_NAME).exists() and not overwrite:
         return _existing(folder, report, units, settings)

@@ -14,6 +14,7 @@ documents were skipped, ``errors.jsonl`` with file, line and reason of each.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -77,11 +78,17 @@ def preprocess(
     listener, team = listener or Listener(), team or Team()
     folder = Path(settings.output)
     with contextlib.ExitStack() as held:
-        team.first(lambda: held.enter_context(exclusive(folder / WORK_NAME / LOCK_NAME)))
+        if not _finished_and_read_only(folder) or overwrite:
+            team.first(lambda: held.enter_context(exclusive(folder / WORK_NAME / LOCK_NAME)))
         plan = team.first(lambda: make_plan(settings, listener, overwrite, remove_first))
         if isinstance(plan, Summary):
             return plan if team.rank == 0 else None
         return _Run(settings, plan, listener, team).run()
+
+
+def _finished_and_read_only(folder: Path) -> bool:
+    """Return whether there is a corpus where nobody can write, which needs no lock to be compared."""
+    return (folder / MANIFEST_NAME).is_file() and not os.access(folder, os.W_OK)
 
 
 class _Run:

@@ -93,6 +93,8 @@ class PreprocessSettings:
 
     def __post_init__(self) -> None:
         """Raise CorpusError for a value out of its range."""
+        if not self.output:
+            raise ConfigError("output is empty; give the corpus folder: --output FOLDER")
         if not self.domains:
             raise ConfigError("no domain given; use --domain name=GLOB or a configuration with domains:")
         for name in self.domains:

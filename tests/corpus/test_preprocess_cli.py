@@ -20,7 +20,7 @@ def web(tmp_path: Path) -> Path:
 
 def test_a_configuration_file_is_overridden_by_keys_and_by_options(web: Path, tmp_path: Path, tokenizer_folder: Path):
     (tmp_path / "corpus.yaml").write_text(
-        f"domains:\n  web: {{paths: ['{web}'], field: text}}\n"
+        f"domains:\n  web: {{paths: '{web}', field: text}}\n"  # one path need not be a list
         f"tokenizer: {tokenizer_folder}\nmin_characters: 5\nvalidation_documents: 3\nseed: 1\n"
     )
     books = write_jsonl(tmp_path / "books.jsonl", sentences(40, "book"))
@@ -97,7 +97,8 @@ def test_a_long_summary_shows_the_largest_domains_and_sums_the_others(tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--domain", "web=nothing.jsonl"], "output is missing"),
+        (["--domain", "web=nothing.jsonl"], "give --output FOLDER"),
+        (["--output", "", "--domain", "web=a.jsonl"], "give --output FOLDER"),
         (["--output", "out"], "no domain given"),
         (["--output", "out", "--domain", "web"], "not of the form NAME=PATH"),
         (["--output", "out", "--domain", "web=a.jsonl", "shard_token=3"], "did you mean shard_tokens?"),

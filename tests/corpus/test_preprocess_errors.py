@@ -1,6 +1,7 @@
 """What cannot be read stops the work or is counted; it is never passed over in silence."""
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
@@ -14,8 +15,10 @@ import pytest
 import zstandard
 from corpus_helpers import all_bytes, run_tool, sentences, texts_of, write_jsonl
 
-from autoscale_ds.corpus import pieces
+from autoscale_ds.corpus import pieces, preprocessing
 from autoscale_ds.corpus.compression import byte_blocks
+from autoscale_ds.corpus.disk import told_when_writing_fails
+from autoscale_ds.corpus.documents import printable
 from autoscale_ds.corpus.inputs import DomainInput, domain_units
 from autoscale_ds.corpus.reading import read_unit
 from autoscale_ds.errors import ConfigError, CorpusError
@@ -268,3 +271,51 @@ def test_a_named_pipe_is_refused(run, tmp_path: Path):
     os.mkfifo(tmp_path / "a.jsonl")
     with pytest.raises(CorpusError, match=r"a\.jsonl is no regular file"):
         run({"domain": tmp_path / "a.jsonl"})
+
+
+def test_a_link_to_nothing_stops_or_is_left_out_and_said(run, tmp_path: Path):
+    (tmp_path / "raw").mkdir()
+    write_jsonl(tmp_path / "raw" / "a.jsonl", sentences(5, "good"))
+    (tmp_path / "raw" / "b.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(CorpusError, match=r"b\.jsonl: a link to nothing \(.*gone\.jsonl\); --on-error skip leaves"):
+        run({"domain": tmp_path / "raw"})
+    for paths in (tmp_path / "raw", tmp_path / "raw" / "*.jsonl"):
+        notices: list[str] = []
+        units = domain_units(DomainInput((str(paths),)), 1 << 20, notice=notices.append, skip_broken=True)
+        assert [Path(span.path).name for unit in units for span in unit.spans] == ["a.jsonl"]
+        assert ["b.jsonl was left out" in line and "link to nothing" in line for line in notices] == [True]
+    run({"domain": tmp_path / "raw"}, on_error="skip")
+    assert texts_of(tmp_path / "corpus", "domain") == sentences(5, "good")
+    with pytest.raises(CorpusError, match="a link to nothing"):  # it was named itself
+        run({"domain": tmp_path / "raw" / "b.jsonl"}, on_error="skip")
+
+
+@pytest.mark.parametrize("name", ["corpus.json", "preprocessing.json", "errors.jsonl"])
+def test_a_folder_where_a_file_is_written_is_refused_and_stays(run, tmp_path: Path, name: str):
+    (tmp_path / "corpus" / name).mkdir(parents=True)
+    with pytest.raises(CorpusError, match=f"{name} is a folder where preprocessing writes a file"):
+        run({"domain": write_jsonl(tmp_path / "a.jsonl", sentences(3, "good"))})
+    assert [path.name for path in (tmp_path / "corpus").iterdir()] == [name]
+
+
+def test_a_finished_corpus_on_a_read_only_disk_is_found_complete(run, tmp_path: Path, monkeypatch):
+    path = write_jsonl(tmp_path / "a.jsonl", sentences(5, "good"))
+    run({"domain": path})
+    monkeypatch.setattr(preprocessing.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(preprocessing, "exclusive", lambda path: pytest.fail("took the lock of a read-only folder"))
+    run({"domain": path})
+    with pytest.raises(CorpusError, match="choose another --output, or --overwrite it"):
+        run({"domain": path}, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.EROFS, "make the folder writable, or choose another --output"), (errno.ENOSPC, "make room and rerun")],
+)
+def test_what_to_do_depends_on_why_nothing_can_be_written(tmp_path: Path, number: int, message: str):
+    with pytest.raises(CorpusError, match=message), told_when_writing_fails(tmp_path):
+        raise OSError(number, os.strerror(number))
+
+
+def test_names_are_shown_without_what_a_terminal_obeys():
+    assert printable("a\x1b[2Jb\nc\u202ed\udce9é") == r"a\x1b[2Jb\nc\u202ed\udce9é"
