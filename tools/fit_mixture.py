@@ -201,7 +201,8 @@ def decision(
         return moving.Move(last, "", 0.0, (0.0, 0.0, 0.0), 0.0, moving.NO_EVIDENCE)
     if not goal.model.scales.tokens_vary:
         raise MixtureError(f"{a.law} was fitted to one token count and cannot judge a move to another; fit several")
-    drawn = uncertainty.path_weights(files, a.tokens, floor=a.floor, seed=a.seed, wrong=0)
+    paths = uncertainty.path_draws(files, floor=a.floor, seed=a.seed, wrong=0)
+    drawn = [path(a.tokens) for path in paths]
     candidates = {
         "published path": (published, moving.supported(last, published, drawn)),
         "joint law's optimum": (joint, 1.0),

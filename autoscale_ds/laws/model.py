@@ -202,26 +202,28 @@ class LossModel:
                     "--allow-unseen"
                 )
         known, measured = self.scales, self.calibration.origins
-        texts += _beyond("tokens", tokens, known.tokens_vary, known.largest_tokens, measured.get("tokens", 0))
+        ends = (known.tokens**2 / known.largest_tokens, known.largest_tokens)
+        texts += _beyond("tokens", tokens, known.tokens_vary, ends, measured.get("tokens", 0))
         if parameters and known.largest_parameters:
-            origins = measured.get("parameters", 0)
-            texts += _beyond("parameters", parameters, known.parameters_vary, known.largest_parameters, origins)
+            ends = (known.parameters**2 / known.largest_parameters, known.largest_parameters)
+            texts += _beyond("parameters", parameters, known.parameters_vary, ends, measured.get("parameters", 0))
         return texts
 
 
-def _beyond(what: str, asked: float, varies: bool, largest: float, origins: int) -> list[str]:
+def _beyond(what: str, asked: float, varies: bool, ends: tuple[float, float], origins: int) -> list[str]:
     """Return a warning where a scale outside what was trained is asked for, the louder the farther."""
-    times = asked / largest
+    smallest, largest = ends
+    times = max(asked / largest, smallest / asked)
+    if times <= FAR:
+        return []
     if not varies:
-        if max(times, 1 / times) <= FAR:
-            return []
         return [
             f"every run has about {largest:.3g} {what}: the law says nothing about how losses and the best mixture "
             f"shift by {asked:.3g}; fit runs with several numbers of {what} to know"
         ]
-    if times <= FAR:
-        return []
-    said = f"{asked:.3g} {what} are {times:.3g} times the largest of the table ({largest:.3g})"
+    said = f"{asked:.3g} {what} are {asked / largest:.3g} times the largest of the table ({largest:.3g})"
+    if asked < smallest:
+        said = f"{asked:.3g} {what} are 1/{times:.3g} of the smallest of the table ({smallest:.3g})"
     if times > MUCH:
         return [f"{said}, MUCH FARTHER than anything that could be checked: take the result as a guess, and add runs"]
     if not origins:

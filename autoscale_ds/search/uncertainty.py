@@ -47,48 +47,27 @@ def intervals(draws: Sequence[DomainWeights], estimate: DomainWeights | None = N
 
 
 def path_draws(
-    optima: Sequence[tuple[float, WeightsFile]], *, floor: float = 0.0, draws: int = DRAWS, seed: int = 0
-) -> list[Prediction]:
-    """Return AutoScale paths through optima drawn from their intervals; none unless every optimum has intervals.
-
-    Each weight is drawn log-normal between its interval's ends. Where a path has no such budget, it gives the weights
-    of its last scale.
-    """
-    if not all(file.intervals for _, file in optima):
-        return []
-    rng = np.random.default_rng([seed, 6])
-    paths = []
-    for _ in range(draws):
-        drawn = sorted(((scale, _draw(file, floor, rng)) for scale, file in optima), key=lambda pair: pair[0])
-        paths.append(_prediction(drawn, floor))
-    return paths
-
-
-def path_weights(
     optima: Sequence[tuple[float, WeightsFile]],
-    tokens: float,
     *,
     floor: float = 0.0,
     draws: int = DRAWS,
     seed: int = 0,
     wrong: float = PATH_WRONG,
-) -> list[DomainWeights]:
-    """Return draws of AutoScale's weights at a budget: the optima's uncertainty, and that the path may be wrong.
+) -> list[Prediction]:
+    """Return AutoScale paths through optima drawn from their intervals; none unless every optimum has intervals.
 
-    The second multiplies each weight by a log-normal factor, of standard deviation ``wrong`` times what the path moves
-    from the last optimum; 0 leaves it out.
+    Each weight is drawn log-normal between its interval's ends. Where a path has no such budget, it gives the weights
+    of its last scale. Beyond that scale the path itself may be wrong: each weight is multiplied by a log-normal factor
+    of standard deviation ``wrong`` times what the path moves from there; 0 leaves that out.
     """
-    drawn = [predict(tokens) for predict in path_draws(optima, floor=floor, draws=draws, seed=seed)]
-    if not drawn or wrong == 0:
-        return drawn
-    last = max(optima, key=lambda pair: pair[0])[1].weights
-    names = list(last)
-    logs = np.log(np.maximum([[each[name] for name in names] for each in drawn], 1e-9))
-    moved = np.median(logs, axis=0) - np.log(np.maximum([last[name] for name in names], 1e-9))
-    off = wrong * float(np.sqrt(np.mean(moved**2)))
-    logs = logs + off * np.random.default_rng([seed, 8]).standard_normal(logs.shape)
-    amounts = [dict(zip(names, map(float, np.maximum(np.exp(row), floor)), strict=True)) for row in logs]
-    return [DomainWeights.normalised(each) for each in amounts]
+    if not all(file.intervals for _, file in optima):
+        return []
+    rng, off = np.random.default_rng([seed, 6]), np.random.default_rng([seed, 8])
+    paths = []
+    for _ in range(draws):
+        drawn = sorted(((scale, _draw(file, floor, rng)) for scale, file in optima), key=lambda pair: pair[0])
+        paths.append(_prediction(drawn, floor, wrong * off.standard_normal(len(drawn[0][1]))))
+    return paths
 
 
 def path_intervals(
@@ -100,12 +79,12 @@ def path_intervals(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Intervals:
-    """Return 90 % intervals of AutoScale's weights at a budget, see ``path_weights``."""
-    return intervals(path_weights(optima, tokens, floor=floor, draws=draws, seed=seed), estimate)
+    """Return 90 % intervals of AutoScale's weights at a budget, see ``path_draws``."""
+    return intervals([predict(tokens) for predict in path_draws(optima, floor=floor, draws=draws, seed=seed)], estimate)
 
 
-def _prediction(optima: Sequence[tuple[float, DomainWeights]], floor: float) -> Prediction:
-    last = optima[-1][1]
+def _prediction(optima: Sequence[tuple[float, DomainWeights]], floor: float, off: Array) -> Prediction:
+    largest, last = optima[-1]
     try:
         path = AutoScale.fit(optima, floor=floor)
     except MixtureError:
@@ -113,9 +92,15 @@ def _prediction(optima: Sequence[tuple[float, DomainWeights]], floor: float) -> 
 
     def predict(tokens: float) -> DomainWeights:
         try:
-            return path.predict(tokens)
+            weights = path.predict(tokens)
         except MixtureError:
             return last
+        if tokens <= largest or not off.any():
+            return weights
+        logs, before = (np.log(np.maximum([each[name] for name in weights], 1e-9)) for each in (weights, last))
+        moved = float(np.sqrt(np.mean((logs - before) ** 2)))
+        amounts = np.maximum(np.exp(logs + moved * off), floor)
+        return DomainWeights.normalised(dict(zip(weights, map(float, amounts), strict=True)))
 
     return predict
 

@@ -165,6 +165,7 @@ def test_tokens_and_size_beyond_the_table_are_both_said_the_louder_the_farther()
     assert "2.4e+10 tokens are 3 times the largest" in tokens
     assert "where larger runs were left out" in tokens
     assert "too few numbers of parameters" in size
+    assert "1/2 of the smallest of the table (1e+09)" in fitted.warnings(weights, 5e8, 1e8)[0]
     assert "MUCH FARTHER" in fitted.warnings(weights, 1e12, 1e8)[0]
 
 

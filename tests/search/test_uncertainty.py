@@ -8,7 +8,7 @@ from autoscale_ds.search import AutoScale
 from autoscale_ds.search.ddo import Curve
 from autoscale_ds.search.ddo_sweep import DDOSweep
 from autoscale_ds.search.design import ddo_plan
-from autoscale_ds.search.uncertainty import intervals, path_intervals, path_weights
+from autoscale_ds.search.uncertainty import intervals, path_draws, path_intervals
 
 NAMES = ["a", "b", "c"]
 CURVES = {"a": Curve(0.5, 1.2, 0.6), "b": Curve(1.0, 0.8, 0.5), "c": Curve(0.3, 0.5, 0.3)}
@@ -72,7 +72,7 @@ def test_the_path_inherits_the_intervals_of_its_optima():
     optima = [(1e6, DomainWeights(one)), (2e6, DomainWeights(two))]
     predicted = AutoScale.fit(optima).predict(8e6)
     precise, vague = ([(1e6, file(one, s)), (2e6, file(two, s))] for s in (1.001, 1.1))
-    narrow, wide = (intervals(path_weights(files, 8e6, wrong=0)) for files in (precise, vague))
+    narrow, wide = (intervals([path(8e6) for path in path_draws(files, wrong=0)]) for files in (precise, vague))
     assert all(low <= predicted[name] <= high for name, (low, high) in narrow.items())
     assert 20 * widths(narrow) < widths(wide)
     # two steps beyond the last of two scales, an error of the ratio is doubled and added to that of the weight
@@ -81,6 +81,7 @@ def test_the_path_inherits_the_intervals_of_its_optima():
     for files in (precise, vague):
         whole = path_intervals(files, 8e6, predicted)
         assert widths(whole) > widths(wide)
+        assert path_intervals(files, 1.9e6) == intervals([path(1.9e6) for path in path_draws(files, wrong=0)])
         assert all(
             low <= min(predicted[n], two[n]) and max(predicted[n], two[n]) <= high
             for n, (low, high) in whole.items()
