@@ -14,10 +14,8 @@ from autoscale_ds.yaml_text import parse_yaml
 
 # What is left of a file that was cut off may be valid YAML, without the settings that followed. One that somebody put
 # in its place has neither line.
-_FIRST_LINE, _LAST_LINE = (
-    "# The settings of the run's last start; the last line says that none is missing.\n",
-    "# end\n",
-)
+_FIRST_LINE = "# The settings of the run's last start; the last line says that none is missing.\n"
+_LAST_LINE = "# end\n"
 
 
 class RunPaths:
