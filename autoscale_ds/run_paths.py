@@ -9,7 +9,13 @@ from typing import Any
 import yaml
 
 from autoscale_ds.errors import ConfigError
+from autoscale_ds.files import write_atomic
 from autoscale_ds.yaml_text import parse_yaml
+
+# What is left of a file that was cut off may be valid YAML, without the settings that followed. One that somebody put
+# in its place has neither line.
+_FIRST_LINE = "# The settings of the run's last start; the last line says that none is missing.\n"
+_LAST_LINE = "# end\n"
 
 
 class RunPaths:
@@ -58,9 +64,13 @@ class RunPaths:
             raise self._damaged(" ".join(str(error).split())) from None
         if not isinstance(tree, dict):
             raise self._damaged("it is empty" if tree is None else f"it holds {type(tree).__name__}")
-        if not text.endswith("\n"):  # what is left may be valid YAML without the settings that followed
-            raise self._damaged("its last line is cut off")
+        if not text.endswith(_LAST_LINE if text.startswith(_FIRST_LINE) else "\n"):
+            raise self._damaged("its end is cut off")
         return tree
+
+    def write_settings(self, text: str) -> None:
+        """Write the configuration of a start, given as YAML."""
+        write_atomic(self.config, f"{_FIRST_LINE}{text}{_LAST_LINE}")
 
     def _damaged(self, reason: str) -> ConfigError:
         return ConfigError(

@@ -178,7 +178,7 @@ class RunFolder(RunPaths):
 
     def record(self, run: RunConfig, ds_config: dict[str, Any]) -> None:
         """Write both resolved configurations."""
-        write_atomic(self.config, configuration.to_yaml(run))
+        self.write_settings(configuration.to_yaml(run))
         write_json(self.path / "ds_config.json", ds_config)
 
 

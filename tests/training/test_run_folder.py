@@ -56,7 +56,7 @@ def test_a_first_start_that_is_refused_leaves_nothing(make_trainer, tmp_path, ch
     assert [path.name for path in (tmp_path / "runs" / "first").iterdir()] == ["notes"]
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "no text", "another value"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "cut after a line", "no text", "another value"])
 def test_a_damaged_file_of_the_last_start_is_named_with_what_to_do(one_rank, tmp_path, damage):
     folder = RunFolder(tmp_path)
     folder.record(config.build(RunConfig, settings(tmp_path, "corpus")), {"zero_optimization": {"stage": 1}})
@@ -64,7 +64,14 @@ def test_a_damaged_file_of_the_last_start_is_named_with_what_to_do(one_rank, tmp
     write_json(skipped, [3, 17])
     for path in (folder.config, tmp_path / "ds_config.json", skipped):
         raw = path.read_bytes()
-        damaged = {"empty": b"", "cut": raw[: len(raw) // 2], "no text": b"\xff" + raw, "another value": b'"text"\n'}
+        lines = raw.splitlines(keepends=True)
+        damaged = {
+            "empty": b"",
+            "cut": raw[: len(raw) // 2],
+            "cut after a line": b"".join(lines[:-1]),
+            "no text": b"\xff" + raw,
+            "another value": b'"text"\n',
+        }
         path.write_bytes(damaged[damage])
     for read, path in (
         (folder.last_config, folder.config),
