@@ -45,6 +45,8 @@ class FaultGuard:
     ----------
     bad_in_a_row : int
         Steps up to now whose loss was not finite; nothing should be saved while there are any.
+    dropped_in_a_row : int
+        Steps up to now of a finite loss whose gradient was not finite.
     guilty : int or None
         The update that made the weights bad, when the run ended for it: checkpoints after it are of no use.
     """
@@ -54,11 +56,20 @@ class FaultGuard:
         self._config = config
         self._ranks = ranks
         self._skipped: set[int] = set(on_rank_zero(self._read))
-        self.bad_in_a_row = 0
+        self.begin_again()
         self.guilty: int | None = None
         self._times_blamed = 0  # the weights, in place of the data
         if self._skipped and ranks.rank == 0:
             log.warning(self._in_words())
+
+    def begin_again(self) -> None:
+        """Forget the steps in a row, after a return to a checkpoint."""
+        self.bad_in_a_row = self.dropped_in_a_row = 0
+
+    @property
+    def are_weights_suspect(self) -> bool:
+        """Whether the last steps say so: a loss that is not finite, or gradients that are not at two steps in a row."""
+        return self.bad_in_a_row > 0 or self.dropped_in_a_row >= _SUSPECT
 
     def _in_words(self) -> str:
         """Return which updates stay left out, and how many more may be."""
@@ -103,6 +114,7 @@ class FaultGuard:
 
         Raises RollBack, or what ``judge`` raises.
         """
+        self.dropped_in_a_row = 0 if updated else self.dropped_in_a_row + 1
         if updated or step in self._skipped:
             return
         self._leave_out(step, f"the gradient of step {step} is not finite, though its loss is")

@@ -38,7 +38,8 @@ class Keeping:
     def save(self, step: int, state: Callable[[], RunState], needed: bool) -> None:
         """Save; one that fails for want of room, say, ends the run only when it is needed.
 
-        Never after a step whose loss was not finite: the weights may be bad, and would push out good ones.
+        Never after a step whose loss was not finite, or two whose gradients were not: the weights may be bad, and would
+        push out good ones.
 
         Parameters
         ----------
@@ -55,7 +56,7 @@ class Keeping:
             When a needed one cannot be saved.
         """
         if self.is_suspect(step):
-            log.warning("step %s is not saved: its loss was not finite", f"{step:,}")
+            log.warning("step %s is not saved: its loss or gradients were not finite", f"{step:,}")
             return
         problem = self._parts.checkpoints.save(self._parts.engine, state(), self._steps_to_keep())
         if problem is not None and needed:
@@ -64,10 +65,10 @@ class Keeping:
             log.error("step %s could not be saved: %s; training goes on, %s", f"{step:,}", problem, _MEANWHILE)
 
     def is_suspect(self, step: int) -> bool:
-        """Return whether the last losses were not finite: those of training, unless a validation since was."""
+        """Return whether the last losses or gradients were not finite, unless a validation since was."""
         if self._records.unsound_step == step:
             return True
-        return self._parts.faults.bad_in_a_row > 0 and self._records.sound_step != step
+        return self._parts.faults.are_weights_suspect and self._records.sound_step != step
 
     def cooldown_step(self) -> int | None:
         """Return the last step of a constant learning rate, when its checkpoint is to be kept."""

@@ -102,7 +102,7 @@ class TrainingLoop:
         if adviser is not None and state is not None:
             adviser.restore(state.decided_step, state.controller)
         self._swap = HotSwap(parts.folder.inbox, journal, planner, clock.tokens, run.mixture.poll_seconds, adviser)
-        self._faults.bad_in_a_row = 0
+        self._faults.begin_again()
         self._watchdog = Watchdog(parts.folder.beats, ranks, run.faults.stall_seconds)
         self._tally = LossTally(len(planner.names), self.device)
         self._records = RunRecords(

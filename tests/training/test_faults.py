@@ -99,6 +99,15 @@ def test_a_gradient_that_is_not_finite_counts_as_a_fault_in_every_stage(make_tra
     assert trainer.parts.engine.updates == 29
 
 
+def test_weights_are_suspect_once_two_gradients_in_a_row_are_not_finite(one_rank, tmp_path):
+    """One may be the data's fault; nothing is saved while more data in a row give none that is finite."""
+    guard, seen = FaultGuard(tmp_path, FaultConfig(max_skips=10), one_rank[0]), []
+    for step, updated in enumerate([True, False, True, False, False, False, True]):
+        guard.judge_update(step, updated)
+        seen.append(guard.are_weights_suspect)
+    assert seen == [False, False, False, False, True, True, False]
+
+
 def spoil_gradients(trainer, when):
     def spoil(module, gradients):
         return (gradients[0] * math.inf,) if when(trainer.loop.step) else None
