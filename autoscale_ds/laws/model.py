@@ -173,11 +173,10 @@ class LossModel:
             return
         known = self.scales
         axes = (
-            (tokens, known.tokens_vary, known.tokens, known.largest_tokens, "tokens"),
-            (parameters, known.parameters_vary, known.parameters, known.largest_parameters, "parameters"),
+            (tokens, known.tokens_vary, known.tokens_seen, "tokens"),
+            (parameters, known.parameters_vary, known.parameters_seen, "parameters"),
         )
-        for asked, varies, reference, largest, what in axes:
-            smallest = reference**2 / largest if largest else 0.0
+        for asked, varies, (smallest, largest), what in axes:
             if varies and asked and not smallest / SAME <= asked <= largest * SAME:
                 raise MixtureError(
                     f"law {self.law} cannot say what happens at {asked:g} {what}: trees stay constant outside the "
@@ -202,11 +201,10 @@ class LossModel:
                     "--allow-unseen"
                 )
         known, measured = self.scales, self.calibration.origins
-        ends = (known.tokens**2 / known.largest_tokens, known.largest_tokens)
-        texts += _beyond("tokens", tokens, known.tokens_vary, ends, measured.get("tokens", 0))
+        texts += _beyond("tokens", tokens, known.tokens_vary, known.tokens_seen, measured.get("tokens", 0))
         if parameters and known.largest_parameters:
-            ends = (known.parameters**2 / known.largest_parameters, known.largest_parameters)
-            texts += _beyond("parameters", parameters, known.parameters_vary, ends, measured.get("parameters", 0))
+            origins = measured.get("parameters", 0)
+            texts += _beyond("parameters", parameters, known.parameters_vary, known.parameters_seen, origins)
         return texts
 
 

@@ -55,6 +55,17 @@ class Scales:
             largest_parameters=float(sizes.max()),
         )
 
+    @property
+    def tokens_seen(self) -> tuple[float, float]:
+        """Smallest and largest number of tokens; the reference is the middle of their logs."""
+        return self.tokens**2 / self.largest_tokens, self.largest_tokens
+
+    @property
+    def parameters_seen(self) -> tuple[float, float]:
+        """Smallest and largest model size; zeros when the table has none."""
+        largest = self.largest_parameters
+        return (self.parameters**2 / largest, largest) if largest else (0.0, 0.0)
+
     def inputs(self, weights: Array, tokens: npt.ArrayLike, parameters: npt.ArrayLike) -> Inputs:
         """Return the inputs of laws; a scale that did not vary in the table has no effect."""
         n = len(weights)

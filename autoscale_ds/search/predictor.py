@@ -153,8 +153,7 @@ class LawOptimum:
         return dict(zip(self.domains, map(float, self.bounds(tokens).scale_in(points)[0]), strict=True))
 
     def _at(self, tokens: float) -> DomainWeights:
-        scales = self.model.scales
-        known = max(tokens, scales.tokens**2 / scales.largest_tokens)  # the reference is the mean of both ends
+        known = max(tokens, self.model.scales.tokens_seen[0])
         knot = tokens if self._limits else known  # limits differ also where the law does not
         if knot not in self._optima:
             goal = Goal(self.model, self._objective, known, self._parameters)
