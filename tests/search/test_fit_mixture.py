@@ -245,6 +245,22 @@ def test_design_and_stability_answer_in_json(tmp_path):
     assert "pairs" in json.loads(fit_mixture("stability", tmp_path / "runs.csv", "--json"))
 
 
+def test_stability_ranks_by_the_objective_when_one_is_given(tmp_path):
+    """Two targets whose order turns with scale, while their mean keeps it."""
+    rows = ["run,tokens,weight/a,weight/b,loss/x,loss/y"]
+    for tokens, sign in ((1e9, 1), (4e9, -1)):
+        for i in range(6):
+            x = 3 + sign * 0.5 * i
+            rows.append(f"r{i},{tokens},{0.1 * i + 0.1:.1f},{0.9 - 0.1 * i:.1f},{x + 2.5},{8 - x + 0.1 * i}")
+    table = tmp_path / "runs.csv"
+    table.write_text("\n".join(rows) + "\n")
+    by_target = json.loads(fit_mixture("stability", table, "--json"))
+    assert by_target["mean"] < 0
+    by_mean = json.loads(fit_mixture("stability", table, "--objective", "mean-loss", "--json"))
+    assert by_mean["mean"] == pytest.approx(1.0)
+    assert list(by_mean["pairs"][0]["spearman"]) == ["mean-loss"]
+
+
 def test_figures_are_drawn(folder, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is an extra: pip install 'autoscale_ds[plots]'")
     fit_mixture("score", folder / "law.json", folder / "held_out.csv", "--plot", tmp_path / "score.png")
