@@ -76,7 +76,7 @@ class Job:
         assert codes == [0] * len(codes), self.logs[0].read_text()[-3000:]
         return self
 
-    def until_step(self, step, timeout=120):
+    def until_step(self, step, timeout=400):
         """Wait until the run has logged ``step``."""
         deadline = time.monotonic() + timeout
         while self.last_step() < step:
