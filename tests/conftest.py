@@ -24,12 +24,12 @@ VOCABULARY = 97
 
 
 def write_corpus(
-    folder, tokens_by_domain, validation_tokens=600, seeds=None, tokenizer="random", vocabulary=VOCABULARY
+    folder, tokens_by_domain, validation_tokens=600, seeds=None, tokenizer="random", vocabulary=VOCABULARY, targets=()
 ):
     """Write a finished corpus of random documents; each domain prefers its own tokens, so that losses differ.
 
     A domain's training split lies in two shards, so that windows cross from one into the next. A domain of no tokens is
-    left out, and the others are as with it; ``seeds`` gives a domain other text.
+    left out, and the others are as with it; ``seeds`` gives a domain other text. A target prefers the first domain's.
     """
     domains = {}
     for index, (name, tokens) in enumerate(tokens_by_domain.items()):
@@ -41,7 +41,12 @@ def write_corpus(
         second = _write_shard(folder, f"{name}/train-00001", tokens - tokens // 3, rng, index)
         held_out = _write_shard(folder, f"{name}/validation-00000", validation_tokens, rng, index)
         domains[name] = {"train": (first, second), "validation": (held_out,)}
-    Manifest(TokenizerInfo(tokenizer, vocabulary, 0), domains).save(folder)
+    measured = {}
+    for number, name in enumerate(targets):
+        (folder / name).mkdir()
+        rng = np.random.default_rng([99, number])
+        measured[name] = (_write_shard(folder, f"{name}/validation-00000", validation_tokens, rng, 0),)
+    Manifest(TokenizerInfo(tokenizer, vocabulary, 0), domains, targets=measured).save(folder)
     return folder
 
 

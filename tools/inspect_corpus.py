@@ -112,8 +112,9 @@ def _show(corpus: Corpus, sizes: list[DomainSize]) -> None:
     for size in sizes:
         numbers = [f"{n:,}" for n in (size.documents, size.train_tokens, size.validation_tokens, size.shards)]
         rest = [_number(size.bytes_per_token, ".3f")]
-        rest += [_number(size.weight, ".4f"), _number(size.epochs, ".2f")] if budgeted else []
-        table.add_row(size.domain, *numbers, *rest)
+        rest += [_number(size.weight, ".4f", ""), _number(size.epochs, ".2f", "")] if budgeted else []
+        is_target = size.domain in corpus.manifest.targets
+        table.add_row(f"{size.domain} (target)" if is_target else size.domain, *numbers, *rest)
     table.add_row("total", *_totals(sizes), style="bold")
     console = cli.console(width=120)
     console.print(table)
@@ -128,8 +129,8 @@ def _totals(sizes: list[DomainSize]) -> list[str]:
     return [f"{sum(column):,}" for column in columns]
 
 
-def _number(value: float | None, form: str) -> str:
-    return "unknown" if value is None else format(value, form)
+def _number(value: float | None, form: str, unknown: str = "unknown") -> str:
+    return unknown if value is None else format(value, form)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ Examples:
   #   tokenizer: gpt2
   #   validation_documents: 500
 
+  # text to measure the loss on and never to train on
+  python tools/preprocess_domains.py --config corpus.yaml --output corpora/small --target exams='held_out/exams/*.jsonl'
+
   # train the tokenizer on the domains themselves
   python tools/preprocess_domains.py --output corpora/small --train-tokenizer 8192 --domain code='src/**/*.txt'
 
@@ -38,7 +41,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,7 @@ from rich.table import Table
 
 from autoscale_ds import cli, config
 from autoscale_ds.corpus.adoption import adopt
+from autoscale_ds.corpus.manifest import ShardInfo
 from autoscale_ds.corpus.plan import Listener, Summary
 from autoscale_ds.corpus.preprocessing import preprocess
 from autoscale_ds.corpus.publication import ERRORS_NAME
@@ -70,6 +74,7 @@ _SETTINGS: tuple[tuple[str, Any, str], ...] = (
     ("workers", cli.whole(1, LARGEST_WORKERS), "processes (default: one a core; under mpirun one a rank)"),
 )
 _MOST_ROWS = 100  # of the summary; corpus.json and preprocessing.json hold every domain
+_SOURCES = ("domains", "targets")
 _CHOICES = {"deduplicate": ("none", "domain", "all"), "on-error": ("stop", "skip")}
 
 
@@ -99,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="may be repeated; the paths of a domain, in place of those that --config gives it",
     )
+    parser.add_argument(
+        "--target",
+        metavar="NAME=GLOB",
+        action="append",
+        default=[],
+        help="like --domain, for text to measure the loss on and never to train on",
+    )
     for name, kind, text in _SETTINGS:
         parser.add_argument(f"--{name}", type=kind, choices=_CHOICES.get(name), help=text)
     parser.add_argument(
@@ -120,16 +132,18 @@ def _settings(arguments: argparse.Namespace) -> PreprocessSettings:
     """Return the settings: the file's, then the options and --domain, then the overrides, merged key by key."""
     data = config.load_mapping(arguments.config)
     config.merge(data, _given(arguments))
-    paths: dict[str, list[str]] = {}
-    for name, path in map(_pair, arguments.domain):
-        paths.setdefault(name, []).append(path)
-    config.merge(data, {"domains": {name: {"paths": each} for name, each in paths.items()}})
-    known = list(data["domains"])
+    for key, pairs in (("domains", arguments.domain), ("targets", arguments.target)):
+        paths: dict[str, list[str]] = {}
+        for name, path in map(_pair, pairs):
+            paths.setdefault(name, []).append(path)
+        config.merge(data, {key: {name: {"paths": each} for name, each in paths.items()}})
+    known = {key: list(data[key]) for key in _SOURCES}
     config.override(data, arguments.overrides)
-    _refuse_misspelt_domains(data["domains"], known)
-    for source in data["domains"].values() if isinstance(data["domains"], dict) else ():
-        if isinstance(source, dict) and isinstance(source.get("paths"), str):
-            source["paths"] = [source["paths"]]  # one path need not be a list
+    for key in _SOURCES:
+        _refuse_misspelt_domains(data[key], known[key])
+        for source in data[key].values() if isinstance(data[key], dict) else ():
+            if isinstance(source, dict) and isinstance(source.get("paths"), str):
+                source["paths"] = [source["paths"]]  # one path need not be a list
     if not data.get("output"):
         raise ConfigError("no output folder is given; give --output FOLDER, or output: in the configuration file")
     return config.build(PreprocessSettings, data)
@@ -180,7 +194,8 @@ def _adopt(arguments: argparse.Namespace) -> int:
 def _refuse_what_adoption_ignores(arguments: argparse.Namespace) -> None:
     used = ("output", "tokenizer", "end_of_document")
     ignored = [f"--{name.replace('_', '-')}" for name in _given(arguments) if name not in used]
-    ignored += [f"--{name}" for name in ("config", "domain") if getattr(arguments, name)] + arguments.overrides
+    ignored += [f"--{name}" for name in ("config", "domain", "target") if getattr(arguments, name)]
+    ignored += arguments.overrides
     ignored += ["--remove-first"] if arguments.remove_first else []
     if ignored:
         raise ConfigError(f"{ignored[0]} has no effect with --adopt, which takes shards as they are; leave it out")
@@ -235,7 +250,9 @@ def _show(summary: Summary, settings: PreprocessSettings, seconds: float) -> Non
     table.add_column("domain")
     for column in ("documents", "short", "copies", "errors", "train tokens", "validation", "bytes/token"):
         table.add_column(column, justify="right")
-    rows = {domain: _row(summary, domain) for domain in summary.manifest.domains}
+    manifest = summary.manifest
+    rows = {domain: _row(summary, domain, splits) for domain, splits in manifest.domains.items()}
+    rows |= {f"{name} (target)": _row(summary, name, {"validation": part}) for name, part in manifest.targets.items()}
     total = _sum(rows.values())
     for name, row in {**_shortened(rows), "total": total}.items():
         *numbers, train_bytes, _ = row
@@ -260,9 +277,8 @@ def _sum(rows: Iterable[list[int]]) -> list[int]:
     return [sum(column) for column in zip(*rows, strict=True)]
 
 
-def _row(summary: Summary, domain: str) -> list[int]:
+def _row(summary: Summary, domain: str, splits: Mapping[str, Sequence[ShardInfo]]) -> list[int]:
     """Return documents, short, copies, errors, train tokens, validation tokens, text bytes of train and of all."""
-    splits = summary.manifest.domains[domain]
     counts = dataclasses.astuple(summary.counts[domain])[1:]
     tokens = [sum(shard.tokens for shard in splits.get(split, ())) for split in ("train", "validation")]
     shards = [shard for part in splits.values() for shard in part]

@@ -94,7 +94,8 @@ class Evidence:
         shares = [
             shares_until(view.events, view.budget.step_after(record["tokens"]), view.budget) for record in records
         ]
-        losses = [[_number(record["domain_loss"].get(name)) for name in table.targets] for record in records]
+        measured = [{**record["domain_loss"], **record.get("target_loss", {})} for record in records]
+        losses = [[_number(each.get(name)) for name in table.targets] for each in measured]
         weights = [[share.get(name, 0.0) for name in table.domains] for share in shares]
         return replace(
             table,

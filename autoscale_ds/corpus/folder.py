@@ -30,9 +30,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
     settings = json.loads(json.dumps(new["settings"]))
     for name, value in settings.items():
         before = old["settings"].get(name)
-        if name == "domains" and list(before or {}) != list(value):
-            yield f"domains were {', '.join(before or {})}, now {', '.join(value)}"
-        elif before != value:
+        if name in ("domains", "targets"):
+            before = before or {}  # corpora made before there were targets say nothing of them
+            if list(before) != list(value):
+                yield f"{name} were {', '.join(before) or 'none'}, now {', '.join(value) or 'none'}"
+                continue
+        if before != value:
             yield f"{name} was {before!r:.100}, now {value!r:.100}"
     for domain, digest in new["inputs"].items():
         if old["inputs"].get(domain) != digest:

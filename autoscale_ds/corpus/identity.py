@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from autoscale_ds.corpus.manifest import SPLITS, Manifest, ShardInfo, TokenizerInfo
@@ -35,10 +35,13 @@ class CorpusIdentity:
         Digest of ``tokenizer.json``; name, vocabulary size and end-of-document id where there is no such file.
     domains : mapping of str to DomainIdentity
         By name.
+    targets : mapping of str to str
+        Digests of the shards of held-out targets.
     """
 
     tokenizer: str
     domains: Mapping[str, DomainIdentity]
+    targets: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, manifest: Manifest) -> CorpusIdentity:
@@ -47,24 +50,29 @@ class CorpusIdentity:
             name: DomainIdentity(*(_digest(shards.get(split, ())) for split in SPLITS))
             for name, shards in manifest.domains.items()
         }
-        return cls(_tokenizer(manifest.tokenizer), domains)
+        targets = {name: _digest(shards) for name, shards in manifest.targets.items()}
+        return cls(_tokenizer(manifest.tokenizer), domains, targets)
 
     @property
     def digest(self) -> str:
         """One digest of everything."""
         parts = [self.tokenizer]
         parts += [f"{name} {text.train} {text.validation}" for name, text in sorted(self.domains.items())]
+        parts += [f"target {name} {text}" for name, text in sorted(self.targets.items())]
         return _hash("\n".join(parts))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"tokenizer": self.tokenizer, "domains": {name: asdict(text) for name, text in self.domains.items()}}
+        domains = {name: asdict(text) for name, text in self.domains.items()}
+        measured = {"targets": dict(self.targets)} if self.targets else {}
+        return {"tokenizer": self.tokenizer, "domains": domains, **measured}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> CorpusIdentity:
         """Return what ``to_json`` wrote; raises CorpusError for anything else."""
         try:
-            return cls(raw["tokenizer"], {name: DomainIdentity(**text) for name, text in raw["domains"].items()})
+            domains = {name: DomainIdentity(**text) for name, text in raw["domains"].items()}
+            return cls(raw["tokenizer"], domains, dict(raw.get("targets") or {}))
         except (KeyError, TypeError, AttributeError) as error:
             raise CorpusError(f"{str(raw)[:80]!r} is no identity of a corpus: {error}") from None
 
@@ -72,13 +80,11 @@ class CorpusIdentity:
         """Return in words what of ``other`` is not as it is here; None when both are the same corpus."""
         if self.tokenizer != other.tokenizer:
             return f"its tokenizer is {other.tokenizer}, not {self.tokenizer}"
-        changed = sorted(
-            name for name in self.domains if other.domains.get(name, self.domains[name]) != self.domains[name]
-        )
+        mine, others = {**self.domains, **self.targets}, {**other.domains, **other.targets}
         parts = {
-            "other text in": changed,
-            "no longer": sorted(set(self.domains) - set(other.domains)),
-            "new:": sorted(set(other.domains) - set(self.domains)),
+            "other text in": sorted(name for name in mine if others.get(name, mine[name]) != mine[name]),
+            "no longer": sorted(set(mine) - set(others)),
+            "new:": sorted(set(others) - set(mine)),
         }
         return "; ".join(f"{words} {few(names)}" for words, names in parts.items() if names) or None
 

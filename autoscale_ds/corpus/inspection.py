@@ -18,13 +18,13 @@ class DomainSize:
     Attributes
     ----------
     domain : str
-        Name of the domain.
+        Name of the domain or target; a target has no training tokens, weight or epochs.
     documents, train_tokens, validation_tokens : int
         Documents of both splits.
     shards : int
         Number of its shards, over all splits.
     bytes_per_token : float or None
-        UTF-8 bytes of the training text a token; None when unknown (adopted shards).
+        UTF-8 bytes a token of the training text, of a target's text; None when unknown (adopted shards).
     weight, epochs : float or None
         Passes over the training tokens that a budget at these weights makes; None without a budget.
     """
@@ -42,7 +42,7 @@ class DomainSize:
 def domain_sizes(
     corpus: Corpus, budget_tokens: float | None = None, weights: Mapping[str, float] | None = None
 ) -> list[DomainSize]:
-    """Return one row a domain, in the manifest's order.
+    """Return one row a domain, in the manifest's order, and one a target.
 
     Parameters
     ----------
@@ -71,7 +71,13 @@ def domain_sizes(
                 epochs=weight * budget_tokens / train[domain] if budget_tokens is not None and train[domain] else None,
             )
         )
-    return rows
+    return rows + [_target_size(corpus, name) for name in corpus.targets]
+
+
+def _target_size(corpus: Corpus, name: str) -> DomainSize:
+    shards = corpus.shards(name, "validation")
+    documents, tokens = sum(shard.documents for shard in shards), sum(shard.tokens for shard in shards)
+    return DomainSize(name, documents, 0, tokens, len(shards), corpus.bytes_per_token(name, "validation"))
 
 
 def corpus_tokenizer(corpus: Corpus) -> TextTokenizer:

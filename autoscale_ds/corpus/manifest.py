@@ -6,7 +6,7 @@ Written last and atomically, so its presence means that every shard it names is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class ShardInfo:
 class Manifest:
     """The whole of ``corpus.json``: ``domains[name][split]`` is that split's shards in reading order.
 
+    ``targets[name]`` has the shards of held-out text that is measured and never trained on; no domain has such a name.
     ``made_with`` has the versions of the libraries that made the ids, by name, the one that did most first; it is empty
     for adopted shards and earlier versions of this program, and no part of the corpus's identity.
     """
@@ -70,6 +71,7 @@ class Manifest:
     tokenizer: TokenizerInfo
     domains: Mapping[str, Mapping[str, tuple[ShardInfo, ...]]]
     made_with: Mapping[str, str] = field(default_factory=dict)
+    targets: Mapping[str, tuple[ShardInfo, ...]] = field(default_factory=dict)
     version: int = VERSION
 
     @classmethod
@@ -90,13 +92,15 @@ class Manifest:
             raise CorpusError(f"{path}: version {version!r}, this program reads version {VERSION}")
         try:
             domains = _read_domains(raw["domains"])
-            return cls(TokenizerInfo(**raw["tokenizer"]), domains, dict(raw.get("made_with") or {}))
+            targets = {name: _read_shards(shards) for name, shards in (raw.get("targets") or {}).items()}
+            return cls(TokenizerInfo(**raw["tokenizer"]), domains, dict(raw.get("made_with") or {}), targets)
         except (KeyError, TypeError, AttributeError) as error:
             raise CorpusError(f"{path} lacks or misnames a field: {error}") from None
 
     def shards(self) -> Iterator[ShardInfo]:
-        """Yield all shards, in order of domains and splits."""
-        return (shard for splits in self.domains.values() for part in splits.values() for shard in part)
+        """Yield all shards, in order of domains and splits, those of targets last."""
+        yield from (shard for splits in self.domains.values() for part in splits.values() for shard in part)
+        yield from (shard for shards in self.targets.values() for shard in shards)
 
     def save(self, folder: str | Path) -> None:
         """Write ``folder/corpus.json`` atomically."""
@@ -109,11 +113,20 @@ class Manifest:
             for name, splits in self.domains.items()
         }
         made_with = {"made_with": dict(self.made_with)} if self.made_with else {}
-        return {"version": self.version, "tokenizer": asdict(self.tokenizer), **made_with, "domains": domains}
+        targets = {name: [asdict(shard) for shard in shards] for name, shards in self.targets.items()}
+        measured = {"targets": targets} if targets else {}
+        return {
+            "version": self.version,
+            "tokenizer": asdict(self.tokenizer),
+            **made_with,
+            "domains": domains,
+            **measured,
+        }
 
 
 def _read_domains(raw: Mapping[str, Any]) -> dict[str, dict[str, tuple[ShardInfo, ...]]]:
-    return {
-        name: {split: tuple(ShardInfo(**shard) for shard in shards) for split, shards in splits.items()}
-        for name, splits in raw.items()
-    }
+    return {name: {split: _read_shards(shards) for split, shards in splits.items()} for name, splits in raw.items()}
+
+
+def _read_shards(raw: Iterable[Mapping[str, Any]]) -> tuple[ShardInfo, ...]:
+    return tuple(ShardInfo(**shard) for shard in raw)

@@ -116,7 +116,7 @@ def plan_shards(
     Returns
     -------
     tasks : dict
-        ``tasks[domain][split]`` in reading order.
+        ``tasks[domain][split]`` in reading order; of a target, all documents are its validation split.
     counts : dict of str to DomainCounts
         Counts by domain.
 
@@ -134,8 +134,11 @@ def plan_shards(
             dropped = find_copies(rows["key"]) if settings.deduplicate == "domain" else np.zeros(len(rows), bool)
         counts[domain] = _count(domain_records, dropped)
         if dropped.all():
-            raise CorpusError(f"domain {domain}: no document is left; {_explain(counts[domain])}")
-        held_out = choose_validation(rows["key"][:, 0], ~dropped, settings, domain)
+            raise CorpusError(f"{domain}: no document is left; {_explain(counts[domain])}")
+        if domain in settings.targets:
+            held_out = np.ones(len(rows), bool)
+        else:
+            held_out = choose_validation(rows["key"][:, 0], ~dropped, settings, domain)
         splits = zip(SPLITS, (~dropped & ~held_out, ~dropped & held_out), strict=True)
         tasks[domain] = {
             split: _cut_shards(f"{domain}/{split}", chosen, rows["tokens"], domain_records, settings.shard_tokens)

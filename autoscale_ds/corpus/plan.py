@@ -90,7 +90,7 @@ def make_plan(settings: PreprocessSettings, listener: Listener, overwrite: bool,
             raise CorpusError(f"{folder / name} is a folder where preprocessing writes a file; move it away")
     finish(folder)
     skip_broken = settings.on_error == "skip"
-    units = corpus_units(settings.domains, settings.piece_bytes, folder, listener.notice, skip_broken=skip_broken)
+    units = corpus_units(settings.inputs, settings.piece_bytes, folder, listener.notice, skip_broken=skip_broken)
     report = {"version": 2, "settings": settings.effective(), "inputs": digests(units)}
     if (folder / MANIFEST_NAME).exists() and not overwrite:
         return _existing(folder, report, units, settings)
@@ -152,6 +152,7 @@ def _existing(
 def _tokenizer(settings: PreprocessSettings, units: Mapping[str, Sequence[Unit]], work: Path) -> TextTokenizer:
     if settings.train_tokenizer is None:
         return load_tokenizer(settings.tokenizer, settings.end_of_document)
+    units = {name: units[name] for name in settings.domains}  # a tokenizer fitted to held-out text would flatter it
     size, budget = settings.train_tokenizer, int(settings.train_megabytes * 2**20)
     basis = json.dumps([size, budget, digests(units)])
     kept = work / f"tokenizer-{hashlib.sha256(basis.encode()).hexdigest()}.json"

@@ -189,11 +189,13 @@ class _Run:
         counts: dict[str, DomainCounts],
         shards: Mapping[str, ShardInfo],
     ) -> Summary:
-        domains = {
-            domain: {split: tuple(shards[task.prefix] for task in part) for split, part in splits.items()}
-            for domain, splits in tasks.items()
+        parts = {
+            name: {split: tuple(shards[task.prefix] for task in part) for split, part in splits.items()}
+            for name, splits in tasks.items()
         }
-        manifest = Manifest(self.tokenizer.info, domains, self.tokenizer.made_with)
+        domains = {name: parts[name] for name in self.settings.domains}
+        targets = {name: parts[name]["validation"] for name in self.settings.targets}
+        manifest = Manifest(self.tokenizer.info, domains, self.tokenizer.made_with, targets)
         report = {
             **self.plan.report,
             "counts": {domain: asdict(count) for domain, count in counts.items()},

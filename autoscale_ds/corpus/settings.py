@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from autoscale_ds.config import check_range, to_dict
@@ -43,6 +43,8 @@ class PreprocessSettings:
     ----------
     domains : mapping of str to DomainInput
         Their order matters twice: for the manifest, and because the first of several duplicates stays.
+    targets : mapping of str to DomainInput
+        Text to measure the loss on and never to train on: all of it is held out, whatever the validation settings.
     output : str
         Corpus folder. Needs room for the tokens twice while it works: once as pieces, once as shards.
     tokenizer : str
@@ -90,6 +92,7 @@ class PreprocessSettings:
     workers: int | None = None
     gigatoken: bool = True
     piece_megabytes: float = 64.0
+    targets: Mapping[str, DomainInput] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise CorpusError for a value out of its range."""
@@ -97,8 +100,11 @@ class PreprocessSettings:
             raise ConfigError("output is empty; give the corpus folder: --output FOLDER")
         if not self.domains:
             raise ConfigError("no domain given; use --domain name=GLOB or a configuration with domains:")
-        for name in self.domains:
+        for name in (*self.domains, *self.targets):
             check_domain_name(name)
+        for name in self.targets:
+            if name in self.domains:
+                raise ConfigError(f"{name} is a domain and a target; a target is never trained on, so rename one")
         if self.validation_fraction is not None and self.validation_documents is not None:
             raise ConfigError("validation_fraction and validation_documents are both given; choose one")
         if not 0 <= (self.validation_fraction or 0) < 1:
@@ -110,6 +116,11 @@ class PreprocessSettings:
     def piece_bytes(self) -> int:
         """``piece_megabytes`` in bytes."""
         return int(self.piece_megabytes * 2**20)
+
+    @property
+    def inputs(self) -> dict[str, DomainInput]:
+        """Everything that is read: domains, then targets."""
+        return {**self.domains, **self.targets}
 
     def effective(self) -> dict[str, Any]:
         """Return the settings that decide the bytes of the corpus, as plain containers."""

@@ -84,15 +84,24 @@ class Corpus:
         """Domain names, in the manifest's order."""
         return list(self.manifest.domains)
 
+    @property
+    def targets(self) -> list[str]:
+        """Names of held-out text that is measured and never trained on."""
+        return list(self.manifest.targets)
+
     @cached_property
     def identity(self) -> CorpusIdentity:
         """Which text and tokenizer it is made of."""
         return CorpusIdentity.of(self.manifest)
 
     def shards(self, domain: str, split: str = "train") -> Sequence[ShardInfo]:
-        """Return what the manifest says of a split; empty when the domain has no such split."""
+        """Return what the manifest says of a split; empty when the domain has no such split, a target no training."""
+        if domain in self.manifest.targets:
+            return self.manifest.targets[domain] if split == "validation" else ()
         if domain not in self.manifest.domains:
-            raise CorpusError(f"no domain {domain!r} in {self.folder}; it holds: {', '.join(self.domains)}")
+            raise CorpusError(
+                f"no domain {domain!r} in {self.folder}; it holds: {', '.join([*self.domains, *self.targets])}"
+            )
         return self.manifest.domains[domain].get(split, ())
 
     def store(self, domain: str, split: str = "train") -> TokenStore:
@@ -101,7 +110,11 @@ class Corpus:
 
     def num_tokens(self, split: str = "train") -> dict[str, int]:
         """Return the tokens of each domain."""
-        return {name: sum(shard.tokens for shard in self.shards(name, split)) for name in self.domains}
+        return {name: self.tokens_of(name, split) for name in self.domains}
+
+    def tokens_of(self, name: str, split: str = "train") -> int:
+        """Return the tokens of a domain or target."""
+        return sum(shard.tokens for shard in self.shards(name, split))
 
     def bytes_per_token(self, domain: str, split: str = "train") -> float | None:
         """Return UTF-8 bytes of text a token, or None when the text size is unknown."""

@@ -1,9 +1,10 @@
-"""Validation loss by domain on windows fixed once for all: the same numbers for any world size."""
+"""Loss by domain, and by target, on windows fixed once for all: the same numbers for any world size."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,15 @@ from torch import Tensor
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.evaluation.base import Evaluation, Site
 from autoscale_ds.objectives import Batch, sample_sums
-from autoscale_ds.stream.dataset import WindowDataset, count_windows, open_windows
+from autoscale_ds.stream.dataset import WindowDataset, open_windows, windows_in
 from autoscale_ds.training.config import RunConfig
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DomainScore:
-    """Validation figures of one domain: nats a token, its exponential, and bits a byte where text sizes are known."""
+    """Figures of one domain or target: nats a token, its exponential, and bits a byte where text sizes are known."""
 
     loss: float
     perplexity: float
@@ -29,7 +32,7 @@ class DomainScore:
 
 
 class ValidationSet:
-    """Evenly spaced validation windows of every domain that has any.
+    """Evenly spaced windows of the validation text of some domains or targets.
 
     Parameters
     ----------
@@ -38,16 +41,21 @@ class ValidationSet:
     sequence_length : int
         T, tokens a window predicts.
     windows_per_domain : int
-        At most this many; fewer where the domain holds fewer.
+        At most this many of each; fewer where it holds fewer.
+    names : sequence of str, optional
+        Which domains or targets; None is every domain.
 
     Attributes
     ----------
     names : list of str
-        Domains with validation windows, sorted.
+        Those that have windows, sorted.
     """
 
-    def __init__(self, corpus: Corpus, sequence_length: int, windows_per_domain: int) -> None:
-        sizes = count_windows(corpus, sequence_length, "validation")
+    def __init__(
+        self, corpus: Corpus, sequence_length: int, windows_per_domain: int, names: Sequence[str] | None = None
+    ) -> None:
+        asked = corpus.domains if names is None else names
+        sizes = {name: windows_in(corpus.tokens_of(name, "validation"), sequence_length) for name in asked}
         self.names = sorted(name for name, size in sizes.items() if size)
         self._dataset: WindowDataset = open_windows(corpus, self.names, sequence_length, "validation")
         chosen = [_spread(sizes[name], windows_per_domain) for name in self.names]
@@ -73,7 +81,7 @@ class ValidationSet:
             yield tokens, torch.from_numpy(self._domains[places]), torch.from_numpy(real)
 
     def score(self, sums: list[float], counts: list[float]) -> dict[str, DomainScore]:
-        """Return figures by domain, without domains that have no counted token.
+        """Return figures by name, without those that have no counted token.
 
         Parameters
         ----------
@@ -122,6 +130,35 @@ class ValidationPerplexity(Evaluation):
         """Return the figures by domain; see ``Evaluation.run``."""
         scores = evaluate(site, self.windows)
         return None if scores is None else validation_figures(scores)
+
+
+class TargetPerplexity(ValidationPerplexity):
+    """The same on the corpus's targets: held-out text that is never trained on.
+
+    A kind of record of its own, so that the mean over domains means the same with and without targets.
+    """
+
+    name = "targets"
+
+    @classmethod
+    def of_run(cls, run: RunConfig, corpus: Corpus) -> TargetPerplexity:
+        """Return the one a configuration asks for; warn of targets that are shorter than a window."""
+        length = run.data.sequence_length
+        windows = ValidationSet(corpus, length, run.evaluation.windows_per_domain, corpus.targets)
+        for name in sorted(set(corpus.targets) - set(windows.names)):
+            log.warning(
+                "target %s is not measured: it has %s tokens, a window of data.sequence_length=%s needs one more than "
+                "that; give it more text or train with shorter sequences",
+                name,
+                f"{corpus.tokens_of(name, 'validation'):,}",
+                f"{length:,}",
+            )
+        return cls(windows, run.evaluation.every_steps)
+
+    def run(self, site: Site) -> dict[str, Any] | None:
+        """Return the figures by target; see ``Evaluation.run``."""
+        figures = super().run(site)
+        return None if figures is None else {"target_loss" if k == "domain_loss" else k: v for k, v in figures.items()}
 
 
 def evaluate(site: Site, windows: ValidationSet) -> dict[str, DomainScore] | None:

@@ -25,6 +25,8 @@ def figures(run: Run) -> list[Image]:
     images: list[Image] = []
     if run.validation:
         images += [_validation(run, "domain_loss"), _validation(run, "perplexity")]
+    if run.records.get("targets"):
+        images.append(_targets(run))
     if run.train:
         images += [_training_loss(run), weights(run), *_consumption(run)]
     return images
@@ -56,6 +58,24 @@ def _validation(run: Run, figure: str) -> Image:
     _finish(run, canvas, axes, handles)
     text = f"Validation {what} of each domain" + (" in nats per token" if what == "loss" else "") + " over "
     return style.image(canvas, f"validation_{what}", text + f"training tokens.{_about(rest)}{_swap_note(run)}")
+
+
+def _targets(run: Run) -> Image:
+    """Draw bits per byte of every target over tokens; losses where the size of a target's text is not known."""
+    last = run.last("targets")
+    figure = "bits_per_byte" if set(last["target_loss"]) == set(last["bits_per_byte"]) else "target_loss"
+    unit = "bits per byte" if figure == "bits_per_byte" else "nats per token"
+    names, rest = sorted(last["target_loss"])[: style.MOST_LINES], sorted(last["target_loss"])[style.MOST_LINES :]
+    canvas, axes = style.canvas()
+    handles: dict[str, Any] = {}
+    for name, look in style.looks(names).items():
+        x, y = run.curve("targets", figure, name)
+        if len(x):
+            (handles[name],) = axes.plot(x, y, **look.line(marker=look.marker, markersize=4, linewidth=1.3))
+    axes.set_ylabel(f"loss of targets ({unit})")
+    _finish(run, canvas, axes, handles)
+    text = f"Loss of each target, text that is never trained on, in {unit}, over training tokens."
+    return style.image(canvas, "targets", text + _about(rest) + _swap_note(run))
 
 
 def _training_loss(run: Run) -> Image:

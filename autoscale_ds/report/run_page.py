@@ -24,10 +24,12 @@ def sections(run: Run) -> tuple[Sections, list[Image]]:
         tokens.append(page.note(f"Epochs are left out, because the corpus cannot be read: {run.no_epochs}"))
     losses = [by_name[name] for name in ("validation_loss", "validation_perplexity") if name in by_name]
     losses += map(page.note, _what_does_not_compare(run))
+    targets = [by_name["targets"], _target_table(run)] if "targets" in by_name else []
     training = by_name.get("training_loss", page.note("No training step has been logged yet."))
     return [
         page.section("Run", summary(run)),
         page.section("Loss and perplexity", *losses, _validation_table(run), training),
+        *([page.section("Targets", *targets)] if targets else []),
         page.section("Weights and swaps", *([by_name["weights"]] if "weights" in by_name else []), swap_table(run)),
         page.section("Tokens and epochs", *tokens, _domain_table(run)),
         *_other_evaluations(run),
@@ -134,6 +136,19 @@ def _validation_table(run: Run) -> Html:
         f"Validation at {compact(first['tokens'])} (first) and {compact(last['tokens'])} tokens (last); loss in nats"
     )
     return page.table(header, rows, caption=where + " per token")
+
+
+def _target_table(run: Run) -> Html:
+    """Return first and last figures by target."""
+    first, last = run.records["targets"][0], run.records["targets"][-1]
+    keys = ("target_loss", "bits_per_byte")
+    rows = [
+        [name, *(record[key].get(name) for key in keys for record in (first, last)), last["perplexity"].get(name)]
+        for name in sorted(last["target_loss"])
+    ]
+    header = ["target", "first loss", "last loss", "first bits per byte", "last bits per byte", "last perplexity"]
+    where = f"Targets at {compact(first['tokens'])} (first) and {compact(last['tokens'])} tokens (last)"
+    return page.table(header, rows, caption=f"{where}; loss in nats per token")
 
 
 def _other_evaluations(run: Run) -> Sections:

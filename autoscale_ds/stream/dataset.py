@@ -204,12 +204,17 @@ def _unchanged(batch: Any) -> Any:
 
 
 def open_windows(corpus: Corpus, names: Sequence[str], sequence_length: int, split: str = "train") -> WindowDataset:
-    """Open a split of a corpus as windows, domains in the order of ``names``; those that left are empty."""
-    held = set(corpus.domains)
+    """Open a split of a corpus as windows, domains or targets in the order of ``names``; those that left are empty."""
+    held = {*corpus.domains, *corpus.targets}
     stores = [corpus.store(name, split) if name in held else TokenStore([]) for name in names]
     return WindowDataset(stores, sequence_length)
 
 
 def count_windows(corpus: Corpus, sequence_length: int, split: str = "train") -> dict[str, int]:
     """Return the windows of each domain: ``(tokens - 1) // sequence_length``, the tail dropped."""
-    return {name: max(count - 1, 0) // sequence_length for name, count in corpus.num_tokens(split).items()}
+    return {name: windows_in(count, sequence_length) for name, count in corpus.num_tokens(split).items()}
+
+
+def windows_in(num_tokens: int, sequence_length: int) -> int:
+    """Return the windows of so many tokens; each predicts ``sequence_length``, the tail is dropped."""
+    return max(num_tokens - 1, 0) // sequence_length

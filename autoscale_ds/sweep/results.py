@@ -37,10 +37,12 @@ def write_result(sweep: Path, planned: PlannedRun, run: RunConfig, shape: Mappin
     metrics = RunPaths(folder).metrics
     final = run.total_steps * run.tokens_per_step
     points = []
+    targets = {record["step"]: record["target_loss"] for record in read_metrics(metrics, "targets")}
     for record in read_metrics(metrics, "validation"):
         phase = phase_of(run, record["tokens"], final)
         if phase is not None:
-            points.append({"tokens": record["tokens"], "phase": phase, "loss": record["domain_loss"]})
+            losses = {**record["domain_loss"], **targets.get(record["step"], {})}
+            points.append({"tokens": record["tokens"], "phase": phase, "loss": losses})
     if not points or points[-1]["phase"] != "final":
         raise ConfigError(f"{folder} ended before its budget of {final:,} tokens; raise data.max_epochs or plan less")
     timed = read_metrics(metrics, "train")

@@ -44,6 +44,10 @@ def _validation_line(record: Record) -> str:
     return f"validation {record['loss']:.4f}   {by_domain}"
 
 
+def _targets_line(record: Record) -> str:
+    return "targets " + "  ".join(f"{name} {loss:.4f}" for name, loss in record["target_loss"].items())
+
+
 def numbers(record: Record) -> dict[str, float]:
     """Return the figures of a record that are plain numbers, without its step and tokens."""
     figures = {name: value for name, value in record.items() if name not in ("kind", "step", "tokens")}
@@ -57,6 +61,7 @@ def _figures_line(record: Record) -> str:
 KINDS: dict[str, RecordKind] = {
     "train": RecordKind(("tokens", "loss", "realised"), _train_line, counts_steps=True),
     "validation": RecordKind(("tokens", "loss", "domain_loss"), _validation_line),
+    "targets": RecordKind(("tokens", "loss", "target_loss"), _targets_line),
     # An accepted change of weights stands in the journal and is not made again when its step is.
     "swap": RecordKind(survives_rewind=True),
     "proposal": RecordKind(),

@@ -126,10 +126,15 @@ class RunRecords:
         return taken
 
     def validations(self) -> list[dict[str, Any]]:
-        """Return the validation records of the steps that count: before ``open``, others may still be in the file."""
+        """Return the validation records of the steps that count, with the ``target_loss`` of their step.
+
+        Before ``open``, records of other steps may still be in the file.
+        """
         if not self._folder.metrics.exists():
             return []
+        targets = {r["step"]: r["target_loss"] for r in read_metrics(self._folder.metrics, "targets")}
         records = read_metrics(self._folder.metrics, "validation")
+        records = [{**record, "target_loss": targets.get(record["step"], {})} for record in records]
         last = self._step if self._resumes else -1
         return records if self._samples is not None else [record for record in records if record["step"] <= last]
 

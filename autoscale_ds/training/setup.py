@@ -13,7 +13,7 @@ from autoscale_ds import config as configuration
 from autoscale_ds import controllers
 from autoscale_ds.controllers import Budget, Controller, RunFacts
 from autoscale_ds.corpus import Corpus
-from autoscale_ds.errors import CheckpointError, ConfigError
+from autoscale_ds.errors import CheckpointError, ConfigError, MixtureError
 from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.models import ModelSpec
 from autoscale_ds.stream.dataset import count_windows
@@ -73,6 +73,8 @@ class WeightsReader:
             return DomainWeights({**joined, **DomainWeights.normalised({name: float(tokens[name]) for name in first})})
         weights = WeightsFile.read(self.own_copy(asked)).weights if isinstance(asked, str) else DomainWeights(asked)
         weights = DomainWeights({**joined, **weights})
+        for name in set(weights).intersection(self._corpus.targets):
+            raise MixtureError(f"{name} is a target, held-out text that is never trained on; it can have no weight")
         left = self._first.difference(self._corpus.domains)
         weights.check_domains([*self._corpus.domains, *(name for name in weights if name in left)])
         return weights

@@ -152,3 +152,26 @@ def test_ctrl_c_loses_nothing_finished(run, tmp_path: Path, tokenizer_folder: Pa
     assert len(finished) >= 5
     run({"a": path}, output="out", piece_megabytes=0.002)
     assert all_bytes(tmp_path / "out") == all_bytes(tmp_path / "whole")
+
+
+def test_all_of_a_target_is_held_out(web: Path, tmp_path: Path, tokenizer_folder: Path):
+    exams = write_jsonl(tmp_path / "exams.jsonl", sentences(30, "exam"))
+    options = ("--output", tmp_path / "out", "--tokenizer", tokenizer_folder, "--domain", f"web={web}")
+    target = ("--target", f"exams={exams}")
+    result = run_tool(*options, *target, "--validation-documents", 7)
+    assert result.returncode == 0, result.stderr
+    assert "exams (target)" in result.stdout
+    assert texts_of(tmp_path / "out", "exams", "validation") == sentences(30, "exam")
+    assert texts_of(tmp_path / "out", "exams") == []
+    assert len(texts_of(tmp_path / "out", "web", "validation")) == 7
+    alone = run_tool("--output", tmp_path / "alone", *options[2:], "--validation-documents", 7)
+    assert alone.returncode == 0
+    for name in ("train-00000.bin", "validation-00000.bin"):
+        assert (tmp_path / "alone" / "web" / name).read_bytes() == (tmp_path / "out" / "web" / name).read_bytes()
+
+    again = run_tool(*options, *target, "--validation-documents", 7)
+    assert "was complete already" in again.stdout
+    without = run_tool(*options, "--validation-documents", 7)
+    assert (without.returncode, "targets were exams, now none" in without.stderr) == (2, True)
+    both = run_tool(*options, "--target", f"web={exams}")
+    assert (both.returncode, "web is a domain and a target" in both.stderr) == (2, True)

@@ -101,6 +101,16 @@ def test_a_stopped_worker_saves_and_another_goes_on_from_there(tmp_path, small_c
     assert table(sweep) == undisturbed
 
 
+def test_losses_of_targets_are_columns_of_the_table(tmp_path, corpus_of):
+    corpus = corpus_of({"web": 9000, "code": 5000}, targets=("exams",))
+    sweep = make_sweep(tmp_path, corpus, "s", "--mixture", "uniform")
+    sweep_tool("work", sweep, "--quiet")
+    (row,) = table(sweep)
+    assert {name for name in row if name.startswith("loss/")} == {"loss/web", "loss/code", "loss/exams"}
+    assert 0 < row["loss/exams"] < row["loss/code"]  # its text is like that of web
+    assert {name for name in row if name.startswith("weight/")} == {"weight/web", "weight/code"}
+
+
 def test_one_constant_run_gives_several_points_marked_as_such(tmp_path, small_corpus):
     schedule = {"kind": "constant_with_cooldown", "cooldown_tokens": 10 * TOKENS_PER_STEP}
     sweep = make_sweep(tmp_path, small_corpus, "s", "--mixture", "uniform", "--evaluations", 4, **schedule)
