@@ -24,12 +24,20 @@ VOCABULARY = 97
 
 
 def write_corpus(
-    folder, tokens_by_domain, validation_tokens=600, seeds=None, tokenizer="random", vocabulary=VOCABULARY, targets=()
+    folder,
+    tokens_by_domain,
+    validation_tokens=600,
+    seeds=None,
+    tokenizer="random",
+    vocabulary=VOCABULARY,
+    targets=(),
+    tasks=(),
 ):
     """Write a finished corpus of random documents; each domain prefers its own tokens, so that losses differ.
 
     A domain's training split lies in two shards, so that windows cross from one into the next. A domain of no tokens is
-    left out, and the others are as with it; ``seeds`` gives a domain other text. A target prefers the first domain's.
+    left out, and the others are as with it; ``seeds`` gives a domain other text. Targets and tasks prefer the tokens of
+    the first domain.
     """
     domains = {}
     for index, (name, tokens) in enumerate(tokens_by_domain.items()):
@@ -46,8 +54,28 @@ def write_corpus(
         (folder / name).mkdir()
         rng = np.random.default_rng([99, number])
         measured[name] = (_write_shard(folder, f"{name}/validation-00000", validation_tokens, rng, 0),)
-    Manifest(TokenizerInfo(tokenizer, vocabulary, 0), domains, targets=measured).save(folder)
+    items = {name: _write_task(folder, name, np.random.default_rng([98, n])) for n, name in enumerate(tasks)}
+    Manifest(TokenizerInfo(tokenizer, vocabulary, 0), domains, targets=measured, tasks=items).save(folder)
     return folder
+
+
+def _write_task(folder, name, rng, items=23):
+    """Write prompts of 1 to 40 tokens and completions of 1 to 5, three bytes a token."""
+    lengths = [length for _ in range(items) for length in (int(rng.integers(1, 41)), int(rng.integers(1, 6)))]
+    (folder / name).mkdir()
+    with IndexedWriter(folder / name / "validation-00000", np.dtype("<u2")) as texts:
+        for length in lengths:
+            texts.add_document(rng.integers(1, 11, length))
+    with IndexedWriter(folder / name / "validation-00001", np.dtype("<i4")) as sizes:
+        sizes.add_document(3 * np.array(lengths[1::2]))
+    return (
+        ShardInfo(f"{name}/validation-00000", sum(lengths), 2 * items, 3 * sum(lengths[1::2]), *_sums(texts)),
+        ShardInfo(f"{name}/validation-00001", items, 1, 0, *_sums(sizes)),
+    )
+
+
+def _sums(writer):
+    return writer.sha256_bin, writer.sha256_idx
 
 
 def _write_shard(folder, prefix, tokens, rng, index):
@@ -67,6 +95,12 @@ def _write_shard(folder, prefix, tokens, rng, index):
 def small_corpus(tmp_path_factory):
     """Three domains of 9,000, 5,000 and 2,000 training tokens."""
     return write_corpus(tmp_path_factory.mktemp("corpus"), SIZES)
+
+
+@pytest.fixture(scope="session")
+def measured_corpus(tmp_path_factory):
+    """The same with a target, ``exams``, and a task, ``quiz``."""
+    return write_corpus(tmp_path_factory.mktemp("corpus"), SIZES, targets=("exams",), tasks=("quiz",))
 
 
 @pytest.fixture(scope="session")

@@ -113,8 +113,8 @@ def _show(corpus: Corpus, sizes: list[DomainSize]) -> None:
         numbers = [f"{n:,}" for n in (size.documents, size.train_tokens, size.validation_tokens, size.shards)]
         rest = [_number(size.bytes_per_token, ".3f")]
         rest += [_number(size.weight, ".4f", ""), _number(size.epochs, ".2f", "")] if budgeted else []
-        is_target = size.domain in corpus.manifest.targets
-        table.add_row(f"{size.domain} (target)" if is_target else size.domain, *numbers, *rest)
+        kinds = {**dict.fromkeys(corpus.targets, " (target)"), **dict.fromkeys(corpus.tasks, " (task)")}
+        table.add_row(size.domain + kinds.get(size.domain, ""), *numbers, *rest)
     table.add_row("total", *_totals(sizes), style="bold")
     console = cli.console(width=120)
     console.print(table)

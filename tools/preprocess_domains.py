@@ -19,6 +19,10 @@ Examples:
   # text to measure the loss on and never to train on
   python tools/preprocess_domains.py --config corpus.yaml --output corpora/small --target exams='held_out/exams/*.jsonl'
 
+  # prompts whose completions' bits per byte are measured; with choices, the key of the gold one
+  python tools/preprocess_domains.py --config corpus.yaml --output corpora/small \
+      --task-target hellaswag=hellaswag_val.jsonl.gz --prompt-field query --completion-field endings --gold-field label
+
   # train the tokenizer on the domains themselves
   python tools/preprocess_domains.py --output corpora/small --train-tokenizer 8192 --domain code='src/**/*.txt'
 
@@ -74,6 +78,12 @@ _SETTINGS: tuple[tuple[str, Any, str], ...] = (
     ("workers", cli.whole(1, LARGEST_WORKERS), "processes (default: one a core; under mpirun one a rank)"),
 )
 _MOST_ROWS = 100  # of the summary; corpus.json and preprocessing.json hold every domain
+_TASK_FIELDS = {
+    "prompt": "key of the prompt (default: prompt)",
+    "completion": "key of the completion, or of a list of choices; or keys with commas between (default: completion)",
+    "gold": "key of the gold choice: its number, counted from 0, its letter, or its label",
+    "labels": "key of the list of labels that --gold-field names one of",
+}
 _SOURCES = ("domains", "targets")
 _CHOICES = {"deduplicate": ("none", "domain", "all"), "on-error": ("stop", "skip")}
 
@@ -111,6 +121,15 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="like --domain, for text to measure the loss on and never to train on",
     )
+    parser.add_argument(
+        "--task-target",
+        metavar="NAME=FILE",
+        action="append",
+        default=[],
+        help="a JSONL file of prompts and completions: bits per byte of the completions are measured in training",
+    )
+    for key, text in _TASK_FIELDS.items():
+        parser.add_argument(f"--{key}-field", metavar="KEY", help=f"of every --task-target here: {text}")
     for name, kind, text in _SETTINGS:
         parser.add_argument(f"--{name}", type=kind, choices=_CHOICES.get(name), help=text)
     parser.add_argument(
@@ -137,6 +156,10 @@ def _settings(arguments: argparse.Namespace) -> PreprocessSettings:
         for name, path in map(_pair, pairs):
             paths.setdefault(name, []).append(path)
         config.merge(data, {key: {name: {"paths": each} for name, each in paths.items()}})
+    fields = {key: value for key in _TASK_FIELDS if (value := getattr(arguments, f"{key}_field")) is not None}
+    if fields and not arguments.task_target:
+        raise ConfigError(f"--{next(iter(fields))}-field describes a --task-target; none is given")
+    config.merge(data, {"tasks": {name: {"path": path, **fields} for name, path in map(_pair, arguments.task_target)}})
     known = {key: list(data[key]) for key in _SOURCES}
     config.override(data, arguments.overrides)
     for key in _SOURCES:
@@ -194,7 +217,8 @@ def _adopt(arguments: argparse.Namespace) -> int:
 def _refuse_what_adoption_ignores(arguments: argparse.Namespace) -> None:
     used = ("output", "tokenizer", "end_of_document")
     ignored = [f"--{name.replace('_', '-')}" for name in _given(arguments) if name not in used]
-    ignored += [f"--{name}" for name in ("config", "domain", "target") if getattr(arguments, name)]
+    others = [name for name in ("config", "domain", "target", "task_target") if getattr(arguments, name)]
+    ignored += [f"--{name.replace('_', '-')}" for name in others]
     ignored += arguments.overrides
     ignored += ["--remove-first"] if arguments.remove_first else []
     if ignored:
@@ -253,6 +277,7 @@ def _show(summary: Summary, settings: PreprocessSettings, seconds: float) -> Non
     manifest = summary.manifest
     rows = {domain: _row(summary, domain, splits) for domain, splits in manifest.domains.items()}
     rows |= {f"{name} (target)": _row(summary, name, {"validation": part}) for name, part in manifest.targets.items()}
+    rows |= {f"{name} (task)": _task_row(shard) for name, (shard, _) in manifest.tasks.items()}
     total = _sum(rows.values())
     for name, row in {**_shortened(rows), "total": total}.items():
         *numbers, train_bytes, _ = row
@@ -284,6 +309,11 @@ def _row(summary: Summary, domain: str, splits: Mapping[str, Sequence[ShardInfo]
     shards = [shard for part in splits.values() for shard in part]
     text_bytes = [sum(shard.text_bytes for shard in part) for part in (splits.get("train", ()), shards)]
     return [sum(shard.documents for shard in shards), *counts, *tokens, *text_bytes]
+
+
+def _task_row(shard: ShardInfo) -> list[int]:
+    """Return the same of a task; a document is a prompt with its completion."""
+    return [shard.documents // 2, 0, 0, 0, 0, shard.tokens, 0, shard.text_bytes]
 
 
 def _last_line(summary: Summary, settings: PreprocessSettings, seconds: float, text_bytes: int) -> str:

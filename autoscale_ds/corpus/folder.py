@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autoscale_ds.corpus.inputs import Unit
+from autoscale_ds.corpus.manifest import MEASURED
 from autoscale_ds.corpus.pieces import PieceRecord
 from autoscale_ds.files import write_atomic
 
@@ -30,7 +31,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
     settings = json.loads(json.dumps(new["settings"]))
     for name, value in settings.items():
         before = old["settings"].get(name)
-        if name in ("domains", "targets"):
+        if name in ("domains", *MEASURED):
             before = before or {}  # corpora made before there were targets say nothing of them
             if list(before) != list(value):
                 yield f"{name} were {', '.join(before) or 'none'}, now {', '.join(value) or 'none'}"

@@ -36,7 +36,7 @@ class CorpusIdentity:
     domains : mapping of str to DomainIdentity
         By name.
     targets : mapping of str to str
-        Digests of the shards of held-out targets.
+        Digests of the shards of held-out targets and tasks.
     """
 
     tokenizer: str
@@ -50,7 +50,7 @@ class CorpusIdentity:
             name: DomainIdentity(*(_digest(shards.get(split, ())) for split in SPLITS))
             for name, shards in manifest.domains.items()
         }
-        targets = {name: _digest(shards) for name, shards in manifest.targets.items()}
+        targets = {name: _digest(shards) for name, shards in (*manifest.targets.items(), *manifest.tasks.items())}
         return cls(_tokenizer(manifest.tokenizer), domains, targets)
 
     @property

@@ -71,12 +71,14 @@ def domain_sizes(
                 epochs=weight * budget_tokens / train[domain] if budget_tokens is not None and train[domain] else None,
             )
         )
-    return rows + [_target_size(corpus, name) for name in corpus.targets]
+    return rows + [_target_size(corpus, name) for name in (*corpus.targets, *corpus.tasks)]
 
 
 def _target_size(corpus: Corpus, name: str) -> DomainSize:
     shards = corpus.shards(name, "validation")
-    documents, tokens = sum(shard.documents for shard in shards), sum(shard.tokens for shard in shards)
+    texts = shards[:1] if name in corpus.tasks else shards  # a task's second shard holds sizes
+    documents, tokens = sum(shard.documents for shard in texts), sum(shard.tokens for shard in texts)
+    documents //= 2 if name in corpus.tasks else 1  # an item is a prompt and a completion
     return DomainSize(name, documents, 0, tokens, len(shards), corpus.bytes_per_token(name, "validation"))
 
 

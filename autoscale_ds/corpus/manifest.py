@@ -17,6 +17,7 @@ from autoscale_ds.files import write_json
 MANIFEST_NAME = "corpus.json"
 VERSION = 1
 SPLITS = ("train", "validation")
+MEASURED = ("targets", "tasks")  # keys of what is measured and never trained on
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Manifest:
     """The whole of ``corpus.json``: ``domains[name][split]`` is that split's shards in reading order.
 
     ``targets[name]`` has the shards of held-out text that is measured and never trained on; no domain has such a name.
+    ``tasks[name]`` has those of prompts and completions, see ``tasks``.
     ``made_with`` has the versions of the libraries that made the ids, by name, the one that did most first; it is empty
     for adopted shards and earlier versions of this program, and no part of the corpus's identity.
     """
@@ -72,6 +74,7 @@ class Manifest:
     domains: Mapping[str, Mapping[str, tuple[ShardInfo, ...]]]
     made_with: Mapping[str, str] = field(default_factory=dict)
     targets: Mapping[str, tuple[ShardInfo, ...]] = field(default_factory=dict)
+    tasks: Mapping[str, tuple[ShardInfo, ...]] = field(default_factory=dict)
     version: int = VERSION
 
     @classmethod
@@ -92,15 +95,16 @@ class Manifest:
             raise CorpusError(f"{path}: version {version!r}, this program reads version {VERSION}")
         try:
             domains = _read_domains(raw["domains"])
-            targets = {name: _read_shards(shards) for name, shards in (raw.get("targets") or {}).items()}
-            return cls(TokenizerInfo(**raw["tokenizer"]), domains, dict(raw.get("made_with") or {}), targets)
+            made_with = dict(raw.get("made_with") or {})
+            targets, tasks = (_read_measured(raw, key) for key in MEASURED)
+            return cls(TokenizerInfo(**raw["tokenizer"]), domains, made_with, targets, tasks)
         except (KeyError, TypeError, AttributeError) as error:
             raise CorpusError(f"{path} lacks or misnames a field: {error}") from None
 
     def shards(self) -> Iterator[ShardInfo]:
-        """Yield all shards, in order of domains and splits, those of targets last."""
+        """Yield all shards, in order of domains and splits, those of targets and tasks last."""
         yield from (shard for splits in self.domains.values() for part in splits.values() for shard in part)
-        yield from (shard for shards in self.targets.values() for shard in shards)
+        yield from (shard for shards in (*self.targets.values(), *self.tasks.values()) for shard in shards)
 
     def save(self, folder: str | Path) -> None:
         """Write ``folder/corpus.json`` atomically."""
@@ -113,8 +117,11 @@ class Manifest:
             for name, splits in self.domains.items()
         }
         made_with = {"made_with": dict(self.made_with)} if self.made_with else {}
-        targets = {name: [asdict(shard) for shard in shards] for name, shards in self.targets.items()}
-        measured = {"targets": targets} if targets else {}
+        measured = {
+            key: {name: [asdict(shard) for shard in shards] for name, shards in getattr(self, key).items()}
+            for key in MEASURED
+            if getattr(self, key)
+        }
         return {
             "version": self.version,
             "tokenizer": asdict(self.tokenizer),
@@ -126,6 +133,10 @@ class Manifest:
 
 def _read_domains(raw: Mapping[str, Any]) -> dict[str, dict[str, tuple[ShardInfo, ...]]]:
     return {name: {split: _read_shards(shards) for split, shards in splits.items()} for name, splits in raw.items()}
+
+
+def _read_measured(raw: Mapping[str, Any], key: str) -> dict[str, tuple[ShardInfo, ...]]:
+    return {name: _read_shards(shards) for name, shards in (raw.get(key) or {}).items()}
 
 
 def _read_shards(raw: Iterable[Mapping[str, Any]]) -> tuple[ShardInfo, ...]:

@@ -30,6 +30,7 @@ from autoscale_ds.corpus.publication import (
 )
 from autoscale_ds.corpus.reading import sample_documents
 from autoscale_ds.corpus.settings import PreprocessSettings
+from autoscale_ds.corpus.tasks import read_task, task_digests
 from autoscale_ds.corpus.tokenizers import TextTokenizer, load_tokenizer, train_tokenizer
 from autoscale_ds.errors import CorpusError
 from autoscale_ds.files import write_atomic
@@ -91,9 +92,12 @@ def make_plan(settings: PreprocessSettings, listener: Listener, overwrite: bool,
     finish(folder)
     skip_broken = settings.on_error == "skip"
     units = corpus_units(settings.inputs, settings.piece_bytes, folder, listener.notice, skip_broken=skip_broken)
-    report = {"version": 2, "settings": settings.effective(), "inputs": digests(units)}
+    inputs = {**digests(units), **dict(task_digests(settings.tasks))}
+    report: dict[str, Any] = {"version": 2, "settings": settings.effective(), "inputs": inputs}
     if (folder / MANIFEST_NAME).exists() and not overwrite:
         return _existing(folder, report, units, settings)
+    for source in settings.tasks.values():
+        read_task(source)  # what cannot be read is said before hours of work
     tokenizer = _tokenizer(settings, units, folder / WORK_NAME)
     report["tokenizer_files"] = tokenizer.source_digests
     refuse_foreign(folder, [REPORT_NAME, ERRORS_NAME])

@@ -38,6 +38,7 @@ from autoscale_ds.corpus.publication import (
     shard_digests,
 )
 from autoscale_ds.corpus.settings import PreprocessSettings
+from autoscale_ds.corpus.tasks import task_prefixes, write_task
 from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE
 from autoscale_ds.corpus.workers import Pool, SharedSum, Team, usable_cores
 from autoscale_ds.errors import CorpusError
@@ -171,6 +172,7 @@ class _Run:
             raise CorpusError(f"{problems[0]}; --on-error skip counts and reports such documents instead")
         tasks, counts = plan_shards(records, self.pieces.folder, self.settings)
         prefixes = [task.prefix for splits in tasks.values() for part in splits.values() for task in part]
+        prefixes += [prefix for name in self.settings.tasks for prefix in task_prefixes(name)]
         refuse_foreign(self.folder, _files_of(prefixes))
         return tasks, counts
 
@@ -195,7 +197,12 @@ class _Run:
         }
         domains = {name: parts[name] for name in self.settings.domains}
         targets = {name: parts[name]["validation"] for name in self.settings.targets}
-        manifest = Manifest(self.tokenizer.info, domains, self.tokenizer.made_with, targets)
+        with told_when_writing_fails(self.build):
+            completions = {
+                name: write_task(self.build, name, source, self.tokenizer)
+                for name, source in self.settings.tasks.items()
+            }
+        manifest = Manifest(self.tokenizer.info, domains, self.tokenizer.made_with, targets, completions)
         report = {
             **self.plan.report,
             "counts": {domain: asdict(count) for domain, count in counts.items()},
@@ -204,7 +211,8 @@ class _Run:
         with told_when_writing_fails(self.build):
             write_atomic(self.build / TOKENIZER_FILE, self.tokenizer.json_text)
             write_json(self.build / REPORT_NAME, report)
-            files = [*_files_of(shards), TOKENIZER_FILE, REPORT_NAME, MANIFEST_NAME]
+            prefixes = [shard.prefix for shard in manifest.shards()]
+            files = [*_files_of(prefixes), TOKENIZER_FILE, REPORT_NAME, MANIFEST_NAME]
             files += [ERRORS_NAME] if write_errors(self.build / ERRORS_NAME, self._records()) else []
             manifest.save(self.build)
         publish(self.folder, files)

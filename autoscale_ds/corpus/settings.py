@@ -11,6 +11,7 @@ from autoscale_ds.config import check_range, to_dict
 from autoscale_ds.corpus.inputs import DomainInput
 from autoscale_ds.corpus.manifest import MANIFEST_NAME
 from autoscale_ds.corpus.publication import ERRORS_NAME, REPORT_NAME
+from autoscale_ds.corpus.tasks import TaskInput
 from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE
 from autoscale_ds.errors import ConfigError
 
@@ -45,6 +46,8 @@ class PreprocessSettings:
         Their order matters twice: for the manifest, and because the first of several duplicates stays.
     targets : mapping of str to DomainInput
         Text to measure the loss on and never to train on: all of it is held out, whatever the validation settings.
+    tasks : mapping of str to TaskInput
+        Prompts and completions to measure the loss of completions on, see ``corpus.tasks``.
     output : str
         Corpus folder. Needs room for the tokens twice while it works: once as pieces, once as shards.
     tokenizer : str
@@ -93,6 +96,7 @@ class PreprocessSettings:
     gigatoken: bool = True
     piece_megabytes: float = 64.0
     targets: Mapping[str, DomainInput] = field(default_factory=dict)
+    tasks: Mapping[str, TaskInput] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise CorpusError for a value out of its range."""
@@ -100,11 +104,13 @@ class PreprocessSettings:
             raise ConfigError("output is empty; give the corpus folder: --output FOLDER")
         if not self.domains:
             raise ConfigError("no domain given; use --domain name=GLOB or a configuration with domains:")
-        for name in (*self.domains, *self.targets):
-            check_domain_name(name)
-        for name in self.targets:
-            if name in self.domains:
-                raise ConfigError(f"{name} is a domain and a target; a target is never trained on, so rename one")
+        kinds: dict[str, str] = {}
+        for kind, names in (("domain", self.domains), ("target", self.targets), ("task target", self.tasks)):
+            for name in names:
+                check_domain_name(name)
+                if name in kinds:
+                    raise ConfigError(f"{name} is a {kinds[name]} and a {kind}, which is never trained on; rename one")
+                kinds[name] = kind
         if self.validation_fraction is not None and self.validation_documents is not None:
             raise ConfigError("validation_fraction and validation_documents are both given; choose one")
         if not 0 <= (self.validation_fraction or 0) < 1:
@@ -119,7 +125,7 @@ class PreprocessSettings:
 
     @property
     def inputs(self) -> dict[str, DomainInput]:
-        """Everything that is read: domains, then targets."""
+        """All text that is read: domains, then targets."""
         return {**self.domains, **self.targets}
 
     def effective(self) -> dict[str, Any]:

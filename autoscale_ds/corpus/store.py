@@ -89,6 +89,11 @@ class Corpus:
         """Names of held-out text that is measured and never trained on."""
         return list(self.manifest.targets)
 
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks whose completions are measured, see ``corpus.tasks``."""
+        return list(self.manifest.tasks)
+
     @cached_property
     def identity(self) -> CorpusIdentity:
         """Which text and tokenizer it is made of."""
@@ -96,12 +101,12 @@ class Corpus:
 
     def shards(self, domain: str, split: str = "train") -> Sequence[ShardInfo]:
         """Return what the manifest says of a split; empty when the domain has no such split, a target no training."""
-        if domain in self.manifest.targets:
-            return self.manifest.targets[domain] if split == "validation" else ()
+        measured = {**self.manifest.targets, **self.manifest.tasks}
+        if domain in measured:
+            return measured[domain] if split == "validation" else ()
         if domain not in self.manifest.domains:
-            raise CorpusError(
-                f"no domain {domain!r} in {self.folder}; it holds: {', '.join([*self.domains, *self.targets])}"
-            )
+            names = ", ".join([*self.domains, *measured])
+            raise CorpusError(f"no domain {domain!r} in {self.folder}; it holds: {names}")
         return self.manifest.domains[domain].get(split, ())
 
     def store(self, domain: str, split: str = "train") -> TokenStore:
@@ -117,9 +122,11 @@ class Corpus:
         return sum(shard.tokens for shard in self.shards(name, split))
 
     def bytes_per_token(self, domain: str, split: str = "train") -> float | None:
-        """Return UTF-8 bytes of text a token, or None when the text size is unknown."""
+        """Return UTF-8 bytes of text a token (of a task, its completions'), or None when the text size is unknown."""
         shards = self.shards(domain, split)
         text_bytes, tokens = sum(s.text_bytes for s in shards), sum(s.tokens for s in shards)
+        if domain in self.manifest.tasks:
+            tokens = int(self.store(domain, split).shards[0].lengths[1::2].sum())
         return text_bytes / tokens if text_bytes and tokens else None
 
     def verify(self, info: ShardInfo) -> str | None:

@@ -1,8 +1,7 @@
-"""Loss by domain, and by target, on windows fixed once for all: the same numbers for any world size."""
+"""Loss by domain or target on windows fixed once for all: the same numbers for any world size."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ from autoscale_ds.evaluation.base import Evaluation, Site
 from autoscale_ds.objectives import Batch, sample_sums
 from autoscale_ds.stream.dataset import WindowDataset, open_windows, windows_in
 from autoscale_ds.training.config import RunConfig
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class ValidationSet:
         sizes = {name: windows_in(corpus.tokens_of(name, "validation"), sequence_length) for name in asked}
         self.names = sorted(name for name, size in sizes.items() if size)
         self._dataset: WindowDataset = open_windows(corpus, self.names, sequence_length, "validation")
-        chosen = [_spread(sizes[name], windows_per_domain) for name in self.names]
+        chosen = [spread(sizes[name], windows_per_domain) for name in self.names]
         self._windows = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
         self._domains = np.repeat(np.arange(len(self.names)), [len(windows) for windows in chosen])
         self._bytes_per_token = {name: corpus.bytes_per_token(name, "validation") for name in self.names}
@@ -94,7 +91,7 @@ class ValidationSet:
                 continue
             loss = total / count
             width = self._bytes_per_token[name]
-            scores[name] = DomainScore(loss, _exp(loss), loss / math.log(2) / width if width else None)
+            scores[name] = DomainScore(loss, perplexity(loss), loss / math.log(2) / width if width else None)
         return scores
 
 
@@ -132,35 +129,6 @@ class ValidationPerplexity(Evaluation):
         return None if scores is None else validation_figures(scores)
 
 
-class TargetPerplexity(ValidationPerplexity):
-    """The same on the corpus's targets: held-out text that is never trained on.
-
-    A kind of record of its own, so that the mean over domains means the same with and without targets.
-    """
-
-    name = "targets"
-
-    @classmethod
-    def of_run(cls, run: RunConfig, corpus: Corpus) -> TargetPerplexity:
-        """Return the one a configuration asks for; warn of targets that are shorter than a window."""
-        length = run.data.sequence_length
-        windows = ValidationSet(corpus, length, run.evaluation.windows_per_domain, corpus.targets)
-        for name in sorted(set(corpus.targets) - set(windows.names)):
-            log.warning(
-                "target %s is not measured: it has %s tokens, a window of data.sequence_length=%s needs one more than "
-                "that; give it more text or train with shorter sequences",
-                name,
-                f"{corpus.tokens_of(name, 'validation'):,}",
-                f"{length:,}",
-            )
-        return cls(windows, run.evaluation.every_steps)
-
-    def run(self, site: Site) -> dict[str, Any] | None:
-        """Return the figures by target; see ``Evaluation.run``."""
-        figures = super().run(site)
-        return None if figures is None else {"target_loss" if k == "domain_loss" else k: v for k, v in figures.items()}
-
-
 def evaluate(site: Site, windows: ValidationSet) -> dict[str, DomainScore] | None:
     """Return the figures of every domain, the same on all ranks; None when interrupted. Collective."""
     totals = torch.zeros(2, len(windows.names), dtype=torch.float64, device=site.device)
@@ -192,11 +160,12 @@ def validation_figures(scores: Mapping[str, DomainScore]) -> dict[str, Any]:
     }
 
 
-def _spread(size: int, wanted: int) -> np.ndarray:
-    """Return ``wanted`` windows spread evenly over ``size``, or all of them."""
+def spread(size: int, wanted: int) -> np.ndarray:
+    """Return ``wanted`` numbers spread evenly over ``range(size)``, or all of them."""
     count = min(size, wanted)
     return np.arange(count) * size // max(count, 1)
 
 
-def _exp(loss: float) -> float:
+def perplexity(loss: float) -> float:
+    """Return e to the loss, infinity where that is no number any more."""
     return math.exp(loss) if loss < 700 else math.inf

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.evaluation.base import Evaluation
-from autoscale_ds.evaluation.perplexity import TargetPerplexity, ValidationPerplexity
+from autoscale_ds.evaluation.perplexity import ValidationPerplexity
+from autoscale_ds.evaluation.targets import Targets
 from autoscale_ds.training.config import RunConfig
 
 EVALUATIONS: dict[str, Callable[[RunConfig, Corpus], Evaluation]] = {
     "validation": ValidationPerplexity.of_run,
-    "targets": TargetPerplexity.of_run,
+    "targets": Targets.of_run,
 }
 
 

@@ -19,10 +19,13 @@ class Batch(NamedTuple):
         Windows as the stream reads them; neighbours share one token.
     domains : LongTensor, shape (samples,)
         Index of each sample's domain.
+    counted : BoolTensor, shape (samples, time), or None
+        Positions of which the loss is asked for; None is all. Training asks for all.
     """
 
     tokens: Tensor
     domains: Tensor
+    counted: Tensor | None = None
 
 
 class Prepared(NamedTuple):
@@ -47,14 +50,18 @@ class Objective(ABC):
     Attributes
     ----------
     counts_all : bool
-        Whether ``counted`` is None for every batch. Otherwise ranks add up in each step how many positions count.
+        Whether ``counted`` is None for every batch of training. Otherwise ranks add up in each step how many
+        positions count.
     """
 
     counts_all: ClassVar[bool] = False
 
     @abstractmethod
     def prepare(self, batch: Batch) -> Prepared:
-        """Return inputs, targets and the positions that count; a function of the batch alone."""
+        """Return inputs, targets and the positions that count, which ``batch.counted`` can make fewer.
+
+        A function of the batch alone.
+        """
 
     def reduce(self, losses: Tensor, counted: Tensor | None, domains: Tensor, weights: Tensor | None) -> Tensor:
         """Return the mean over positions of ``weight of the domain x loss``, uncounted positions as 0.

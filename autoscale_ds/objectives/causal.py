@@ -11,5 +11,5 @@ class CausalObjective(Objective):
     counts_all = True
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Return tokens 0 .. T-1 as inputs and 1 .. T as targets; all count."""
-        return Prepared(batch.tokens[:, :-1], batch.tokens[:, 1:], None)
+        """Return tokens 0 .. T-1 as inputs and 1 .. T as targets; all count that are asked for."""
+        return Prepared(batch.tokens[:, :-1], batch.tokens[:, 1:], batch.counted)

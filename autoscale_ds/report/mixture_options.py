@@ -204,7 +204,8 @@ def read_objective(a: argparse.Namespace, targets: Sequence[str]) -> Objective:
     bytes_per_token = None
     if a.objective == "bits-per-byte" and a.corpus:
         corpus = _open_corpus(a.corpus)
-        splits = {**dict.fromkeys(corpus.domains, "train"), **dict.fromkeys(corpus.targets, "validation")}
+        measured = [*corpus.targets, *corpus.tasks]
+        splits = {**dict.fromkeys(corpus.domains, "train"), **dict.fromkeys(measured, "validation")}
         bytes_per_token = {t: b for t in targets if t in splits and (b := corpus.bytes_per_token(t, splits[t]))}
     return Objective.named(a.objective, targets, bytes_per_token)
 

@@ -194,10 +194,12 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Validation loss by domain, on the same windows every time."""
+    """Loss by domain and by target, on the same windows and items every time."""
 
     every_steps: int | None = 500
     windows_per_domain: int = 64
+    items_per_task: int | None = 512
+    """Completions of each task target that are measured, evenly spread over its file; null is all."""
 
 
 @dataclass(frozen=True)

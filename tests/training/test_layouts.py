@@ -90,7 +90,7 @@ def plain_loop(corpus_folder, loss_of, positions):
 
 
 @pytest.fixture(scope="module")
-def layout(request, small_corpus, tmp_path_factory):
+def layout(request, measured_corpus, tmp_path_factory):
     """The runs of one layout, by ZeRO stage."""
     kind, size, ranks, stages = request.param
     folder = tmp_path_factory.mktemp(f"{kind}{size}of{ranks}")
@@ -101,7 +101,7 @@ def layout(request, small_corpus, tmp_path_factory):
     }
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
     command += [f"--master-port={free_port()}", str(Path(__file__).with_name("layouts_job.py"))]
-    command += [str(small_corpus), str(folder), kind, str(size), *stages]
+    command += [str(measured_corpus), str(folder), kind, str(size), *stages]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1000, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return {stage: folder / f"zero{stage}" for stage in stages}
@@ -134,6 +134,10 @@ def test_a_layout_validates_and_reads_the_same_as_one_rank(layout, one_process):
             continue
         scores = [[(r["step"], r["loss"]) for r in read_metrics(folder, "validation")] for folder in (run, one_process)]
         np.testing.assert_allclose(*scores, atol=1e-5)
+        measured, expected = ([r["target_loss"] for r in read_metrics(f, "targets")] for f in (run, one_process))
+        assert [set(record) for record in measured] == [{"exams", "quiz"}] * len(scores[0])
+        for one, other in zip(measured, expected, strict=True):
+            assert one == pytest.approx(other, abs=1e-5)
         assert consumed(run) == consumed(one_process)
         assert len(consumed(run)) == STEPS * 8
         assert (run / "checkpoints" / f"step-{STOP_STEP:08d}").exists()
@@ -151,13 +155,13 @@ def test_a_layout_predicts_the_next_token_like_one_process(layout, one_process):
 
 
 @pytest.fixture(scope="module")
-def one_process(one_rank, small_corpus, tmp_path_factory):
+def one_process(one_rank, measured_corpus, tmp_path_factory):
     """The same run on one rank, never stopped."""
     from layouts_job import DomainWeights, Trainer, save_logits
 
     ranks, device = one_rank
     folder = tmp_path_factory.mktemp("one") / "run"
-    tree = settings(folder, small_corpus, budget_tokens=STEPS * 8 * 32)
+    tree = settings(folder, measured_corpus, budget_tokens=STEPS * 8 * 32)
     (folder / "mixture").mkdir(parents=True)
     for event in events(DomainWeights(tree["mixture"]["weights"])):
         Journal(folder / "mixture/journal.jsonl").append(event)

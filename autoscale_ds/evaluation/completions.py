@@ -1,0 +1,152 @@
+"""Loss of gold completions given their prompts, on the engine that trains: the same numbers in every layout.
+
+The smooth measure by which small models can be told apart where their accuracy is that of chance (OLMo ladder, arXiv
+2412.04403; Olmix, arXiv 2602.12237). Figures are totals over all items: nats of all completion tokens over tokens, or
+over bytes. So they are those of a domain whose text is the completions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from autoscale_ds.corpus import Corpus
+from autoscale_ds.evaluation.base import Site
+from autoscale_ds.evaluation.perplexity import DomainScore, perplexity, spread
+from autoscale_ds.objectives import Batch, sample_sums
+
+_NARROWEST = 64  # tokens: narrower batches cost a call each and save nothing
+
+
+class Row(NamedTuple):
+    """An item as the model reads it.
+
+    Attributes
+    ----------
+    tokens : ndarray, shape (k,)
+        Prompt and completion.
+    first : int
+        Place of the completion's first token, at least 1.
+    task : int
+        Index of its task.
+    size : int
+        UTF-8 bytes of the completion.
+    """
+
+    tokens: np.ndarray
+    first: int
+    task: int
+    size: int
+
+
+class CompletionSet:
+    """Prompts and gold completions of some of a corpus's tasks.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Corpus with tasks.
+    names : sequence of str
+        Which of them.
+    sequence_length : int
+        T, tokens the model reads at once. Longer prompts are cut on the left.
+    items_per_task : int or None
+        At most this many, evenly spread; None is all.
+
+    Attributes
+    ----------
+    names : list of str
+        Tasks, sorted.
+    truncated, left_out : dict of str to int
+        Items whose prompt is cut, and items whose completion alone is longer than T, by task where there are any.
+    """
+
+    def __init__(self, corpus: Corpus, names: Sequence[str], sequence_length: int, items_per_task: int | None) -> None:
+        self.names = sorted(names)
+        self.truncated: dict[str, int] = {}
+        self.left_out: dict[str, int] = {}
+        self._length = sequence_length
+        self._rows: list[Row] = []
+        for task, name in enumerate(self.names):
+            self._rows += self._read(corpus, task, name, items_per_task)
+        self._rows.sort(key=lambda row: -len(row.tokens))
+        self._bytes = [sum(row.size for row in self._rows if row.task == task) for task in range(len(self.names))]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _read(self, corpus: Corpus, task: int, name: str, most: int | None) -> Iterator[Row]:
+        shard, sizes = corpus.store(name, "validation").shards
+        items = shard.num_documents // 2
+        for item in spread(items, items if most is None else most).tolist():
+            prompt, completion = shard.document(2 * item), shard.document(2 * item + 1)
+            room = self._length + 1 - len(completion)
+            if room < 1:
+                self.left_out[name] = self.left_out.get(name, 0) + 1
+                continue
+            if len(prompt) > room:
+                self.truncated[name] = self.truncated.get(name, 0) + 1
+            kept = prompt[-room:]
+            yield Row(np.concatenate([kept, completion]), len(kept), task, int(sizes.tokens[item]))
+
+    def batches(self, rank: int, world_size: int, micro_batch: int) -> Iterator[Batch]:
+        """Yield the batches of one rank, with tasks in place of domains; the longest rows first.
+
+        A batch holds as many tokens as ``micro_batch`` whole sequences. All ranks yield equally many of equal shape;
+        rows that fill up count no token. Widths are T and its halves that are multiples of 64, so that a compiled model
+        and a pipeline meet few shapes, and ranks that share sequences can divide them.
+        """
+        at = 0
+        while at < len(self._rows):
+            width = self._width(len(self._rows[at].tokens) - 1)
+            size = micro_batch * (self._length // width)
+            rows = self._rows[at : at + size * world_size]
+            at += len(rows)
+            yield self._batch(rows[rank * size : (rank + 1) * size], size, width)
+
+    def _width(self, needed: int) -> int:
+        width = self._length
+        while width % (2 * _NARROWEST) == 0 and width // 2 >= needed:
+            width //= 2
+        return width
+
+    def _batch(self, rows: list[Row], size: int, width: int) -> Batch:
+        tokens = torch.zeros(size, width + 1, dtype=torch.long)
+        counted = torch.zeros(size, width, dtype=torch.bool)
+        tasks = torch.zeros(size, dtype=torch.long)
+        for place, row in enumerate(rows):
+            tokens[place, : len(row.tokens)] = torch.from_numpy(row.tokens.astype(np.int64))
+            counted[place, row.first - 1 : len(row.tokens) - 1] = True  # position t predicts token t + 1
+            tasks[place] = row.task
+        return Batch(tokens, tasks, counted)
+
+    def score(self, sums: list[float], counts: list[float]) -> dict[str, DomainScore]:
+        """Return figures by task from nats and tokens of its completions, in the order of ``names``."""
+        scores = {}
+        for name, total, count, size in zip(self.names, sums, counts, self._bytes, strict=True):
+            if count:
+                loss = total / count
+                scores[name] = DomainScore(loss, perplexity(loss), total / math.log(2) / size)
+        return scores
+
+
+def evaluate_completions(site: Site, items: CompletionSet) -> dict[str, DomainScore] | None:
+    """Return the figures of every task, the same on all ranks; None when interrupted. Collective."""
+    totals = torch.zeros(2, len(items.names), dtype=torch.float64, device=site.device)
+    for batch in items.batches(site.rank, site.world_size, site.engine.micro_batch):
+        if site.interrupted():
+            return None
+        moved = Batch(*(part.to(site.device) for part in batch if part is not None))
+        measured = site.engine.losses(moved)
+        if measured is not None:  # exactly one of the ranks that compute the same losses counts them
+            sums, counts = sample_sums(measured.losses, measured.counted)
+            totals[0].index_add_(0, moved.domains, sums)
+            totals[1].index_add_(0, moved.domains, counts)
+    dist.all_reduce(totals)
+    sums, counts = totals.tolist()
+    return items.score(sums, counts)
