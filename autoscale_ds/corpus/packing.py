@@ -134,7 +134,8 @@ def plan_shards(
             dropped = find_copies(rows["key"]) if settings.deduplicate == "domain" else np.zeros(len(rows), bool)
         counts[domain] = _count(domain_records, dropped)
         if dropped.all():
-            raise CorpusError(f"{domain}: no document is left; {_explain(counts[domain])}")
+            kind = "target" if domain in settings.targets else "domain"
+            raise CorpusError(f"{kind} {domain}: no document is left; {_explain(counts[domain])}")
         if domain in settings.targets:
             held_out = np.ones(len(rows), bool)
         else:
