@@ -11,7 +11,8 @@ import io
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from autoscale_ds.errors import AutoScaleError
@@ -107,6 +108,35 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     columns = None if stream.isatty() else width
     return Console(stderr=stderr, width=columns, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def counting(label: str, total: int | None, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """Give a function that moves a progress bar on stderr by a number of items; no bar where that is no terminal.
+
+    Parameters
+    ----------
+    total : int or None
+        Items in all; None while it is not known.
+    shown : bool
+        False on ranks other than 0.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    screen = console(stderr=True)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=screen, transient=True, disable=not (shown and screen.is_terminal)
+    ) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 def run(main: Callable[[], int | None], *, tear_down: bool = True, memory_advice: str = "use smaller inputs") -> None:

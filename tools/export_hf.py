@@ -22,9 +22,7 @@ from autoscale_ds import cli
 from autoscale_ds.corpus.tokenizer_export import export_tokenizer
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import make_folder, remove_empty
-from autoscale_ds.training.checkpoints import find_checkpoint, sound_checkpoint
-from autoscale_ds.training.run_corpus import open_run_corpus
-from autoscale_ds.training.run_folder import RunFolder, load_run_config
+from autoscale_ds.training.trained import TrainedRun
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -45,29 +43,22 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.output.exists():
         raise ConfigError(f"{arguments.output} exists already; give another --output")
-    run = load_run_config(arguments.run)
-    corpus = open_run_corpus(arguments.run, arguments.corpus)
-    tokenizer = corpus.manifest.tokenizer
+    run = TrainedRun(arguments.run, arguments.step, arguments.corpus)
+    tokenizer, spec = run.tokenizer, run.spec
     with_tokenizer = bool(tokenizer.file) and not arguments.weights_only
-    spec = run.model.build(run.data.sequence_length, tokenizer.vocabulary_size)
-    checkpoints = RunFolder(arguments.run).checkpoints
-    find_checkpoint(checkpoints, arguments.step)
     with _folder_beside(arguments.output) as working:
         unfinished = working / "hf"
-        if with_tokenizer:
-            export_tokenizer(corpus, unfinished, spec.context, spec.vocabulary)  # takes seconds, the rest minutes
-        checkpoint = sound_checkpoint(checkpoints, arguments.step)
+        if with_tokenizer:  # takes seconds, the rest minutes
+            export_tokenizer(run.corpus, unfinished, spec.context, spec.vocabulary)
 
         from transformers.utils.logging import disable_progress_bar
 
-        from autoscale_ds.training.engine import saved_weights
-
         disable_progress_bar()
-        weights = saved_weights(checkpoint.folder, checkpoint.layout, spec, working / "converted")
+        checkpoint, weights = run.weights(working / "converted")
         spec.write_hf(weights, unfinished, tokenizer.end_of_document)
         os.replace(unfinished, arguments.output)
     if not tokenizer.file and not arguments.weights_only:
-        print(f"{corpus.folder} holds no tokenizer.json, so the folder has none either", file=sys.stderr)
+        print(f"{run.corpus.folder} holds no tokenizer.json, so the folder has none either", file=sys.stderr)
     print(f"{checkpoint.folder} ({spec.num_parameters:,} parameters) written to {arguments.output}")
 
 

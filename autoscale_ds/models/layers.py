@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from autoscale_ds.models.cache import LayerCache
+
 
 class AttentionCore(nn.Module):
     """``scaled_dot_product_attention`` (flash kernels where the device has them) on whole sequences of some heads.
@@ -36,12 +38,13 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.head_width = width // num_heads
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, time, width) to the same shape."""
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """Map (batch, time, width) to the same shape; with a cache, tokens attend to those read before as well."""
         batch, time, _ = x.shape
         # The number of heads follows from the projection, which tensor parallelism makes narrower.
         q, k, v = (part.view(batch, time, -1, self.head_width) for part in self.qkv(x).chunk(3, dim=-1))
-        return self.proj(self.core(q, k, v).reshape(batch, time, -1))
+        attended = self.core(q, k, v) if cache is None else cache.attend(q, k, v)
+        return self.proj(attended.reshape(batch, time, -1))
 
 
 class MLP(nn.Module):
@@ -68,9 +71,9 @@ class Block(nn.Module):
         self.mlp = MLP(width, 4 * width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """Map (batch, time, width) to the same shape."""
-        x = x + self.dropout(self.attn(self.norm1(x)))
+        x = x + self.dropout(self.attn(self.norm1(x), cache))
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from autoscale_ds.errors import ConfigError
+import json
+from pathlib import Path
+
+from autoscale_ds.errors import CheckpointError, ConfigError
 from autoscale_ds.models.gpt2.spec import GPT2Config
 from autoscale_ds.models.spec import ModelSpec
 
@@ -14,3 +17,23 @@ def family(name: str) -> type[ModelSpec]:
     if name not in FAMILIES:
         raise ConfigError(f"model.family is {name!r}, expected one of {', '.join(FAMILIES)}")
     return FAMILIES[name]
+
+
+def spec_of_hf(folder: Path) -> ModelSpec:
+    """Return the spec of the model in a Hugging Face folder, from its ``config.json`` alone.
+
+    Raises
+    ------
+    CheckpointError
+        When the file cannot be read, or no family is of its ``model_type``.
+    """
+    path = folder / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        kind = raw["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} does not say what model this is: {str(error).splitlines()[0]}") from None
+    by_type = {spec.hf_model_type: spec for spec in FAMILIES.values() if spec.hf_model_type}
+    if kind not in by_type:
+        raise CheckpointError(f"{path} describes a model of type {kind!r}, expected one of {', '.join(by_type)}")
+    return by_type[kind].from_hf_config(raw)

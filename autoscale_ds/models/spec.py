@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from autoscale_ds.config import check_range
 from autoscale_ds.errors import ConfigError
+from autoscale_ds.models.cache import KeyValueCache
 from autoscale_ds.models.layers import LanguageModelHead
 
 LARGEST_SIZE = 2**31 - 1  # token ids and sequence lengths are int32 on disk
@@ -119,7 +120,8 @@ class ModelSpec(ABC):
         """Return the model, weights not yet set.
 
         Called with ``(token_ids, targets, first_position)`` it returns the loss of every token, with
-        ``(token_ids, logits_at=t)`` the logits (batch, vocabulary) of position t. It has the spec as ``config``.
+        ``(token_ids, logits_at=t)`` the logits (batch, vocabulary) of position t, with ``token_ids`` alone the logits
+        (batch, time, vocabulary) of all. It has the spec as ``config``. For families with a ``cache``, see there.
         """
 
     @abstractmethod
@@ -159,6 +161,30 @@ class ModelSpec(ABC):
     @abstractmethod
     def flops_per_token(self, sequence_length: int) -> float:
         """Return training FLOPs a token, forward and backward."""
+
+    # -- what a family may answer -------------------------------------------------------------------------------
+
+    hf_model_type: ClassVar[str | None] = None
+    """``model_type`` in the ``config.json`` of this family's Hugging Face folders; None where it has none."""
+
+    @classmethod
+    def from_hf_config(cls, raw: Mapping[str, Any]) -> ModelSpec:
+        """Return the spec of a model from its Hugging Face ``config.json``; for families with ``hf_model_type``.
+
+        Raises
+        ------
+        CheckpointError
+            When the configuration lacks a value, or describes a model that computes something else.
+        """
+        raise NotImplementedError(f"{cls.__name__} has no Hugging Face folders")
+
+    def cache(self, capacity: int) -> KeyValueCache | None:
+        """Return an empty cache for rows of at most ``capacity`` tokens; None where the family has none.
+
+        Where it has one, the model takes it as ``cache``, and ``logits_at`` may give columns by row, a LongTensor of
+        shape (batch, places), for logits of shape (batch, places, vocabulary).
+        """
+        return None
 
     # -- what follows from the answers --------------------------------------------------------------------------
 

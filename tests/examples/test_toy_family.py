@@ -9,7 +9,8 @@ import torch
 from jobs import losses
 from torch import nn
 
-from autoscale_ds.models import FAMILIES, ModelSpec
+from autoscale_ds.models import FAMILIES, ModelSpec, initialise
+from autoscale_ds.models.generation import generate
 from autoscale_ds.models.layers import LanguageModelHead
 from autoscale_ds.models.spec import LayerSplit, StageLayer
 from autoscale_ds.training.engine import saved_weights
@@ -111,6 +112,17 @@ def test_a_new_family_trains_stops_resumes_and_predicts(make_trainer, stage):
         again.parts.model_spec.whole_shapes()
     )
     again.close()
+
+
+def test_a_family_without_a_cache_generates_by_computing_whole_sequences_again():
+    model = BagSpec(layers=2, heads=1, width=32, context=12, vocabulary=97).build()
+    initialise(model, seed=4)
+    prompts = [[1, 2, 3], [4], [5, 6, 7]]
+    made = generate(model, prompts, 20)
+    for prompt, each in zip(prompts, made, strict=True):
+        whole = torch.tensor([prompt + each.tokens[:-1]])
+        assert model(whole).argmax(-1)[0, len(prompt) - 1 :].tolist() == each.tokens
+        assert (len(each.tokens), each.reason) == (13 - len(prompt), "context")
 
 
 def test_a_checkpoint_of_a_new_family_continues_at_another_zero_stage(make_trainer):

@@ -65,6 +65,43 @@ def hf_weights(folder: str | Path, config: ModelSpec) -> dict[str, Tensor]:
     return state
 
 
+# What ``config.json`` may change of the arithmetic, and the values that ``GPT2`` computes with.
+_ARITHMETIC: dict[str, tuple[Any, ...]] = {
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "tie_word_embeddings": (True,),
+}
+_SHAPE = {
+    "layers": "n_layer",
+    "heads": "n_head",
+    "width": "n_embd",
+    "context": "n_positions",
+    "vocabulary": "vocab_size",
+}
+
+
+def read_shape(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return layers, heads, width, context and vocabulary of a GPT-2's ``config.json``.
+
+    Raises
+    ------
+    CheckpointError
+        When one is missing, or the model computes something else than ``GPT2``.
+    """
+    missing = next((theirs for theirs in _SHAPE.values() if not isinstance(raw.get(theirs), int)), None)
+    if missing:
+        raise CheckpointError(f"config.json of a GPT-2 has {missing} {raw.get(missing)!r}, expected a whole number")
+    shape = {ours: raw[theirs] for ours, theirs in _SHAPE.items()}
+    allowed = {**_ARITHMETIC, "n_inner": (None, 4 * shape["width"])}
+    for name, values in allowed.items():
+        if raw.get(name, values[0]) not in values:
+            expected = " or ".join(map(repr, values))
+            raise CheckpointError(f"config.json of a GPT-2 has {name} {raw[name]!r}, this program computes {expected}")
+    return shape
+
+
 def read_model(folder: str | Path) -> Any:
     """Return the ``GPT2LMHeadModel`` of a folder (or hub name); raises CheckpointError when there is none."""
     from transformers import GPT2LMHeadModel

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from autoscale_ds.models.cache import KeyValueCache, at_positions
 from autoscale_ds.models.layers import Block, LanguageModelHead
 from autoscale_ds.models.spec import ModelSpec
 
@@ -42,7 +43,8 @@ class GPT2(nn.Module):
         token_ids: Tensor,
         targets: Tensor | None = None,
         first_position: int = 0,
-        logits_at: int | None = None,
+        logits_at: int | Tensor | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Return logits (batch, time, vocabulary), or with targets per-token losses (batch, time) in nats.
 
@@ -52,16 +54,24 @@ class GPT2(nn.Module):
             Tokens, and the token that follows each.
         first_position : int
             Where in the sequence these tokens begin; other than 0 when ranks share a sequence.
-        logits_at : int, optional
-            Return the logits (batch, vocabulary) of this position of ``token_ids`` only.
+        logits_at : int or LongTensor, shape (batch, places), optional
+            Return logits of this column of ``token_ids`` only (batch, vocabulary), or of these columns of each row
+            (batch, places, vocabulary).
+        cache : KeyValueCache, optional
+            What each row has read before; ``token_ids`` follow it, and are added to it. Without gradients.
         """
-        positions = first_position + torch.arange(token_ids.shape[1], device=token_ids.device)
+        if cache is None:
+            positions = first_position + torch.arange(token_ids.shape[1], device=token_ids.device)
+        else:  # padding at the end of a row may lie beyond the context
+            positions = cache.begin(token_ids).clamp(max=self.config.context - 1)
         x = self.dropout(self.tokens(token_ids) + self.positions(positions))
-        for block in self.blocks:
-            if self.config.activation_checkpointing and self.training:
+        for index, block in enumerate(self.blocks):
+            if cache is not None:
+                x = block(x, cache.layer(index))
+            elif self.config.activation_checkpointing and self.training:
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
         if logits_at is not None:
-            return self.head(self.norm(x[:, logits_at]))
+            return self.head(self.norm(at_positions(x, logits_at)))
         return self.head(self.norm(x), targets)

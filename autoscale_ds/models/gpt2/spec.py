@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from autoscale_ds.models.gpt2.hugging_face import from_hf_state, hf_weights, read_model, save_hf
+from autoscale_ds.models.cache import KeyValueCache
+from autoscale_ds.models.gpt2.hugging_face import from_hf_state, hf_weights, read_model, read_shape, save_hf
 from autoscale_ds.models.gpt2.model import GPT2
 from autoscale_ds.models.layers import Block, LanguageModelHead, Positions
 from autoscale_ds.models.spec import LayerSplit, ModelSpec, StageLayer, seeded_normal
@@ -33,6 +34,7 @@ class GPT2Config(ModelSpec):
         "mini": {"layers": 6, "heads": 6, "width": 384},  # 10.6M
     }
     block = Block
+    hf_model_type = "gpt2"
     layer_splits = (
         LayerSplit("attn.qkv", "column", matrices=3),
         LayerSplit("mlp.fc", "column"),
@@ -83,6 +85,15 @@ class GPT2Config(ModelSpec):
         """Write ``config.json`` and ``model.safetensors`` of a ``GPT2LMHeadModel``."""
         save_hf(state, self, folder, end_of_document)
 
+    @classmethod
+    def from_hf_config(cls, raw: Mapping[str, Any]) -> GPT2Config:
+        """Return the shape that ``config.json`` gives, see ``ModelSpec.from_hf_config``."""
+        return cls(**read_shape(raw))
+
+    def cache(self, capacity: int) -> KeyValueCache:
+        """Return an empty cache, see ``ModelSpec.cache``."""
+        return KeyValueCache(capacity)
+
     @property
     def num_parameters(self) -> int:
         """Parameters as counted for GPT-2: tied embedding once, padding rows not."""
@@ -98,15 +109,7 @@ class GPT2Config(ModelSpec):
 def load_hf(folder: str | Path, **overrides: Any) -> GPT2:
     """Return a ``GPT2`` with the shape and weights of a Hugging Face model folder (or hub name)."""
     theirs = read_model(folder)
-    shape = theirs.config
-    config = GPT2Config(
-        layers=shape.n_layer,
-        heads=shape.n_head,
-        width=shape.n_embd,
-        context=shape.n_positions,
-        vocabulary=shape.vocab_size,
-        **overrides,
-    )
+    config = GPT2Config(**{**read_shape(theirs.config.to_dict()), **overrides})
     model = GPT2(config)
     model.load_state_dict(from_hf_state(theirs.state_dict(), config))
     return model
