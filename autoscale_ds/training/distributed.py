@@ -71,6 +71,31 @@ def ranks_from_environment() -> Ranks:
     return Ranks(int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0")), int(os.environ["WORLD_SIZE"]))
 
 
+def join_for_objects(ranks: Ranks) -> torch.device:
+    """Join the other ranks to exchange Python objects, through their CPUs; return this rank's own device.
+
+    For ranks that each hold a whole model and train nothing. A rank alone joins nobody.
+    """
+    if ranks.world_size > 1:
+        dist.init_process_group("gloo", rank=ranks.rank, world_size=ranks.world_size)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
+
+
+def leave_objects() -> None:
+    """Leave the other ranks again; nothing for a rank alone."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Return every rank's ``value`` in order, on every rank. Collective."""
+    every: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(every, value)
+    return every
+
+
 def broadcast(value: Any) -> Any:
     """Return rank 0's ``value`` on every rank. Collective."""
     box = [value]

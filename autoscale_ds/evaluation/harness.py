@@ -1,0 +1,226 @@
+"""Downstream tasks through lm-evaluation-harness: find them, run them over a scorer, and give figures with errors."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.util
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoscale_ds.corpus.hub import hub_obstacle
+from autoscale_ds.errors import ConfigError
+from autoscale_ds.evaluation.scoring import Scorer
+from autoscale_ds.evaluation.task_files import expand, local_task, read_task_file, shipped_tasks
+
+# For standard errors without a closed form (perplexity); lm-eval's own 100,000 take minutes.
+_BOOTSTRAPS = 1000
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric's value and its standard error over items; None where it has none."""
+
+    value: float
+    standard_error: float | None
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Figures of one task.
+
+    Attributes
+    ----------
+    task : str
+        Name.
+    version : str
+        Of the task; numbers of other versions are not comparable.
+    items : int or None
+        Documents measured; None for the mean of a group.
+    metrics : dict of str to Figure
+        By lm-eval's name of the metric, with that of its filter where there is one.
+    """
+
+    task: str
+    version: str
+    items: int | None
+    metrics: dict[str, Figure]
+
+
+def lm_eval_version() -> str:
+    """Return the installed version of lm-eval; raises ConfigError when there is none."""
+    from importlib.metadata import version
+
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ConfigError("downstream tasks need lm-eval, which is not installed; pip install 'autoscale_ds[eval]'")
+    return version("lm_eval")
+
+
+def load_tasks(names: Sequence[str], data: Path | None) -> dict[str, Any]:
+    """Return lm-eval's tasks, ready to be run.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of tasks that this package has files for, of lm-eval's own, or paths of task files (``.yaml``).
+    data : Path or None
+        Folder with the documents of our tasks; None takes lm-eval's own tasks, whose documents come from the hub.
+
+    Raises
+    ------
+    ConfigError
+        For a name that there is none of, and data that is missing or cannot be used.
+    """
+    lm_eval_version()
+    chosen: dict[str, Any] = {"tasks": {}, "groups": {}}
+    with _quiet():
+        for name in expand(list(names)):
+            loaded = _load(name, data)
+            for kind in chosen:
+                chosen[kind].update(loaded.get(kind, {}))
+    return chosen
+
+
+def _load(name: str, data: Path | None) -> dict[str, Any]:
+    is_file = name.endswith((".yaml", ".yml"))
+    if not is_file and (data is None or name not in shipped_tasks()):
+        return _load_from_hub(name)
+    path = Path(name) if is_file else shipped_tasks()[name]
+    if is_file and not path.is_file():
+        raise ConfigError(f"task file {path} does not exist")
+    local = data is not None and (read_task_file(path).get("dataset_kwargs") or {}).get("data_files")
+    config = local_task(path, data) if local and data is not None else read_task_file(path)
+    return {"tasks": {config["task"]: _built(config, path)}}
+
+
+def _built(config: dict[str, Any], path: Path) -> Any:
+    from lm_eval.api.task import ConfigurableTask
+
+    try:
+        return ConfigurableTask(config=dict(config))
+    except Exception as error:  # of templates, of data files it names itself
+        raise ConfigError(f"task {config['task']} of {path} cannot be used: {_reason(error)}") from None
+
+
+def _load_from_hub(name: str) -> dict[str, Any]:
+    """Return one of lm-eval's own tasks or groups of tasks; raises ConfigError when its data cannot be had."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager()
+    if name not in manager.task_index:
+        near = difflib.get_close_matches(name, [*shipped_tasks(), *manager.all_tasks], n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "lm-eval ls tasks lists all"
+        raise ConfigError(f"there is no task {name!r}; {hint}")
+    try:
+        loaded: dict[str, Any] = manager.load([name])
+    except Exception as error:  # of the hub's client, which raises many
+        reason = hub_obstacle() or _reason(error)
+        ours = " and give --data FOLDER with its documents" if name in shipped_tasks() else ""
+        raise ConfigError(
+            f"the documents of task {name} come from the Hugging Face hub, which did not give them ({reason:.150}); "
+            f"take one of {', '.join(shipped_tasks())}{ours or ' with --data FOLDER'}"
+        ) from None
+    return loaded
+
+
+def run_tasks(model: Any, tasks: dict[str, Any], limit: int | None = None) -> list[TaskResult]:
+    """Return the figures of each task.
+
+    Parameters
+    ----------
+    model : lm_eval.api.model.LM
+        See ``adapted`` and ``hf_backend``.
+    tasks : dict
+        From ``load_tasks``.
+    limit : int or None
+        Only the first items of each task.
+    """
+    from lm_eval.evaluator import evaluate
+
+    with _quiet():
+        results = evaluate(model, tasks, limit=limit, bootstrap_iters=_BOOTSTRAPS, log_samples=False)
+    assert results is not None
+    items, versions = results["n-samples"], results["versions"]
+    return [
+        TaskResult(
+            task,
+            str(versions.get(task, "none")),
+            int(items[task]["effective"]) if task in items else None,
+            _figures(metrics),
+        )
+        for task, metrics in results["results"].items()
+    ]
+
+
+def _figures(metrics: dict[str, Any]) -> dict[str, Figure]:
+    """Return the metrics of ``{"acc,none": 0.5, "acc_stderr,none": 0.1}``."""
+    figures = {}
+    for key, value in metrics.items():
+        name, comma, kind = key.partition(",")
+        if not comma or name.endswith("_stderr"):
+            continue
+        error = metrics.get(f"{name}_stderr,{kind}")
+        named = name if kind == "none" else f"{name} ({kind})"
+        figures[named] = Figure(float(value), float(error) if isinstance(error, (int, float)) else None)
+    return figures
+
+
+def num_requests(tasks: dict[str, Any], limit: int | None) -> int:
+    """Return how many requests the tasks make of a model, about: a document has as many as it has choices."""
+    total = 0
+    for task in tasks["tasks"].values():
+        documents = len(task.eval_docs)
+        count = documents if limit is None else min(limit, documents)
+        choices = task.doc_to_choice(task.eval_docs[0]) if task.OUTPUT_TYPE == "multiple_choice" else [None]
+        total += count * len(choices)
+    return total
+
+
+def adapted(
+    scorer: Scorer, encode: Callable[[str], list[int]], decode: Callable[[Sequence[int]], str], end_of_document: int
+) -> Any:
+    """Return lm-eval's view of a scorer, see ``lm_adapter.ScorerLM``."""
+    lm_eval_version()
+    from autoscale_ds.evaluation.lm_adapter import ScorerLM
+
+    return ScorerLM(scorer, encode, decode, end_of_document)
+
+
+def hf_backend(folder: Path, batch_size: int, device: str, advance: Callable[[int], None]) -> Any:
+    """Return lm-eval's own model of a Hugging Face folder, see ``hf_adapter.HuggingFaceLM``."""
+    lm_eval_version()
+    missing = next((name for name in ("accelerate", "peft") if importlib.util.find_spec(name) is None), None)
+    if missing:
+        raise ConfigError(f"--backend hf needs {missing}, which is not installed; pip install 'autoscale_ds[eval]'")
+    from autoscale_ds.evaluation.hf_adapter import HuggingFaceLM
+
+    with _quiet():
+        return HuggingFaceLM(str(folder), batch_size, device, advance)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep lm-eval from printing, from its warnings, and from starting processes for its bootstrap."""
+    before = os.environ.get("DISABLE_MULTIPROC")
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+        del os.environ["DISABLE_MULTIPROC"]
+        if before is not None:
+            os.environ["DISABLE_MULTIPROC"] = before
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
