@@ -12,7 +12,8 @@ from typing import Any, Literal
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.evaluation import harness
 from autoscale_ds.evaluation.harness import TaskResult
-from autoscale_ds.evaluation.scoring import ModelScorer, Scorer, SharedScorer
+from autoscale_ds.evaluation.rank_sharing import SharedScorer
+from autoscale_ds.evaluation.scoring import ModelScorer, Scorer
 from autoscale_ds.evaluation.text_perplexity import TextScore, text_score
 from autoscale_ds.training.distributed import Ranks, gather_objects
 from autoscale_ds.training.trained import TrainedModel, described, is_hf_folder, text_to_ids

@@ -113,19 +113,30 @@ def _load_from_hub(name: str) -> dict[str, Any]:
 
     manager = TaskManager()
     if name not in manager.task_index:
-        near = difflib.get_close_matches(name, [*shipped_tasks(), *manager.all_tasks], n=3)
+        near = difflib.get_close_matches(name, {*shipped_tasks(), *manager.all_tasks}, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "lm-eval ls tasks lists all"
         raise ConfigError(f"there is no task {name!r}; {hint}")
+    obstacle = hub_obstacle()
+    if obstacle is not None:
+        _use_the_cache_alone()
     try:
         loaded: dict[str, Any] = manager.load([name])
     except Exception as error:  # of the hub's client, which raises many
-        reason = hub_obstacle() or _reason(error)
-        ours = " and give --data FOLDER with its documents" if name in shipped_tasks() else ""
+        advice = "give them with" if name in shipped_tasks() else f"take one of {', '.join(shipped_tasks())} with"
         raise ConfigError(
-            f"the documents of task {name} come from the Hugging Face hub, which did not give them ({reason:.150}); "
-            f"take one of {', '.join(shipped_tasks())}{ours or ' with --data FOLDER'}"
+            f"the documents of task {name} come from the Hugging Face hub, which did not give them "
+            f"({obstacle or _reason(error):.150}); {advice} --data FOLDER"
         ) from None
     return loaded
+
+
+def _use_the_cache_alone() -> None:
+    """Let `datasets` look in its cache only, for the rest of the process: its client retries for half a minute."""
+    import datasets
+    import huggingface_hub.constants
+
+    datasets.config.HF_HUB_OFFLINE = True
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
 
 
 def run_tasks(model: Any, tasks: dict[str, Any], limit: int | None = None) -> list[TaskResult]:

@@ -1,7 +1,7 @@
 """Log-probabilities of continuations: what task evaluation asks of a model, whatever it runs on.
 
 A ``Scorer`` is all that the adapter to lm-eval and the perplexity of a text know of a model. ``ModelScorer`` is one for
-a whole model on one device; ``SharedScorer`` divides the work of any scorer among data-parallel ranks.
+a whole model on one device, ``rank_sharing.SharedScorer`` divides the work of any scorer among data-parallel ranks.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.models import ModelSpec
-from autoscale_ds.models.generation import generate, pad
+from autoscale_ds.models.generation import generate, marked, pad
 
 Row = tuple[Sequence[int], Sequence[int]]
 """Context and continuation, token ids; the context has at least one token."""
 # Positions whose logits exist at the same time: 4,096 x 50,257 in fp32 are 0.8 GB.
 _LOGIT_ROWS = 4096
-# A context shared by several continuations is read once when it has at least this many tokens; for shorter ones a pass
-# over whole rows costs less than a second, small one.
+# A context shared by several continuations is read once when it has at least this many tokens, and as many as the
+# longest of them: measured on a CPU, BoolQ takes half the time so, PIQA with its short questions more than in one pass.
 _SHARED_TOKENS = 16
 
 
@@ -145,23 +145,28 @@ class ModelScorer:
             if continuation:
                 by_context[tuple(context)].append(place)
         groups = sorted(by_context.items(), key=lambda item: -len(item[0]))
-        is_shared = {c: self._has_cache and len(g) > 1 and len(c) >= _SHARED_TOKENS for c, g in groups}
-        alone = [place for context, group in groups if not is_shared[context] for place in group]
+        shared = [group for context, group in groups if self._pays(context, [rows[place][1] for place in group])]
+        together = {place for group in shared for place in group}
+        alone = [place for group in by_context.values() for place in group if place not in together]
         alone.sort(key=lambda place: -len(rows[place][0]) - len(rows[place][1]))
         yield from self._filled([[place] for place in alone], rows, shared=False)
-        yield from self._filled([group for context, group in groups if is_shared[context]], rows, shared=True)
+        yield from self._filled(shared, rows, shared=True)
+
+    def _pays(self, context: Sequence[int], continuations: Sequence[Sequence[int]]) -> bool:
+        """Return whether to read a context once for these continuations."""
+        least = max(_SHARED_TOKENS, *map(len, continuations))
+        return self._has_cache and len(continuations) > 1 and len(context) >= least
 
     def _filled(self, groups: Sequence[list[int]], rows: Sequence[Row], shared: bool) -> Iterator[_Batch]:
         """Yield batches of whole groups, as many as the numbers of rows and of logits allow; at least one group."""
         places: list[int] = []
-        widest = 0
+        logits = 0
         for group in groups:
-            own = max(self._logits_of(rows[place]) for place in group)
-            count = len(places) + len(group)
-            if places and (count > self._batch_size or max(widest, own) * count > _LOGIT_ROWS):
+            own = sum(self._logits_of(rows[place]) for place in group)
+            if places and (len(places) + len(group) > self._batch_size or logits + own > _LOGIT_ROWS):
                 yield _Batch(places, shared)
-                places, widest = [], 0
-            places, widest = places + group, max(widest, own)
+                places, logits = [], 0
+            places, logits = places + group, logits + own
         if places:
             yield _Batch(places, shared)
 
@@ -171,36 +176,39 @@ class ModelScorer:
 
     def _plain(self, rows: Sequence[Row]) -> list[Score]:
         """Score rows in one pass over each as a whole."""
-        inputs = [[*context, *continuation][:-1] for context, continuation in rows]
-        tokens = pad(inputs, self._device)
-        starts = torch.tensor([len(context) - 1 for context, _ in rows], device=self._device)
-        targets = pad([continuation for _, continuation in rows], self._device)
-        columns = starts[:, None] + torch.arange(targets.shape[1], device=self._device)
-        columns = columns.clamp(max=tokens.shape[1] - 1)
-        if self._has_cache:
-            logits = self._model(tokens, logits_at=columns)
-        else:
-            logits = self._model(tokens).gather(1, columns[:, :, None].expand(-1, -1, self._spec.vocabulary))
-        return _sums(logits, targets, [len(continuation) for _, continuation in rows])
+        tokens = pad([[*context, *continuation][:-1] for context, continuation in rows], self._device)
+        starts = [len(context) - 1 for context, _ in rows]
+        ends = [start + len(continuation) for start, (_, continuation) in zip(starts, rows, strict=True)]
+        where = marked(tokens, starts, ends)
+        logits = self._model(tokens, logits_at=where) if self._has_cache else self._model(tokens)[where]
+        owners = [row for row, (_, continuation) in enumerate(rows) for _ in continuation]
+        targets = [token for _, continuation in rows for token in continuation]
+        return _sums(len(rows), [_Predicted.of(logits, range(len(targets)), targets, owners)])
 
     def _shared(self, rows: Sequence[Row]) -> list[Score]:
         """Score rows by reading each distinct context once, then the continuations on top of its keys and values."""
-        contexts = list(dict.fromkeys(context for context, _ in rows))
-        owner = {context: index for index, context in enumerate(contexts)}
-        longest = max(map(len, contexts)) + max(len(continuation) for _, continuation in rows)
-        cache = self._spec.cache(longest)
+        contexts = list(dict.fromkeys(tuple(context) for context, _ in rows))
+        place = {context: index for index, context in enumerate(contexts)}
+        of_row = [place[tuple(context)] for context, _ in rows]
+        cache = self._spec.cache(max(map(len, contexts)) + max(len(continuation) for _, continuation in rows))
         assert cache is not None
         lengths = [len(context) for context in contexts]
-        last = torch.tensor(lengths, device=self._device)[:, None] - 1
-        first = self._model(pad(contexts, self._device), logits_at=last, cache=cache)[:, 0]
-        cache.keep(lengths)
-        owners = [owner[context] for context, _ in rows]
-        logits = first[torch.tensor(owners, device=self._device)][:, None]
-        targets = pad([continuation for _, continuation in rows], self._device)
-        if targets.shape[1] > 1:
-            cache.select(owners)
-            logits = torch.cat([logits, self._model(targets[:, :-1], cache=cache)], dim=1)
-        return _sums(logits, targets, [len(continuation) for _, continuation in rows])
+        tokens = pad(contexts, self._device)
+        logits = self._model(tokens, logits_at=marked(tokens, [n - 1 for n in lengths], lengths), cache=cache)
+        first = [continuation[0] for _, continuation in rows]
+        predicted = [_Predicted.of(logits, of_row, first, range(len(rows)))]
+        longer = [row for row, (_, continuation) in enumerate(rows) if len(continuation) > 1]
+        if longer:
+            cache.keep(lengths)
+            cache.select([of_row[row] for row in longer])
+            rest = [rows[row][1] for row in longer]
+            tokens = pad([continuation[:-1] for continuation in rest], self._device)
+            ends = [len(continuation) - 1 for continuation in rest]
+            logits = self._model(tokens, logits_at=marked(tokens, [0] * len(rest), ends), cache=cache)
+            targets = [token for continuation in rest for token in continuation[1:]]
+            owners = [row for row, count in zip(longer, ends, strict=True) for _ in range(count)]
+            predicted.append(_Predicted.of(logits, range(len(targets)), targets, owners))
+        return _sums(len(rows), predicted)
 
 
 class _Batch(NamedTuple):
@@ -210,65 +218,33 @@ class _Batch(NamedTuple):
     shared: bool
 
 
-def _sums(logits: Tensor, targets: Tensor, lengths: Sequence[int]) -> list[Score]:
-    """Return the scores of rows from logits (rows, time, vocabulary) of the tokens in ``targets`` (rows, time)."""
-    logits = logits.float()
-    chosen = logits.gather(-1, targets[:, :, None])[:, :, 0] - logits.logsumexp(-1)
-    counted = (
-        torch.arange(targets.shape[1], device=targets.device) < torch.tensor(lengths, device=targets.device)[:, None]
-    )
-    sums = chosen.double().where(counted, 0.0).sum(1)
-    greedy = ((logits.argmax(-1) == targets) | ~counted).all(1)
-    return [Score(total, is_greedy) for total, is_greedy in zip(sums.tolist(), greedy.tolist(), strict=True)]
+class _Predicted(NamedTuple):
+    """Of some tokens: log-probability (nats, fp64), whether each was the likeliest, and the row it belongs to."""
+
+    log_probability: Tensor
+    is_likeliest: Tensor
+    owners: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, places: Sequence[int], targets: Sequence[int], owners: Sequence[int]) -> _Predicted:
+        """Return how logits (positions, vocabulary) predict targets, each at its place among the positions."""
+        at, target, owner = (torch.tensor(list(each), device=logits.device) for each in (places, targets, owners))
+        logits = logits.float()
+        chosen = (logits[at, target] - logits.logsumexp(-1)[at]).double()
+        return cls(chosen, logits.argmax(-1)[at] == target, owner)
+
+
+def _sums(num_rows: int, predicted: Sequence[_Predicted]) -> list[Score]:
+    """Return the scores of rows from those of their tokens."""
+    device = predicted[0].log_probability.device
+    sums = torch.zeros(num_rows, dtype=torch.float64, device=device)
+    misses = torch.zeros(num_rows, dtype=torch.int64, device=device)
+    for part in predicted:
+        sums.index_add_(0, part.owners, part.log_probability)
+        misses.index_add_(0, part.owners, (~part.is_likeliest).long())
+    return [Score(total, not missed) for total, missed in zip(sums.tolist(), misses.tolist(), strict=True)]
 
 
 def _chunks(places: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     for start in range(0, len(places), size):
         yield places[start : start + size]
-
-
-class SharedScorer:
-    """A scorer whose rows are divided among data-parallel ranks; every rank gets all results. Collective.
-
-    Parameters
-    ----------
-    scorer : Scorer
-        This rank's model, the same on every rank.
-    rank, world_size : int
-        Data-parallel rank and size.
-    gather : callable
-        Collective; given this rank's object, returns those of all ranks in order.
-    """
-
-    def __init__(self, scorer: Scorer, rank: int, world_size: int, gather: Callable[[Any], list[Any]]) -> None:
-        self._scorer = scorer
-        self._rank = rank
-        self._world_size = world_size
-        self._gather = gather
-        self.context = scorer.context
-
-    @property
-    def truncated(self) -> int:
-        """Rows cut so far on all ranks. Collective."""
-        return sum(self._gather(self._scorer.truncated))
-
-    def log_likelihoods(self, rows: Sequence[Row]) -> list[Score]:
-        """Return the score of each row, see ``Scorer``; rows with the same context go to the same rank."""
-        contexts = sorted({tuple(context) for context, _ in rows}, key=lambda context: (len(context), context))
-        turn = {context: index % self._world_size for index, context in enumerate(contexts)}
-        owners = [turn[tuple(context)] for context, _ in rows]
-        mine = [row for row, owner in zip(rows, owners, strict=True) if owner == self._rank]
-        return self._merged(owners, self._scorer.log_likelihoods(mine))
-
-    def greedy(
-        self, prompts: Sequence[Sequence[int]], max_tokens: int, stop: Callable[[list[int]], bool]
-    ) -> list[list[int]]:
-        """Return the likeliest tokens after each prompt, see ``Scorer``."""
-        owners = [index % self._world_size for index in range(len(prompts))]
-        mine = [prompt for prompt, owner in zip(prompts, owners, strict=True) if owner == self._rank]
-        return self._merged(owners, self._scorer.greedy(mine, max_tokens, stop))
-
-    def _merged(self, owners: Sequence[int], own: Sequence[Any]) -> list[Any]:
-        """Return all ranks' results in the order of the rows."""
-        waiting = [iter(results) for results in self._gather(list(own))]
-        return [next(waiting[owner]) for owner in owners]

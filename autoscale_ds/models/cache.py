@@ -118,7 +118,5 @@ class LayerCache:
 
 
 def at_positions(x: Tensor, where: int | Tensor) -> Tensor:
-    """Return columns of (batch, time, width): one (batch, width), or those of each row (batch, places, width)."""
-    if isinstance(where, int):
-        return x[:, where]
-    return x[torch.arange(len(x), device=x.device)[:, None], where]
+    """Return positions of (batch, time, width): one column (batch, width), or those marked True (marked, width)."""
+    return x[:, where] if isinstance(where, int) else x[where]

@@ -139,8 +139,8 @@ def _continued(model: Any, rows: Sequence[_Row], cache: KeyValueCache, device: t
     known = cache.lengths or [0] * len(rows)
     new = [row.sequence[length:] for row, length in zip(rows, known, strict=True)]
     counts = [len(tokens) for tokens in new]
-    last = torch.tensor(counts, device=device)[:, None] - 1
-    logits: Tensor = model(pad(new, device), logits_at=last, cache=cache)[:, 0]
+    tokens = pad(new, device)
+    logits: Tensor = model(tokens, logits_at=marked(tokens, [n - 1 for n in counts], counts), cache=cache)
     cache.keep(counts)
     return logits
 
@@ -162,6 +162,13 @@ def pad(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """Return rows of tokens as one LongTensor (rows, longest), filled up with token 0 at the end."""
     longest = max(len(row) for row in rows)
     return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
+
+
+def marked(tokens: Tensor, starts: Sequence[int], ends: Sequence[int]) -> Tensor:
+    """Return a BoolTensor like tokens (rows, time), True in each row from its start up to, not including, its end."""
+    columns = torch.arange(tokens.shape[1], device=tokens.device)
+    first, end = (torch.tensor(bounds, device=tokens.device)[:, None] for bounds in (starts, ends))
+    return (columns >= first) & (columns < end)
 
 
 def _extend(rows: Sequence[_Row], tokens: Sequence[int]) -> None:

@@ -181,8 +181,8 @@ class ModelSpec(ABC):
     def cache(self, capacity: int) -> KeyValueCache | None:
         """Return an empty cache for rows of at most ``capacity`` tokens; None where the family has none.
 
-        Where it has one, the model takes it as ``cache``, and ``logits_at`` may give columns by row, a LongTensor of
-        shape (batch, places), for logits of shape (batch, places, vocabulary).
+        Where it has one, the model takes it as ``cache``, and ``logits_at`` may mark positions, a BoolTensor of shape
+        (batch, time), for their logits row by row, of shape (marked, vocabulary).
         """
         return None
 

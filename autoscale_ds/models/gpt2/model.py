@@ -54,9 +54,9 @@ class GPT2(nn.Module):
             Tokens, and the token that follows each.
         first_position : int
             Where in the sequence these tokens begin; other than 0 when ranks share a sequence.
-        logits_at : int or LongTensor, shape (batch, places), optional
-            Return logits of this column of ``token_ids`` only (batch, vocabulary), or of these columns of each row
-            (batch, places, vocabulary).
+        logits_at : int or BoolTensor, shape (batch, time), optional
+            Return logits of this column of ``token_ids`` only (batch, vocabulary), or of the marked positions, row by
+            row (marked, vocabulary).
         cache : KeyValueCache, optional
             What each row has read before; ``token_ids`` follow it, and are added to it. Without gradients.
         """
