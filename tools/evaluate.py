@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +45,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Evaluate; ranks other than 0 leave what there is to say to rank 0."""
     arguments = parse_arguments()
-    _leave_the_terminal_to_us()
 
     from autoscale_ds.training.distributed import ranks_from_environment
 
@@ -85,12 +82,6 @@ def _evaluate(arguments: argparse.Namespace, ranks: Any) -> None:
     leave_objects()
     if ranks.rank == 0:
         _write(arguments, downstream.record(plan, trained, measured, ranks))
-
-
-def _leave_the_terminal_to_us() -> None:
-    """Switch off the bars and warnings of lm-eval and its libraries, before they are imported."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    logging.getLogger("datasets").setLevel(logging.ERROR)
 
 
 def _write(arguments: argparse.Namespace, record: dict[str, Any]) -> None:
@@ -133,7 +124,7 @@ def _text_table(texts: dict[str, Any]) -> Any:
     for path, score in texts.items():
         sizes = [f"{score[name]:,}" for name in ("tokens", "words", "bytes")]
         figures = [_number(score[name]) for name in ("perplexity", "word_perplexity", "bits_per_byte")]
-        table.add_row(path, *sizes, *figures)
+        table.add_row(Path(path).name, *sizes, *figures)
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib.util
 import io
 import logging
@@ -185,9 +186,9 @@ def num_requests(tasks: dict[str, Any], limit: int | None) -> int:
     """Return how many requests the tasks make of a model, about: a document has as many as it has choices."""
     total = 0
     for task in tasks["tasks"].values():
-        documents = len(task.eval_docs)
-        count = documents if limit is None else min(limit, documents)
-        choices = task.doc_to_choice(task.eval_docs[0]) if task.OUTPUT_TYPE == "multiple_choice" else [None]
+        documents = task.task_docs if hasattr(task, "task_docs") else task.eval_docs
+        count = len(documents) if limit is None else min(limit, len(documents))
+        choices = task.doc_to_choice(documents[0]) if task.OUTPUT_TYPE == "multiple_choice" else [None]
         total += count * len(choices)
     return total
 
@@ -216,20 +217,26 @@ def hf_backend(folder: Path, batch_size: int, device: str, advance: Callable[[in
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep lm-eval from printing, from its warnings, and from starting processes for its bootstrap."""
-    before = os.environ.get("DISABLE_MULTIPROC")
-    os.environ["DISABLE_MULTIPROC"] = "1"
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
+    """Keep lm-eval from printing, from its warnings and bars, and from starting processes for its bootstrap."""
+    import datasets
+    from tqdm import tqdm
+
+    datasets.disable_progress_bars()
+    logger, variable = logging.getLogger("lm_eval"), "DISABLE_MULTIPROC"
+    level, before, begin = logger.level, os.environ.get(variable), tqdm.__init__
     logger.setLevel(logging.ERROR)
+    os.environ[variable] = "1"
+    tqdm.__init__ = functools.partialmethod(begin, disable=True)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logger.setLevel(level)
-        del os.environ["DISABLE_MULTIPROC"]
-        if before is not None:
-            os.environ["DISABLE_MULTIPROC"] = before
+        tqdm.__init__ = begin
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 def _reason(error: BaseException) -> str:

@@ -9,7 +9,10 @@ from autoscale_ds.corpus.inputs import DomainInput
 from autoscale_ds.corpus.preprocessing import preprocess
 from autoscale_ds.corpus.settings import PreprocessSettings
 from autoscale_ds.corpus.tokenizers import train_tokenizer
+from autoscale_ds.evaluation.harness import adapted
+from autoscale_ds.evaluation.scoring import ModelScorer
 from autoscale_ds.models.gpt2 import GPT2Config
+from autoscale_ds.training.trained import text_to_ids
 
 WORDS = ["the", "a", "man", "woman", "river", "stone", "light", "keeps", "turning", "under", "cold", "because", "it"]
 WORDS += [
@@ -82,3 +85,12 @@ def hf_folder(folder, context=64, uniform=False, tokenizer=None):
     made.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(tokenizer.json_text)
     return folder
+
+
+def over(trained, batch_size=4):
+    """Return lm-eval's model over ours, and its scorer as ``scorer``."""
+    end = trained.tokenizer.info.end_of_document
+    scorer = ModelScorer(trained.model, batch_size, end)
+    made = adapted(scorer, lambda text: text_to_ids(trained.tokenizer, [text])[0], trained.tokenizer.decode, end)
+    made.scorer = scorer
+    return made
