@@ -47,10 +47,12 @@ def main() -> int:
     arguments = parse_arguments()
 
     from autoscale_ds.training.distributed import ranks_from_environment
+    from autoscale_ds.training.trained import out_of_memory_as_error
 
     ranks = ranks_from_environment()
     try:
-        _evaluate(arguments, ranks)
+        with out_of_memory_as_error(f"--batch-size {arguments.batch_size}"):
+            _evaluate(arguments, ranks)
     except AutoScaleError:
         if ranks.rank == 0:
             raise
@@ -73,7 +75,7 @@ def _evaluate(arguments: argparse.Namespace, ranks: Any) -> None:
         arguments.batch_size,
         arguments.backend,
     )
-    tasks = downstream.load(plan, arguments.model)
+    tasks = downstream.load(plan, arguments.model, ranks.world_size)
     device = join_for_objects(ranks)
     trained = open_trained(arguments.model, arguments.checkpoint, arguments.corpus, arguments.tokenizer, device)
     total = harness.num_requests(tasks, plan.limit) // ranks.world_size or None

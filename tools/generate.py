@@ -22,7 +22,7 @@ from typing import Any
 from autoscale_ds import cli
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.models.generation import Generated, Sampling, generate
-from autoscale_ds.training.trained import TrainedModel, described, open_trained, text_to_ids
+from autoscale_ds.training.trained import TrainedModel, described, open_trained, out_of_memory_as_error, text_to_ids
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,7 +53,8 @@ def main() -> None:
     prompts = _prompts(arguments)
     trained = open_trained(arguments.model, arguments.checkpoint, arguments.corpus, arguments.tokenizer)
     asked = [(prompt, number) for prompt in prompts for number in range(arguments.num)]
-    made = _generate(trained, asked, _sampling(arguments), arguments)
+    with out_of_memory_as_error(f"--batch-size {arguments.batch_size}"):
+        made = _generate(trained, asked, _sampling(arguments), arguments)
     samples = [
         {"prompt": prompt, "number": number, "text": trained.tokenizer.decode(each.tokens), **asdict(each)}
         for (prompt, number), each in zip(asked, made, strict=True)

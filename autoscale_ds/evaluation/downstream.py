@@ -63,12 +63,14 @@ class Measured:
     seconds: float = 0.0
 
 
-def load(plan: Plan, folder: Path) -> dict[str, Any]:
+def load(plan: Plan, folder: Path, world_size: int = 1) -> dict[str, Any]:
     """Return the plan's tasks with their documents, before a model is loaded; raises ConfigError for a bad plan."""
     if not plan.tasks and not plan.texts:
         raise ConfigError("there is nothing to measure; give --tasks NAME,NAME or --text FILE")
     if plan.backend == "hf" and not is_hf_folder(folder):
         raise ConfigError(f"{folder} is no Hugging Face folder; --backend hf needs one: tools/export_hf.py writes it")
+    if plan.backend == "hf" and world_size > 1:
+        raise ConfigError(f"--backend hf works on one rank, {world_size} were started; leave torchrun or --backend out")
     for path in plan.texts:
         read_text(path)
     return harness.load_tasks(plan.tasks, plan.data) if plan.tasks else {"tasks": {}, "groups": {}}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,15 @@ def text_to_ids(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int
         ids.append([int(token) for token in encoded.tokens[start : start + length - 1]])
         start += length
     return ids
+
+
+@contextlib.contextmanager
+def out_of_memory_as_error(setting: str) -> Iterator[None]:
+    """Raise ConfigError in place of torch's error that the GPU's memory did not suffice; names the setting to lower."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"the GPU's memory did not suffice ({error!s:.80}); lower {setting}") from None
 
 
 def described(trained: TrainedModel) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+import torch
 import yaml
 from forked import ForkedProcess
 from jobs import ROOT, free_port, tool
@@ -16,6 +17,7 @@ from autoscale_ds.errors import ConfigError
 from autoscale_ds.evaluation import downstream, harness
 from autoscale_ds.evaluation.harness import load_tasks
 from autoscale_ds.evaluation.lm_adapter import ScorerLM
+from autoscale_ds.training.trained import out_of_memory_as_error
 
 
 @pytest.fixture
@@ -162,6 +164,14 @@ def test_an_unknown_task_and_one_whose_documents_cannot_be_had_are_refused(monke
         load_tasks(["hellaswag"], None)
 
 
+def test_too_little_gpu_memory_names_the_setting_to_lower():
+    with (
+        pytest.raises(ConfigError, match=r"did not suffice \(CUDA out of memory\); lower --batch-size 16"),
+        out_of_memory_as_error("--batch-size 16"),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 def test_without_lm_eval_the_extra_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'autoscale_ds\[eval\]'"):
@@ -195,6 +205,8 @@ def test_a_users_mistake_is_one_line(options, message, folder, data, tmp_path):
     assert message in done.stderr
 
 
-def test_lm_evals_backend_is_for_hugging_face_folders(tmp_path):
+def test_lm_evals_backend_is_for_hugging_face_folders_on_one_rank(folder, tmp_path):
+    with pytest.raises(ConfigError, match="works on one rank, 2 were started"):
+        downstream.load(downstream.Plan(("copa",), backend="hf"), folder, world_size=2)
     with pytest.raises(ConfigError, match=r"tools/export_hf\.py writes it"):
         downstream.load(downstream.Plan(("copa",), backend="hf"), tmp_path)
