@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -50,6 +51,14 @@ def test_initial_weights_of_another_shape_are_refused(make_trainer, tmp_path):
         make_trainer(folder="wide", **{"model.initial_weights": str(tmp_path / "hf"), "model.width": 128})
     with pytest.raises(CheckpointError, match="cannot load a GPT-2 model"):
         make_trainer(folder="none", **{"model.initial_weights": str(tmp_path / "nothing")})
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    for key, value, message in (
+        ("n_head", 4, "4 attention heads, the model of this run 2"),
+        ("activation_function", "gelu", "activation_function 'gelu', this program computes 'gelu_new'"),
+    ):
+        (tmp_path / "hf" / "config.json").write_text(json.dumps({**config, key: value}))
+        with pytest.raises(CheckpointError, match=message):
+            make_trainer(folder=key, **{"model.initial_weights": str(tmp_path / "hf")})
 
 
 def test_an_existing_folder_is_not_written_over(make_trainer, tmp_path):

@@ -54,9 +54,13 @@ def hf_weights(folder: str | Path, config: ModelSpec) -> dict[str, Tensor]:
     Raises
     ------
     CheckpointError
-        When the folder cannot be read or its model has another shape.
+        When the folder cannot be read, or its model has another shape or computes something else.
     """
-    state = from_hf_state(read_model(folder).state_dict(), config)
+    model = read_model(folder)
+    state = from_hf_state(model.state_dict(), config)
+    heads = read_shape(model.config.to_dict())["heads"]
+    if heads != config.heads:  # which no shape of a weight tells
+        raise CheckpointError(f"{folder}: its model has {heads} attention heads, the model of this run {config.heads}")
     for name, shape in config.whole_shapes().items():
         if state[name].shape != shape:
             raise CheckpointError(
