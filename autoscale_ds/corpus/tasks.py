@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from autoscale_ds.corpus.compression import byte_blocks
-from autoscale_ds.corpus.documents import UNREADABLE, RefusedRecord, printable, reason_of
+from autoscale_ds.corpus.documents import RefusedRecord, printable
 from autoscale_ds.corpus.fields import value_of
 from autoscale_ds.corpus.indexed import IndexedWriter
+from autoscale_ds.corpus.json_lines import read_json_lines
 from autoscale_ds.corpus.manifest import ShardInfo
 from autoscale_ds.corpus.tokenizers import TextTokenizer
 from autoscale_ds.errors import CorpusError
@@ -72,25 +72,7 @@ def read_task(source: TaskInput) -> list[Item]:
     CorpusError
         For a file that cannot be read or has no item, or an item whose fields are missing or empty; names the line.
     """
-    items = []
-    for number, line in enumerate(_lines(source.path), 1):
-        if not line.strip():
-            continue
-        try:
-            items.append(_item(json.loads(line.decode("utf-8-sig")), source))
-        except (ValueError, RecursionError, RefusedRecord) as error:
-            raise CorpusError(f"{printable(source.path)}:{number}: {reason_of(error)}") from None
-    if not items:
-        raise CorpusError(f"{printable(source.path)} holds no item; expected a JSON object a line")
-    return items
-
-
-def _lines(path: str) -> list[bytes]:
-    try:
-        with open(path, "rb") as file:
-            return b"".join(byte_blocks(file, path, os.fstat(file.fileno()).st_size)).split(b"\n")
-    except UNREADABLE as error:
-        raise CorpusError(f"cannot read {printable(path)}: {getattr(error, 'strerror', None) or error}") from None
+    return read_json_lines(source.path, lambda record: _item(record, source))
 
 
 def _item(record: Any, source: TaskInput) -> Item:
@@ -155,11 +137,11 @@ def encode_task(items: Sequence[Item], source: TaskInput, tokenizer: TextTokeniz
 
 
 def _encoded(texts: Sequence[str], source: TaskInput, tokenizer: TextTokenizer) -> list[npt.NDArray[Any]]:
-    tokens, lengths, refused = tokenizer.encode([text.encode() for text in texts])
+    ids, refused = tokenizer.texts(texts)
     if refused:
         place = min(refused)
         raise CorpusError(f"{printable(source.path)}: item {place + 1}: {refused[place]}")
-    return [part[:-1] for part in np.split(tokens, np.cumsum(lengths)[:-1])]  # without the end-of-document token
+    return ids
 
 
 def write_task(folder: Path, name: str, source: TaskInput, tokenizer: TextTokenizer) -> tuple[ShardInfo, ShardInfo]:

@@ -155,6 +155,17 @@ class TextTokenizer:
         tokens[ends] = self.info.end_of_document
         return Encoded(tokens, lengths + 1, refused)
 
+    def texts(self, texts: Sequence[str]) -> tuple[list[npt.NDArray[Any]], dict[int, str]]:
+        """Return the ids of each text without an end-of-document token, and by place why texts were refused.
+
+        A refused text has no ids.
+        """
+        encoded = self.encode([text.encode(errors="surrogatepass") for text in texts])
+        lengths = np.zeros(len(texts), np.int64)
+        lengths[[place for place in range(len(texts)) if place not in encoded.refused]] = encoded.lengths
+        parts = np.split(encoded.tokens, np.cumsum(lengths)[:-1])
+        return [part[:-1] for part in parts], encoded.refused
+
     def _encode_all(self, documents: Sequence[bytes]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], dict[int, str]]:
         """Encode at once, or one by one where that fails; a refused document has no ids."""
         try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoscale_ds.corpus.documents import RefusedRecord, first_line_of
+from autoscale_ds.corpus.json_lines import read_json_lines
 from autoscale_ds.errors import ConfigError
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
@@ -62,7 +62,7 @@ def read_task_file(path: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = load_yaml(path)
     except Exception as error:  # of YAML, of a function it names, of a file it includes
-        raise ConfigError(f"task file {path} cannot be read: {_first_line(error)}") from None
+        raise ConfigError(f"task file {path} cannot be read: {first_line_of(error)}") from None
     for name in ("task", "output_type", "doc_to_target"):
         if name not in config:
             raise ConfigError(f"task file {path} lacks {name!r}; see the files in {TASK_FOLDER}")
@@ -84,13 +84,18 @@ class _Documents:
 def _documents(data: Path, name: str, metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the documents of one file, all of which have the fields the task needs."""
     path = _find(data, name)
-    documents = _read_lines(path)
     fields = metadata.get("fields") or []
-    for number, document in enumerate(documents, start=1):
-        lacking = next((field for field in fields if field not in document), None)
-        if lacking is not None:
-            held = ", ".join(sorted(document)) or "none"
-            raise ConfigError(f"{path}, line {number}: the field {lacking!r} is missing, it has {held}")
+
+    def checked(document: Any) -> dict[str, Any]:
+        if not isinstance(document, dict):
+            raise RefusedRecord(f"the line holds {type(document).__name__}, expected an object")
+        for field in fields:
+            if field not in document:
+                held = ", ".join(sorted(document)) or "nothing"
+                raise RefusedRecord(f"field {field!r} is missing; the object has: {held}")
+        return document
+
+    documents = read_json_lines(path, checked)
     if metadata.get("labels"):
         _add_labels(documents, _find(data, str(metadata["labels"])), path)
     return documents
@@ -106,29 +111,6 @@ def _find(data: Path, name: str) -> Path:
     raise ConfigError(f"{path} does not exist; put the task's data there, or leave the task out")
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSONL file, gzipped or not."""
-    try:
-        raw = path.read_bytes()
-        lines = (gzip.decompress(raw) if path.name.endswith(_SUFFIX) else raw).decode().split("\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {_first_line(error)}") from None
-    documents = [_parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not documents:
-        raise ConfigError(f"{path} is empty, expected one JSON object a line")
-    return documents
-
-
-def _parse(line: str, path: Path, number: int) -> dict[str, Any]:
-    try:
-        document = json.loads(line)
-    except ValueError as error:
-        raise ConfigError(f"{path}, line {number} is no JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}, line {number} holds {type(document).__name__}, expected a JSON object")
-    return document
-
-
 def _add_labels(documents: list[dict[str, Any]], path: Path, of: Path) -> None:
     lines = path.read_text(encoding="utf-8").split()
     if len(lines) != len(documents):
@@ -137,7 +119,3 @@ def _add_labels(documents: list[dict[str, Any]], path: Path, of: Path) -> None:
         if not label.isdigit():
             raise ConfigError(f"{path}, line {number} is {label!r}, expected the number of the right choice, from 0")
         document["label"] = int(label)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

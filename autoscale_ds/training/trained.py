@@ -228,15 +228,11 @@ def text_to_ids(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int
     ConfigError
         For a text that the tokenizer cannot encode.
     """
-    encoded = tokenizer.encode([text.encode(errors="surrogatepass") for text in texts])
-    if encoded.refused:
-        place, reason = next(iter(encoded.refused.items()))
-        raise ConfigError(f"the text {texts[place][:60]!r} cannot be given to the model: {reason}")
-    ids, start = [], 0
-    for length in encoded.lengths.tolist():
-        ids.append([int(token) for token in encoded.tokens[start : start + length - 1]])
-        start += length
-    return ids
+    ids, refused = tokenizer.texts(texts)
+    if refused:
+        place = min(refused)
+        raise ConfigError(f"the text {texts[place][:60]!r} cannot be given to the model: {refused[place]}")
+    return [part.tolist() for part in ids]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from tiny_models import text_corpus
 
 pytest.importorskip("lm_eval", reason="needs lm-eval (pip install 'autoscale_ds[eval]')")
 
-from autoscale_ds.errors import ConfigError
+from autoscale_ds.errors import ConfigError, CorpusError
 from autoscale_ds.evaluation import downstream, harness
 from autoscale_ds.evaluation.harness import load_tasks
 from autoscale_ds.evaluation.lm_adapter import ScorerLM
@@ -114,7 +114,6 @@ def test_a_task_file_of_ones_own_is_used(folder, data, tmp_path, ours):
         ({"doc_to_text": "{{goals}}"}, "task mine of .* cannot be used: UndefinedError: 'goals' is undefined"),
         ({"dataset_kwargs": {"data_files": {"validation": "none.jsonl"}}}, "none.jsonl does not exist"),
         ({"dataset_kwargs": {"data_files": "piqa_valid.jsonl"}}, "lacks dataset_kwargs.data_files"),
-        ({"metadata": {"fields": ["goal", "label"]}}, "line 1: the field 'label' is missing, it has goal, sol1, sol2"),
         ({"metadata": {"labels": "short.lst"}}, "short.lst has 2 labels for 3 documents"),
         ({"metadata": {"labels": "words.lst"}}, "words.lst, line 2 is 'b', expected the number"),
         ({"validation_split": "train"}, "cannot be used"),
@@ -132,15 +131,16 @@ def test_a_task_file_that_cannot_be_used_is_refused(changes, message, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty"),
-        (b'{"goal": 1}\n{"goal"', "line 2 is no JSON"),
-        (b"[1]\n", "line 1 holds list"),
-        (b"\xff\xfe", "cannot be read"),
+        (b"", "holds no item"),
+        (b'{"goal": "g", "sol1": "a", "sol2": "b"}\n{"goal"', ":2: not valid JSON"),
+        (b"[1]\n", ":1: the line holds list"),
+        (b'{"goal": "g", "sol1": "a"}\n', ":1: field 'sol2' is missing; the object has: goal, sol1"),
+        (b"\xff\xfe", ":1: invalid UTF-8"),
     ],
 )
 def test_damaged_documents_are_refused(content, message, tmp_path):
     (tmp_path / "piqa_valid.jsonl").write_bytes(content)
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises(CorpusError, match=message) as error:
         load_tasks(["piqa"], tmp_path)
     assert len(str(error.value).splitlines()) == 1
 
