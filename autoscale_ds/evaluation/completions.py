@@ -13,12 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
+from torch import Tensor
 
 from autoscale_ds.corpus import Corpus
-from autoscale_ds.evaluation.base import Site
-from autoscale_ds.evaluation.perplexity import DomainScore, perplexity, spread
-from autoscale_ds.objectives import Batch, sample_sums
+from autoscale_ds.evaluation.perplexity import DomainScore, MeasuredSet, perplexity, spread
+from autoscale_ds.objectives import Batch
 
 _NARROWEST = 64  # tokens: narrower batches cost a call each and save nothing
 
@@ -44,7 +43,7 @@ class Row(NamedTuple):
     size: int
 
 
-class CompletionSet:
+class CompletionSet(MeasuredSet):
     """Prompts and gold completions of some of a corpus's tasks.
 
     Parameters
@@ -94,12 +93,11 @@ class CompletionSet:
             kept = prompt[-room:]
             yield Row(np.concatenate([kept, completion]), len(kept), task, int(sizes.tokens[item]))
 
-    def batches(self, rank: int, world_size: int, micro_batch: int) -> Iterator[Batch]:
-        """Yield the batches of one rank, with tasks in place of domains; the longest rows first.
+    def batches(self, rank: int, world_size: int, micro_batch: int) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield the batches of one rank, see ``MeasuredSet``, with tasks in place of domains; the longest rows first.
 
-        A batch holds as many tokens as ``micro_batch`` whole sequences. All ranks yield equally many of equal shape;
-        rows that fill up count no token. Widths are T and its halves that are multiples of 64, so that a compiled model
-        and a pipeline meet few shapes, and ranks that share sequences can divide them.
+        A batch holds as many tokens as ``micro_batch`` whole sequences. Widths are T and its halves that are multiples
+        of 64, so that a compiled model and a pipeline meet few shapes, and ranks that share sequences can divide them.
         """
         at = 0
         while at < len(self._rows):
@@ -107,7 +105,8 @@ class CompletionSet:
             size = micro_batch * (self._length // width)
             rows = self._rows[at : at + size * world_size]
             at += len(rows)
-            yield self._batch(rows[rank * size : (rank + 1) * size], size, width)
+            own = rows[rank * size : (rank + 1) * size]
+            yield self._batch(own, size, width), torch.arange(size) < len(own)
 
     def _width(self, needed: int) -> int:
         width = self._length
@@ -133,20 +132,3 @@ class CompletionSet:
                 loss = total / count
                 scores[name] = DomainScore(loss, perplexity(loss), total / math.log(2) / size)
         return scores
-
-
-def evaluate_completions(site: Site, items: CompletionSet) -> dict[str, DomainScore] | None:
-    """Return the figures of every task, the same on all ranks; None when interrupted. Collective."""
-    totals = torch.zeros(2, len(items.names), dtype=torch.float64, device=site.device)
-    for batch in items.batches(site.rank, site.world_size, site.engine.micro_batch):
-        if site.interrupted():
-            return None
-        moved = Batch(*(part.to(site.device) for part in batch if part is not None))
-        measured = site.engine.losses(moved)
-        if measured is not None:  # exactly one of the ranks that compute the same losses counts them
-            sums, counts = sample_sums(measured.losses, measured.counted)
-            totals[0].index_add_(0, moved.domains, sums)
-            totals[1].index_add_(0, moved.domains, counts)
-    dist.all_reduce(totals)
-    sums, counts = totals.tolist()
-    return items.score(sums, counts)

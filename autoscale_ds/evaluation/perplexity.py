@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,37 @@ class DomainScore:
     bits_per_byte: float | None
 
 
-class ValidationSet:
+class MeasuredSet(ABC):
+    """Sequences of several domains, targets or tasks whose loss is measured.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the domains, targets or tasks.
+    """
+
+    names: list[str]
+
+    @abstractmethod
+    def batches(self, rank: int, world_size: int, micro_batch: int) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield (batch, real (samples,)) of one rank; the batch's domains are places in ``names``.
+
+        Every rank yields equally many batches of equal shapes, because under ZeRO-3 a forward pass is collective:
+        samples that fill up have ``real`` false.
+        """
+
+    @abstractmethod
+    def score(self, sums: list[float], counts: list[float]) -> dict[str, DomainScore]:
+        """Return figures by name, without those that have no counted token.
+
+        Parameters
+        ----------
+        sums, counts : list of float
+            Losses summed over counted tokens, and counted tokens, in the order of ``names``.
+        """
+
+
+class ValidationSet(MeasuredSet):
     """Evenly spaced windows of the validation text of some domains or targets.
 
     Parameters
@@ -63,28 +94,18 @@ class ValidationSet:
     def __len__(self) -> int:
         return len(self._windows)
 
-    def batches(self, rank: int, world_size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (tokens (k, T + 1), domains (k,), real (k,)) of one rank.
-
-        Every rank yields equally many batches of equal size, because under ZeRO-3 a forward pass is collective:
-        short ranks repeat window 0 with ``real`` false.
-        """
-        rounds = -(-len(self) // (world_size * batch_size))
+    def batches(self, rank: int, world_size: int, micro_batch: int) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield the batches of one rank, see ``MeasuredSet``; short ranks repeat window 0."""
+        rounds = -(-len(self) // (world_size * micro_batch))
         for index in range(rounds):
-            places = (index * world_size + rank) * batch_size + np.arange(batch_size)
+            places = (index * world_size + rank) * micro_batch + np.arange(micro_batch)
             real = places < len(self)
             places = np.where(real, places, 0)
             tokens = self._dataset.read(self._domains[places], self._windows[places])
-            yield tokens, torch.from_numpy(self._domains[places]), torch.from_numpy(real)
+            yield Batch(tokens, torch.from_numpy(self._domains[places])), torch.from_numpy(real)
 
     def score(self, sums: list[float], counts: list[float]) -> dict[str, DomainScore]:
-        """Return figures by name, without those that have no counted token.
-
-        Parameters
-        ----------
-        sums, counts : list of float
-            Losses summed over counted tokens, and counted tokens, in the order of ``names``.
-        """
+        """Return figures by name, see ``MeasuredSet``."""
         scores = {}
         for name, total, count in zip(self.names, sums, counts, strict=True):
             if not count:  # the objective counts no token of this domain's windows
@@ -129,22 +150,22 @@ class ValidationPerplexity(Evaluation):
         return None if scores is None else validation_figures(scores)
 
 
-def evaluate(site: Site, windows: ValidationSet) -> dict[str, DomainScore] | None:
-    """Return the figures of every domain, the same on all ranks; None when interrupted. Collective."""
-    totals = torch.zeros(2, len(windows.names), dtype=torch.float64, device=site.device)
-    for tokens, domains, real in windows.batches(site.rank, site.world_size, site.engine.micro_batch):
+def evaluate(site: Site, measured: MeasuredSet) -> dict[str, DomainScore] | None:
+    """Return the figures by name, the same on all ranks; None when interrupted. Collective."""
+    totals = torch.zeros(2, len(measured.names), dtype=torch.float64, device=site.device)
+    for batch, real in measured.batches(site.rank, site.world_size, site.engine.micro_batch):
         if site.interrupted():
             return None
-        batch = Batch(tokens.to(site.device), domains.to(site.device))
-        measured = site.engine.losses(batch)
-        if measured is not None:  # exactly one of the ranks that compute the same losses counts them
-            sums, counts = sample_sums(measured.losses, measured.counted)
+        moved = batch.to(site.device)
+        losses = site.engine.losses(moved)
+        if losses is not None:  # exactly one of the ranks that compute the same losses counts them
+            sums, counts = sample_sums(losses.losses, losses.counted)
             weight = real.to(site.device).double()
-            totals[0].index_add_(0, batch.domains, sums * weight)
-            totals[1].index_add_(0, batch.domains, counts * weight)
+            totals[0].index_add_(0, moved.domains, sums * weight)
+            totals[1].index_add_(0, moved.domains, counts * weight)
     dist.all_reduce(totals)
-    losses, counts = totals.tolist()
-    return windows.score(losses, counts)
+    sums, counts = totals.tolist()
+    return measured.score(sums, counts)
 
 
 def validation_figures(scores: Mapping[str, DomainScore]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.evaluation.base import Evaluation, Site
-from autoscale_ds.evaluation.completions import CompletionSet, evaluate_completions
+from autoscale_ds.evaluation.completions import CompletionSet
 from autoscale_ds.evaluation.perplexity import ValidationSet, evaluate, validation_figures
 from autoscale_ds.training.config import RunConfig
 
@@ -61,7 +61,7 @@ class Targets(Evaluation):
     def run(self, site: Site) -> dict[str, Any] | None:
         """Return the figures by target; see ``Evaluation.run``."""
         texts = evaluate(site, self.windows)
-        tasks = None if texts is None else evaluate_completions(site, self.completions)
+        tasks = None if texts is None else evaluate(site, self.completions)
         if texts is None or tasks is None:
             return None
         figures = validation_figures({**texts, **tasks})

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from autoscale_ds.errors import ConfigError
+from autoscale_ds.evaluation.perplexity import perplexity
 from autoscale_ds.evaluation.scoring import Row, Scorer
 
 
@@ -77,11 +78,7 @@ def text_score(scorer: Scorer, text: str, tokens: Sequence[int], stride: int, en
         words=words,
         bytes=size,
         loss=total / len(tokens),
-        perplexity=_exp(total / len(tokens)),
-        word_perplexity=_exp(total / words),
+        perplexity=perplexity(total / len(tokens)),
+        word_perplexity=perplexity(total / words),
         bits_per_byte=total / math.log(2) / size,
     )
-
-
-def _exp(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf

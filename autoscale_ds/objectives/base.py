@@ -27,6 +27,10 @@ class Batch(NamedTuple):
     domains: Tensor
     counted: Tensor | None = None
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+
 
 class Prepared(NamedTuple):
     """A batch as the model sees it.

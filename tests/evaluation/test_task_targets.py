@@ -49,7 +49,9 @@ def test_each_completion_is_counted_once_whatever_the_ranks_and_widths(measured_
     chosen = CompletionSet(corpus, ["quiz"], length, None)
     fits = [(p, c) for p, c, _ in items_of(measured_corpus) if len(c) <= length]
     assert chosen.left_out.get("quiz", 0) == 23 - len(fits)
-    by_rank = [list(chosen.batches(rank, world_size, 2)) for rank in range(world_size)]
+    by_rank = [[batch for batch, _ in chosen.batches(rank, world_size, 2)] for rank in range(world_size)]
+    real = sum(int(real.sum()) for rank in range(world_size) for _, real in chosen.batches(rank, world_size, 2))
+    assert real == len(fits)
     assert len({tuple(batch.tokens.shape for batch in batches) for batches in by_rank}) == 1
     seen = []
     for batch in (batch for batches in by_rank for batch in batches):
@@ -63,7 +65,7 @@ def test_some_items_of_a_task_are_spread_over_its_file(measured_corpus):
     chosen = CompletionSet(Corpus(measured_corpus), ["quiz"], 256, 5)
     assert len(chosen) == 5
     expected = [items_of(measured_corpus)[place] for place in (0, 4, 9, 13, 18)]
-    (batch,) = chosen.batches(0, 1, 2)
+    ((batch, _),) = chosen.batches(0, 1, 2)
     lengths = sorted(batch.counted.sum(1).tolist())
     assert lengths[-5:] == sorted(len(completion) for _, completion, _ in expected)
 
