@@ -153,7 +153,7 @@ class _Choice:
         tag = self._data[self.name]
         if not isinstance(tag, str) or tag not in self._classes:
             expected = ", ".join(self._classes)
-            hint = _did_you_mean(str(tag), self._classes)
+            hint = did_you_mean(str(tag), self._classes)
             raise ConfigError(f"{self._where}{self.name} is {tag!r}{hint}; expected one of {expected}")
         return tag
 
@@ -241,7 +241,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value in arguments:
             return value
         raise ConfigError(
-            f"{where} is {value!r}{_did_you_mean(str(value), map(str, arguments))}; expected {_spell(hint)}"
+            f"{where} is {value!r}{did_you_mean(str(value), map(str, arguments))}; expected {_spell(hint)}"
         )
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
@@ -320,10 +320,11 @@ def _spelt(number: float) -> str:
 def suggest(key: str, known: Any) -> str:
     """Return the end of a message about an unknown name: the nearest known one, else all of them."""
     known = [str(name) for name in known]
-    return _did_you_mean(key, known) or f"; known here: {', '.join(known)}"
+    return did_you_mean(key, known) or f"; known here: {', '.join(known)}"
 
 
-def _did_you_mean(key: str, known: Iterable[str]) -> str:
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """Return the part of a message that names the nearest known name, empty where none is near."""
     near = difflib.get_close_matches(key, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from autoscale_ds.evaluation.rank_sharing import SharedScorer
 from autoscale_ds.evaluation.scoring import ModelScorer, Scorer
 from autoscale_ds.evaluation.text_perplexity import TextScore, text_score
 from autoscale_ds.training.distributed import Ranks, gather_objects
+from autoscale_ds.training.metrics import finite
 from autoscale_ds.training.trained import TrainedModel, described, is_hf_folder, text_to_ids
 
 _VERSION = 1
@@ -125,13 +125,11 @@ def record(plan: Plan, trained: TrainedModel, measured: Measured, ranks: Ranks) 
         result.task: {
             "version": result.version,
             "items": result.items,
-            "metrics": {
-                name: {"value": _finite(figure.value), "standard_error": _finite(figure.standard_error)}
-                for name, figure in result.metrics.items()
-            },
+            "metrics": {name: asdict(figure) for name, figure in result.metrics.items()},
         }
         for result in measured.tasks
     }
+    figures = {"tasks": tasks, "texts": {path: asdict(score) for path, score in measured.texts.items()}}
     return {
         "version": _VERSION,
         **described(trained),
@@ -142,11 +140,7 @@ def record(plan: Plan, trained: TrainedModel, measured: Measured, ranks: Ranks) 
         "ranks": ranks.world_size,
         "truncated": measured.truncated,
         "seconds": round(measured.seconds, 3),
-        "tasks": tasks,
-        "texts": {
-            path: {name: _finite(value) for name, value in asdict(score).items()}
-            for path, score in measured.texts.items()
-        },
+        **finite(figures),
     }
 
 
@@ -156,7 +150,3 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"text {path} cannot be read: {error}") from None
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

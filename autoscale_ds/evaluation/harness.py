@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib.util
 import io
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoscale_ds.config import did_you_mean
 from autoscale_ds.corpus.hub import hub_obstacle
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.evaluation.scoring import Scorer
@@ -114,9 +114,8 @@ def _load_from_hub(name: str) -> dict[str, Any]:
 
     manager = TaskManager()
     if name not in manager.task_index:
-        near = difflib.get_close_matches(name, {*shipped_tasks(), *manager.all_tasks}, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "lm-eval ls tasks lists all"
-        raise ConfigError(f"there is no task {name!r}; {hint}")
+        hint = did_you_mean(name, [*shipped_tasks(), *manager.all_tasks])
+        raise ConfigError(f"there is no task {name!r}{hint or '; lm-eval ls tasks lists all'}")
     obstacle = hub_obstacle()
     if obstacle is not None:
         _use_the_cache_alone()

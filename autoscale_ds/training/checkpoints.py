@@ -26,7 +26,7 @@ from autoscale_ds.corpus.identity import few
 from autoscale_ds.errors import CheckpointError, VersionError
 from autoscale_ds.files import write_atomic, write_json
 from autoscale_ds.training.checksums import Verification
-from autoscale_ds.training.distributed import Ranks, any_rank, broadcast, on_rank_zero
+from autoscale_ds.training.distributed import Ranks, any_rank, broadcast, gather_objects, on_rank_zero
 from autoscale_ds.training.engine import PORTABLE_FILE, Engine, make_portable
 from autoscale_ds.training.run_state import RunState
 
@@ -245,8 +245,7 @@ class Checkpoints:
 
 def _gathered(problem: str | None, checksums: dict[str, str]) -> tuple[str | None, dict[str, str]]:
     """Return the problem of the first rank that has one, and all ranks' checksums, on every rank. Collective."""
-    every: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(every, (problem, checksums))
+    every = gather_objects((problem, checksums))
     first = next((f"rank {rank}: {each}" for rank, (each, _) in enumerate(every) if each is not None), None)
     return first, {name: checksum for _, own in every for name, checksum in own.items()}
 

@@ -43,6 +43,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "schedule.final_fraction": (0, FINITE),
     "evaluation.every_steps": (1, LARGEST),
     "evaluation.windows_per_domain": (1, LARGEST),
+    "evaluation.items_per_task": (1, LARGEST),
     "checkpoints.every_steps": (1, LARGEST),
     "checkpoints.keep": (1, LARGEST),
     "faults.loss_limit": (0, math.inf),

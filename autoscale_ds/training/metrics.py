@@ -49,7 +49,7 @@ class MetricsWriter:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write one record; ``step`` and ``kind`` are its first two keys."""
-        self._file.write(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.write(json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n")
         if self._board is not None:
             for name, value in _scalars(record):
                 self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
@@ -181,10 +181,10 @@ def _open_board(folder: Path, resume_step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=resume_step + 1)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Return the value with null for numbers JSON does not know."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -73,7 +73,7 @@ class WeightsReader:
             return DomainWeights({**joined, **DomainWeights.normalised({name: float(tokens[name]) for name in first})})
         weights = WeightsFile.read(self.own_copy(asked)).weights if isinstance(asked, str) else DomainWeights(asked)
         weights = DomainWeights({**joined, **weights})
-        for name in set(weights).intersection((*self._corpus.targets, *self._corpus.tasks)):
+        for name in sorted(set(weights).intersection((*self._corpus.targets, *self._corpus.tasks))):
             raise MixtureError(f"{name} is a target, held-out text that is never trained on; it can have no weight")
         left = self._first.difference(self._corpus.domains)
         weights.check_domains([*self._corpus.domains, *(name for name in weights if name in left)])

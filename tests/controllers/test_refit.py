@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -112,6 +113,18 @@ def test_only_losses_of_the_constant_phase_within_the_scales_of_the_table_are_us
     assert own.tokens.tolist() == [step * 1e7 for step in range(100, 701, 50)]
     assert own.weights.sum(1) == pytest.approx(1)
     assert own.runs[0] == "this run at 1,000,000,000 tokens"
+
+
+def test_losses_of_targets_that_are_no_domains_are_used(tmp_path):
+    setup = Setup(tmp_path)
+    list(setup.run.steps(790))
+    known = setup.runs
+    more = replace(known, targets=(*known.targets, "exams"), losses=np.column_stack([known.losses, known.losses[:, 0]]))
+    view = setup.run.adviser._view()
+    records = [{**record, "target_loss": {"exams": 2.5}} for record in view.validation()]
+    table = replace(setup.evidence, runs=more).with_own(replace(view, validation=lambda: records))
+    assert table.losses[len(known) :, -1].tolist() == [2.5] * (len(table) - len(known))
+    assert len(table) > len(known)
 
 
 def test_before_its_first_validation_the_run_is_left_alone(tmp_path, monkeypatch):

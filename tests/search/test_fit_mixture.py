@@ -6,6 +6,7 @@ import math
 import runpy
 import subprocess
 import sys
+from argparse import Namespace
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from published import DOMAINS, FIGURES, RUNS, ddo_table, optimum
 from synthetic import World
 
 from autoscale_ds.mixture import DomainWeights, WeightsFile
+from autoscale_ds.report import mixture_options
 from autoscale_ds.search.predictor import read_predictor
 
 ROOT = Path(__file__).parents[2]
@@ -337,6 +339,14 @@ def test_other_mistakes_are_one_line_and_code_2(folder, tmp_path):
         said = fit_mixture(*arguments, code=2)
         assert message in said
         assert said.count("\n") == 1
+
+
+def test_bits_per_byte_know_the_bytes_of_targets_and_tasks(measured_corpus):
+    """The corpus says 4 bytes a token of text, and its task 3 bytes a token of its completions."""
+    options = Namespace(objective="bits-per-byte", corpus=measured_corpus)
+    weights = mixture_options.read_objective(options, ["web", "exams", "quiz"]).weights
+    expected = {"web": 1 / 4 / math.log(2), "exams": 1 / 4 / math.log(2), "quiz": 1 / 3 / math.log(2)}
+    assert weights == pytest.approx(expected)
 
 
 def test_epochs_cap_what_a_small_corpus_can_give(folder, tmp_path):
