@@ -5,9 +5,9 @@ import pytest
 from published import RUNS
 from synthetic import World
 
-from autoscale_ds.laws import lawfile, model
+from autoscale_ds.laws import estimation, lawfile, model
 from autoscale_ds.laws.base import Inputs, Setting
-from autoscale_ds.laws.fitting import Fit, _problem, natural
+from autoscale_ds.laws.fitting import Fit
 from autoscale_ds.laws.registry import LAWS, check_name
 from autoscale_ds.laws.score import score, spearman
 from autoscale_ds.mixture import RunTable
@@ -37,7 +37,7 @@ def test_derivatives_agree_with_finite_differences(name):
     x = Inputs(rng.dirichlet(np.ones(4), 12) * 0.9 + 0.02, rng.normal(size=12), rng.normal(size=12))
     law = LAWS[name]
     layout = law.parameters(setting, np.array([2.0, 3.0, 2.5]))
-    problem = _problem(law, layout, x, np.zeros(12), setting)
+    problem = estimation.problem(lambda p: law.evaluate(p, x, setting), layout, np.zeros(12), 4)
     theta = problem.centre + 0.1 * rng.normal(size=len(problem.centre))
     h = 1e-6
     by_theta = [
@@ -67,7 +67,7 @@ def test_known_parameters_are_recovered(name):
     truth = world(name, m=4, targets=1, seed=2, **(scales if LAWS[name].needs_tokens else {}))
     fitted = model.fit_law(truth.table(800, noise=1e-4, zeros=0.3), name, draws=0)
     fit = next(iter(fitted.targets.values()))
-    found, known = canonical(natural(fit.layout, fit.theta, fit.setting), name), canonical(truth.parameters[0], name)
+    found, known = canonical(fit.natural, name), canonical(truth.parameters[0], name)
     assert found.keys() == known.keys()
     for parameter, value in known.items():
         np.testing.assert_allclose(found[parameter], value, rtol=0.05, atol=1e-4, err_msg=parameter)

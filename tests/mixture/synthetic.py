@@ -3,7 +3,6 @@
 import numpy as np
 
 from autoscale_ds.laws.base import Inputs, Setting
-from autoscale_ds.laws.fitting import natural
 from autoscale_ds.laws.registry import LAWS
 from autoscale_ds.laws.scales import Scales
 from autoscale_ds.mixture import RunTable
@@ -110,4 +109,4 @@ class World:
         return RunTable(runs, self.domains, self.targets, weights, tokens, sizes, losses)
 
 
-__all__ = ["World", "mixtures", "natural", "typical"]
+__all__ = ["World", "mixtures", "typical"]

@@ -9,7 +9,8 @@ from synthetic import World, mixtures
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import lawfile, model
-from autoscale_ds.laws.fitting import Fit, internal
+from autoscale_ds.laws.estimation import internal
+from autoscale_ds.laws.fitting import Fit
 from autoscale_ds.mixture import Objective
 from autoscale_ds.mixture.simplex import Bounds, dirichlet
 from autoscale_ds.search.solver import Goal, optimize
