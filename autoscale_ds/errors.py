@@ -17,6 +17,10 @@ class MixtureError(AutoScaleError):
     """Domain weights, a run table or a law fitted to it cannot be used."""
 
 
+class ScoreError(AutoScaleError):
+    """A table of task scores, or what was fitted to it, cannot be used."""
+
+
 class StreamError(AutoScaleError):
     """The data order asked for does not exist, for example a domain without a single window."""
 

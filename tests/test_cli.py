@@ -150,6 +150,7 @@ ALL_TOOLS = [
     ("tools/report.py", "--target"),
     ("tools/swap_weights.py", "--timeout"),
     *[("tools/fit_mixture.py optimize", option) for option in ("--tokens", "--floor", "--kl", "--seed")],
+    *[("tools/predict_scores.py predict", option) for option in ("--parameters", "--tokens")],
     *[("launch/sweep.py plan", option) for option in ("--tokens", "--seeds", "--first-seed", "--runs", "--low")],
     *[("launch/sweep.py work", option) for option in ("--workers", "--lease-seconds")],
 ]

@@ -8,6 +8,7 @@ NAMES = {
     "mixture": {"DomainWeights", "Objective", "RunTable", "WeightsFile"},
     "laws": {"LossModel"},
     "search": {"DDO", "AutoScale"},
+    "scores": {"ScoreModel", "ScoreTable"},
     "corpus": {
         "Corpus",
         "CorpusIdentity",

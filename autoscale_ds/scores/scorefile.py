@@ -1,0 +1,105 @@
+"""scores.json: the curves of every task as one self-contained file that people can read.
+
+``tasks.<name>.bits`` and ``.score`` hold the numbers of the two formulas; N and D are parameters and tokens over
+``units``, which are 0 where the runs had one size, or one length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoscale_ds.errors import MixtureError, ScoreError
+from autoscale_ds.files import write_json
+from autoscale_ds.mixture.weightsfile import read_json
+from autoscale_ds.scores import curves
+from autoscale_ds.scores.curves import BitsCurve, ScoreCurve
+from autoscale_ds.scores.model import Check, ScoreModel, TaskModel
+
+KIND, VERSION = "autoscale_ds scores", 1
+BITS = "E + A / N^alpha + B_D / D^beta"
+SCORE = "low + (high - low) / (1 + exp(k (bits - middle)))"
+
+
+def save(model: ScoreModel, path: str | Path) -> None:
+    """Write scores.json atomically."""
+    try:
+        write_json(path, encode(model))
+    except OSError as error:
+        raise ScoreError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def load(path: str | Path) -> ScoreModel:
+    """Read scores.json; raises ScoreError when it is none, damaged, or of another version."""
+    try:
+        raw = read_json(path)
+    except MixtureError as error:
+        raise ScoreError(str(error)) from None
+    if not isinstance(raw, dict) or raw.get("kind") != KIND:
+        raise ScoreError(f"{path} holds no fitted scores; make it with: predict_scores.py fit RUNS --out scores.json")
+    if raw.get("version") != VERSION:
+        raise ScoreError(f"{path}: version {raw.get('version')!r}, this program reads version {VERSION}; fit it again")
+    try:
+        return decode(raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ScoreError(f"{path} lacks or misnames a field: {error}; fit it again") from None
+
+
+def encode(model: ScoreModel) -> dict[str, Any]:
+    """Return the JSON form."""
+    return {
+        "kind": KIND,
+        "version": VERSION,
+        "formulas": {"bits": BITS, "score": SCORE},
+        "source": {"files": list(model.files)},
+        "parameters": list(model.parameters),
+        "tokens": list(model.tokens),
+        "compute": model.compute,
+        "widen": model.widen,
+        "chance": dict(model.chance),
+        "tasks": {name: _encode_task(task) for name, task in model.tasks.items()},
+    }
+
+
+def decode(raw: dict[str, Any]) -> ScoreModel:
+    """Return the model of a JSON form."""
+    chance = {str(name): float(value) for name, value in raw["chance"].items()}
+    return ScoreModel(
+        {name: _decode_task(entry, chance.get(name)) for name, entry in raw["tasks"].items()},
+        chance,
+        float(raw["widen"]),
+        _pair(raw["parameters"]),
+        _pair(raw["tokens"]),
+        float(raw["compute"]),
+        tuple(raw["source"]["files"]),
+    )
+
+
+def _encode_task(task: TaskModel) -> dict[str, Any]:
+    units = {"parameters": task.bits.parameters, "tokens": task.bits.tokens}
+    return {
+        "units": units,
+        "bits": curves.encode(task.bits.layout, task.bits.found),
+        "score": curves.encode(task.score.layout, task.score.found),
+        "check": asdict(task.check),
+    }
+
+
+def _decode_task(entry: dict[str, Any], chance: float | None) -> TaskModel:
+    units = float(entry["units"]["parameters"]), float(entry["units"]["tokens"])
+    # Of the layouts only names and forms are used after fitting.
+    some = np.array([1.0, 2.0])
+    layout, score_layout = curves.bits_layout(*units, some), curves.score_layout(some, some / 10, chance)
+    return TaskModel(
+        BitsCurve(*units, layout, curves.decode(layout, entry["bits"])),
+        ScoreCurve(score_layout, curves.decode(score_layout, entry["score"])),
+        Check(**entry["check"]),
+    )
+
+
+def _pair(values: list[float]) -> tuple[float, float]:
+    low, high = values
+    return float(low), float(high)
