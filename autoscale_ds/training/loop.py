@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from autoscale_ds.config import to_dict
 from autoscale_ds.controllers import Adviser
 from autoscale_ds.evaluation.base import Evaluation, Site
 from autoscale_ds.objectives import Batch, normalised_weights
@@ -24,6 +25,9 @@ from autoscale_ds.training.distributed import any_rank, on_rank_zero
 from autoscale_ds.training.faults import RollBack
 from autoscale_ds.training.hot_swap import HotSwap
 from autoscale_ds.training.keeping import Keeping
+from autoscale_ds.training.loggers.background import BackgroundLogger
+from autoscale_ds.training.loggers.base import LoggedRun, git_commit
+from autoscale_ds.training.loggers.registry import build_loggers
 from autoscale_ds.training.losses import LossTally, StepReport
 from autoscale_ds.training.metrics import memory_gigabytes, peak_flops
 from autoscale_ds.training.parts import Parts
@@ -116,6 +120,7 @@ class TrainingLoop:
             state.interval if state else None,
             [evaluation.name for evaluation in parts.evaluations],
             on_record,
+            self._loggers(),
         )
         self._keeping = Keeping(parts, self.budget, self._records)
         self._resumes = state is not None
@@ -143,6 +148,14 @@ class TrainingLoop:
             prefetch=data.prefetch,
             pin_memory=self.device.type == "cuda",
         )
+
+    def _loggers(self) -> list[BackgroundLogger]:
+        """Return the metrics loggers that the run asks for; none on ranks other than 0."""
+        names = self.run.logging.loggers if self.ranks.rank == 0 else ()
+        if not names:
+            return []
+        folder, config = self._parts.folder, {**to_dict(self.run), "deepspeed": dict(self._parts.ds_config)}
+        return build_loggers(names, LoggedRun(folder.path, config, git_commit()), folder.logger)
 
     def _adviser(self, beginning: Beginning, planner: MixturePlanner) -> Adviser:
         return Adviser(
@@ -315,6 +328,7 @@ class TrainingLoop:
             self._save(needed=True)
         if self.step > self._first_step:  # a start that trained nothing, by a mistaken budget perhaps, removes nothing
             self._keeping.prune()  # the last validation may have shown that an older one can go
+        self._records.is_finished = True
         return 0
 
     # -- evaluations and records --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a run writes about itself: ``metrics.jsonl`` and the same to TensorBoard."""
+"""What a run writes about itself: ``metrics.jsonl``, and the same to TensorBoard and the run's loggers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import torch
 
 from autoscale_ds.errors import ReportError
 from autoscale_ds.files import PatientFile, write_atomic
+from autoscale_ds.training.loggers.background import BackgroundLogger, close_all
 from autoscale_ds.training.losses import StepReport
-from autoscale_ds.training.record_kinds import kind_of
+from autoscale_ds.training.record_kinds import kind_of, scalars
 
 log = logging.getLogger(__name__)
 VERSION = 1
@@ -37,28 +38,38 @@ class MetricsWriter:
         Steps already done.
     tensorboard : Path or None
         Folder for TensorBoard events.
+    loggers : sequence of BackgroundLogger
+        Given every record too.
     """
 
-    def __init__(self, path: Path, resume_step: int, tensorboard: Path | None) -> None:
+    def __init__(
+        self, path: Path, resume_step: int, tensorboard: Path | None, loggers: Sequence[BackgroundLogger] = ()
+    ) -> None:
         _drop_after(path, resume_step)
         is_new = not path.exists() or not path.stat().st_size
         self._file = PatientFile(path)
         if is_new:
             self._file.write(json.dumps(FORMAT) + "\n")
         self._board = _open_board(tensorboard, resume_step) if tensorboard else None
+        self._loggers = loggers
+        for logger in loggers:
+            logger.begin(iter(read_metrics(path)))  # an iterator, so that sent records are freed
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write one record; ``step`` and ``kind`` are its first two keys."""
         self._file.write(json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n")
         if self._board is not None:
-            for name, value in _scalars(record):
-                self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+            for name, value in scalars(record).items():
+                self._board.add_scalar(name, value, record["step"])
+        for logger in self._loggers:
+            logger.write(record)
 
-    def close(self) -> None:
-        """Flush and close."""
+    def close(self, finished: bool = False) -> None:
+        """Flush and close; ``finished`` says that the run has reached its end."""
         self._file.close()
         if self._board is not None:
             self._board.close()
+        close_all(self._loggers, finished)
 
 
 class Interval:
@@ -186,11 +197,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _scalars(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _scalars(value, f"{prefix}{name}/")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool) and name != "step":
-            yield f"{prefix}{name}", float(value)

@@ -18,6 +18,7 @@ from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import Ranks, on_rank_zero
 from autoscale_ds.training.engine import Job, build_engine
 from autoscale_ds.training.faults import FaultGuard
+from autoscale_ds.training.loggers.registry import check_installed
 from autoscale_ds.training.run_folder import RunFolder
 from autoscale_ds.training.workbench import Workbench
 
@@ -59,6 +60,7 @@ class Parts:
         self.ranks = replace(ranks, parallel=run.parallel)
         self.device = device
         self.beginning: Beginning | None = None
+        on_rank_zero(lambda: check_installed(run.logging.loggers))
         self.folder = RunFolder(run.run)
         on_rank_zero(lambda: self.folder.take(run))
         try:

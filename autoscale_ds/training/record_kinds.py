@@ -6,7 +6,7 @@ not listed is shown by its figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +27,15 @@ class RecordKind:
         Whether it moves the progress bar.
     survives_rewind : bool
         Whether it stays in the file when its step is done again after a crash.
+    numbered_by : str
+        Figure that increases from one record of the kind to the next; metrics loggers remember it of the last one sent.
     """
 
     needed: tuple[str, ...] = ()
     in_one_line: Callable[[Record], str] | None = None
     counts_steps: bool = False
     survives_rewind: bool = False
+    numbered_by: str = "step"
 
 
 def _train_line(record: Record) -> str:
@@ -63,7 +66,7 @@ KINDS: dict[str, RecordKind] = {
     "validation": RecordKind(("tokens", "loss", "domain_loss"), _validation_line),
     "targets": RecordKind(("tokens", "loss", "target_loss"), _targets_line),
     # An accepted change of weights stands in the journal and is not made again when its step is.
-    "swap": RecordKind(survives_rewind=True),
+    "swap": RecordKind(survives_rewind=True, numbered_by="version"),
     "proposal": RecordKind(),
     "start": RecordKind(),  # for the progress bar only: never in the file
 }
@@ -73,3 +76,16 @@ _OTHER = RecordKind(in_one_line=_figures_line)
 def kind_of(record: Record) -> RecordKind:
     """Return the kind of a record; that of an evaluation not listed here shows its numbers."""
     return KINDS.get(record["kind"], _OTHER)
+
+
+def scalars(record: Record) -> dict[str, float]:
+    """Return every number of a record under the name that TensorBoard and metrics loggers show, ``KIND/FIGURE``."""
+    return dict(_named(record, f"{record['kind']}/"))
+
+
+def _named(figures: Record, prefix: str) -> Iterator[tuple[str, float]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _named(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and name != "step":
+            yield f"{prefix}{name}", float(value)

@@ -12,6 +12,7 @@ from autoscale_ds.stream.planner import StepPlan
 from autoscale_ds.stream.samples import SampleLog, drop_samples_from
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import Ranks, on_rank_zero
+from autoscale_ds.training.loggers.background import BackgroundLogger
 from autoscale_ds.training.losses import StepReport
 from autoscale_ds.training.metrics import Interval, MetricsWriter, read_metrics
 from autoscale_ds.training.run_folder import RunFolder
@@ -42,6 +43,8 @@ class RunRecords:
         Names of the run's evaluations, which are the kinds of their records.
     on_record : callable
         Given every metrics record, on rank 0.
+    loggers : sequence of BackgroundLogger
+        Given every metrics record too; used on rank 0 only.
 
     Attributes
     ----------
@@ -54,6 +57,8 @@ class RunRecords:
         that of the last training step in a run that has no validation.
     unsound_step : int or None
         The last step at which the validation loss was not finite.
+    is_finished : bool
+        Whether the run has reached its end; set by the training loop, for loggers that show it.
     """
 
     def __init__(
@@ -68,10 +73,12 @@ class RunRecords:
         interval: Mapping[str, Any] | None,
         evaluations: Sequence[str],
         on_record: Callable[[Mapping[str, Any]], None],
+        loggers: Sequence[BackgroundLogger] = (),
     ) -> None:
         self._names = names
         self._budget = budget
         self._on_record = on_record
+        self._loggers = loggers
         self._folder, self._evaluations = folder, evaluations
         self._step, self._resumes = step, resumes
         self._board = folder.path / "tensorboard" if run.logging.tensorboard else None
@@ -86,6 +93,7 @@ class RunRecords:
         self._validates = run.evaluation.every_steps is not None
         self.unsound_step: int | None = None
         self.sound_step = 0
+        self.is_finished = False
         self.evaluated: set[tuple[str, int]] = set()
 
     def open(self) -> None:
@@ -101,7 +109,8 @@ class RunRecords:
         on_rank_zero(lambda: drop_samples_from(folder.samples, self._step))
         self._samples = self._new_samples()
         if self._writes_metrics:
-            self._metrics = MetricsWriter(folder.metrics, self._step if self._resumes else -1, self._board)
+            last = self._step if self._resumes else -1
+            self._metrics = MetricsWriter(folder.metrics, last, self._board, self._loggers)
             for record in self._early:
                 self._write(self._metrics, record)
         self.sound_step, self.evaluated = on_rank_zero(self._known)
@@ -160,4 +169,4 @@ class RunRecords:
         if self._samples is not None:
             self._samples.close()
         if self._metrics is not None:
-            self._metrics.close()
+            self._metrics.close(self.is_finished)

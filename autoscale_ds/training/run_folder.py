@@ -48,6 +48,10 @@ class RunFolder(RunPaths):
         """Folder of how far each rank is."""
         return self.path / "beats"
 
+    def logger(self, name: str) -> Path:
+        """Return the file of a metrics logger: the run's id at the service, and the number of the last record sent."""
+        return self.path / "loggers" / f"{name}.json"
+
     @property
     def inbox(self) -> Inbox:
         """Proposals of weights."""
