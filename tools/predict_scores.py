@@ -2,6 +2,9 @@
 r"""Predict the scores that a larger or longer run will reach on tasks, from small runs.
 
 Examples:
+  # the table of runs that were trained with evaluation.tasks and task targets of the same names
+  python tools/predict_scores.py collect runs/small-* --out small_runs.csv
+
   # two curves a task: bits per byte from size and tokens, the score from bits per byte
   python tools/predict_scores.py fit small_runs.csv --chance 0.25 --chance boolq=0.5 --out scores.json
 
@@ -29,8 +32,8 @@ import numpy as np
 
 from autoscale_ds import cli
 from autoscale_ds.errors import ScoreError
+from autoscale_ds.report import score_collecting, score_text, style
 from autoscale_ds.report import score_figures as figures
-from autoscale_ds.report import score_text, style
 from autoscale_ds.report.mixture_text import Report
 from autoscale_ds.scores import ScoreTable, fitting, scorefile
 
@@ -38,9 +41,10 @@ from autoscale_ds.scores import ScoreTable, fitting, scorefile
 def main() -> None:
     """Run one command."""
     arguments = command_line().parse_args()
-    if arguments.plot:
+    plot = getattr(arguments, "plot", None)
+    if plot:
         style.require("--plot")
-    for path in (getattr(arguments, "out", None), arguments.plot):
+    for path in (getattr(arguments, "out", None), plot):
         if path and not Path(path).absolute().parent.is_dir():
             raise ScoreError(f"cannot write {path}: the folder {Path(path).parent} does not exist; make it first")
     result, text = arguments.command(arguments)
@@ -57,7 +61,8 @@ def command_line() -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=command.__doc__, description=command.__doc__, epilog=epilog)
         sub.set_defaults(command=command)
         sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        sub.add_argument("--plot", metavar="FILE.png", help="draw a figure (extra 'plots')")
+        if command is not collect:
+            sub.add_argument("--plot", metavar="FILE.png", help="draw a figure (extra 'plots')")
         return sub
 
     s = add(fit, "fit", "runs.csv --chance 0.25 --chance boolq=0.5 --out scores.json")
@@ -72,6 +77,10 @@ def command_line() -> argparse.ArgumentParser:
     )
     s.add_argument("--seed", type=cli.natural, default=0, help="seed of the intervals (default: 0)")
     s.add_argument("--out", required=True, metavar="FILE.json", help="where the fitted curves go")
+
+    s = add(collect, "collect", "runs/small-* --out small_runs.csv")
+    s.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    s.add_argument("--out", required=True, metavar="FILE.csv", help="where the table goes")
 
     s = add(predict, "predict", "scores.json --parameters 3.2e9 --tokens 60e9 300e9")
     s.add_argument("scores", metavar="SCORES.json", help="file that 'fit' wrote")
@@ -92,6 +101,13 @@ def _runs(s: argparse.ArgumentParser) -> None:
 
 
 # -- commands: read, compute, write, draw, report ---------------------------------------------------------------
+
+
+def collect(a: argparse.Namespace) -> Report:
+    """Write the table of runs that were trained with evaluation.tasks."""
+    rows, tasks = score_collecting.collect(a.runs, a.out)
+    text = f"wrote {a.out}: {rows:,} checkpoints of {len(a.runs):,} runs, tasks {', '.join(tasks)}"
+    return {"out": a.out, "rows": rows, "tasks": tasks}, text
 
 
 def fit(a: argparse.Namespace) -> Report:

@@ -23,7 +23,7 @@ _NARROWEST = 64  # tokens: narrower batches cost a call each and save nothing
 
 
 class Row(NamedTuple):
-    """An item as the model reads it.
+    """A prompt and its completion as the model reads them.
 
     Attributes
     ----------
@@ -31,16 +31,51 @@ class Row(NamedTuple):
         Prompt and completion.
     first : int
         Place of the completion's first token, at least 1.
-    task : int
-        Index of its task.
-    size : int
-        UTF-8 bytes of the completion.
+    group : int
+        What its loss is added to: the index of a task, or its own.
     """
 
     tokens: np.ndarray
     first: int
-    task: int
-    size: int
+    group: int
+
+
+def row_batches(
+    rows: Sequence[Row], length: int, rank: int, world_size: int, micro_batch: int
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield the batches of one rank, see ``MeasuredSet``, with groups in place of domains; the longest rows first.
+
+    A batch holds as many tokens as ``micro_batch`` sequences of ``length`` tokens T. Widths are T and its halves that
+    are multiples of 64, so that a compiled model and a pipeline meet few shapes, and ranks that share sequences can
+    divide them.
+    """
+    rows = sorted(rows, key=lambda row: -len(row.tokens))
+    at = 0
+    while at < len(rows):
+        width = _width(len(rows[at].tokens) - 1, length)
+        size = micro_batch * (length // width)
+        some = rows[at : at + size * world_size]
+        at += len(some)
+        own = some[rank * size : (rank + 1) * size]
+        yield _batch(own, size, width), torch.arange(size) < len(own)
+
+
+def _width(needed: int, length: int) -> int:
+    width = length
+    while width % (2 * _NARROWEST) == 0 and width // 2 >= needed:
+        width //= 2
+    return width
+
+
+def _batch(rows: Sequence[Row], size: int, width: int) -> Batch:
+    tokens = torch.zeros(size, width + 1, dtype=torch.long)
+    counted = torch.zeros(size, width, dtype=torch.bool)
+    groups = torch.zeros(size, dtype=torch.long)
+    for place, row in enumerate(rows):
+        tokens[place, : len(row.tokens)] = torch.from_numpy(row.tokens.astype(np.int64))
+        counted[place, row.first - 1 : len(row.tokens) - 1] = True  # position t predicts token t + 1
+        groups[place] = row.group
+    return Batch(tokens, groups, counted)
 
 
 class CompletionSet(MeasuredSet):
@@ -71,10 +106,9 @@ class CompletionSet(MeasuredSet):
         self.left_out: dict[str, int] = {}
         self._length = sequence_length
         self._rows: list[Row] = []
+        self._bytes = [0] * len(self.names)
         for task, name in enumerate(self.names):
             self._rows += self._read(corpus, task, name, items_per_task)
-        self._rows.sort(key=lambda row: -len(row.tokens))
-        self._bytes = [sum(row.size for row in self._rows if row.task == task) for task in range(len(self.names))]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -91,38 +125,12 @@ class CompletionSet(MeasuredSet):
             if len(prompt) > room:
                 self.truncated[name] = self.truncated.get(name, 0) + 1
             kept = prompt[-room:]
-            yield Row(np.concatenate([kept, completion]), len(kept), task, int(sizes.tokens[item]))
+            self._bytes[task] += int(sizes.tokens[item])
+            yield Row(np.concatenate([kept, completion]), len(kept), task)
 
     def batches(self, rank: int, world_size: int, micro_batch: int) -> Iterator[tuple[Batch, Tensor]]:
-        """Yield the batches of one rank, see ``MeasuredSet``, with tasks in place of domains; the longest rows first.
-
-        A batch holds as many tokens as ``micro_batch`` whole sequences. Widths are T and its halves that are multiples
-        of 64, so that a compiled model and a pipeline meet few shapes, and ranks that share sequences can divide them.
-        """
-        at = 0
-        while at < len(self._rows):
-            width = self._width(len(self._rows[at].tokens) - 1)
-            size = micro_batch * (self._length // width)
-            rows = self._rows[at : at + size * world_size]
-            at += len(rows)
-            own = rows[rank * size : (rank + 1) * size]
-            yield self._batch(own, size, width), torch.arange(size) < len(own)
-
-    def _width(self, needed: int) -> int:
-        width = self._length
-        while width % (2 * _NARROWEST) == 0 and width // 2 >= needed:
-            width //= 2
-        return width
-
-    def _batch(self, rows: list[Row], size: int, width: int) -> Batch:
-        tokens = torch.zeros(size, width + 1, dtype=torch.long)
-        counted = torch.zeros(size, width, dtype=torch.bool)
-        tasks = torch.zeros(size, dtype=torch.long)
-        for place, row in enumerate(rows):
-            tokens[place, : len(row.tokens)] = torch.from_numpy(row.tokens.astype(np.int64))
-            counted[place, row.first - 1 : len(row.tokens) - 1] = True  # position t predicts token t + 1
-            tasks[place] = row.task
-        return Batch(tokens, tasks, counted)
+        """Yield the batches of one rank, see ``row_batches``, with tasks in place of domains."""
+        return row_batches(self._rows, self._length, rank, world_size, micro_batch)
 
     def score(self, sums: list[float], counts: list[float]) -> dict[str, DomainScore]:
         """Return figures by task from nats and tokens of its completions, in the order of ``names``."""

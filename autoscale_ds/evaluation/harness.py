@@ -125,7 +125,7 @@ def _load_from_hub(name: str) -> dict[str, Any]:
         advice = "give them with" if name in shipped_tasks() else f"take one of {', '.join(shipped_tasks())} with"
         raise ConfigError(
             f"the documents of task {name} come from the Hugging Face hub, which did not give them "
-            f"({obstacle or _reason(error):.150}); {advice} --data FOLDER"
+            f"({obstacle or _reason(error):.150}); {advice} --data FOLDER (evaluation.tasks_data of a run)"
         ) from None
     return loaded
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,20 +152,44 @@ class ValidationPerplexity(Evaluation):
 
 def evaluate(site: Site, measured: MeasuredSet) -> dict[str, DomainScore] | None:
     """Return the figures by name, the same on all ranks; None when interrupted. Collective."""
-    totals = torch.zeros(2, len(measured.names), dtype=torch.float64, device=site.device)
-    for batch, real in measured.batches(site.rank, site.world_size, site.engine.micro_batch):
+    found = totals(site, measured.batches(site.rank, site.world_size, site.engine.micro_batch), len(measured.names))
+    return None if found is None else measured.score(*found.tolist())
+
+
+def totals(
+    site: Site, batches: Iterable[tuple[Batch, Tensor]], groups: int, *, likeliest: bool = False
+) -> Tensor | None:
+    """Return losses summed over counted tokens, and counted tokens, by the domain that samples name. Collective.
+
+    Parameters
+    ----------
+    batches : iterable of (Batch, BoolTensor)
+        This rank's, see ``MeasuredSet.batches``.
+    groups : int
+        Number of domains.
+    likeliest : bool
+        Also count the tokens that are the likeliest where they stand.
+
+    Returns
+    -------
+    Tensor, shape (2, groups) or (3, groups), or None
+        The same on all ranks, fp64; None when interrupted.
+    """
+    sums = torch.zeros(3 if likeliest else 2, groups, dtype=torch.float64, device=site.device)
+    for batch, real in batches:
         if site.interrupted():
             return None
         moved = batch.to(site.device)
-        losses = site.engine.losses(moved)
-        if losses is not None:  # exactly one of the ranks that compute the same losses counts them
-            sums, counts = sample_sums(losses.losses, losses.counted)
+        found = site.engine.losses(moved, likeliest) if likeliest else site.engine.losses(moved)
+        if found is not None:  # exactly one of the ranks that compute the same losses counts them
+            figures = [*sample_sums(found.losses, found.counted)]
+            if likeliest:
+                figures.append(sample_sums(found.likeliest, found.counted)[0])
             weight = real.to(site.device).double()
-            totals[0].index_add_(0, moved.domains, sums * weight)
-            totals[1].index_add_(0, moved.domains, counts * weight)
-    dist.all_reduce(totals)
-    sums, counts = totals.tolist()
-    return measured.score(sums, counts)
+            for row, figure in zip(sums, figures, strict=True):
+                row.index_add_(0, moved.domains, figure * weight)
+    dist.all_reduce(sums)
+    return sums
 
 
 def validation_figures(scores: Mapping[str, DomainScore]) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from autoscale_ds.errors import ConfigError
 from autoscale_ds.evaluation.base import Evaluation
 from autoscale_ds.evaluation.perplexity import ValidationPerplexity
 from autoscale_ds.evaluation.targets import Targets
+from autoscale_ds.evaluation.task_scores import TaskScores
 from autoscale_ds.training.config import RunConfig
 
 EVALUATIONS: dict[str, Callable[[RunConfig, Corpus], Evaluation]] = {
     "validation": ValidationPerplexity.of_run,
     "targets": Targets.of_run,
+    "scores": TaskScores.of_run,
 }
 
 

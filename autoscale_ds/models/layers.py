@@ -106,22 +106,36 @@ class LanguageModelHead(nn.Module):
         self.vocabulary = vocabulary
         self.chunk_tokens = chunk_tokens
 
-    def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, targets: Tensor | None = None, likeliest: bool = False) -> Tensor:
         """Return logits (…, vocabulary) of (…, width), or with targets the loss of every token (batch, time), nats.
 
-        Rows beyond the vocabulary are padding for speed: they take no part in the softmax.
+        With ``likeliest`` (2, batch, time): the losses, and 1 where the target is the likeliest token, else 0. Rows
+        beyond the vocabulary are padding for speed: they take no part in the softmax.
         """
         if targets is None:
             return F.linear(hidden, self.weight)[..., : self.vocabulary]
         rows, labels = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+        measure, shape = (self._losses, ()) if not likeliest else (self._losses_and_likeliest, (2,))
         if len(rows) <= self.chunk_tokens:
-            return self._losses(rows, labels, self.weight).view_as(targets)
+            return measure(rows, labels, self.weight).view(*shape, *targets.shape)
         chunks = [
-            checkpoint(self._losses, part, label, self.weight, use_reentrant=False)
+            checkpoint(measure, part, label, self.weight, use_reentrant=False)
             for part, label in zip(rows.split(self.chunk_tokens), labels.split(self.chunk_tokens), strict=True)
         ]
-        return torch.cat(chunks).view_as(targets)
+        return torch.cat(chunks, dim=-1).view(*shape, *targets.shape)
 
     def _losses(self, rows: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-        logits = F.linear(rows, weight)[:, : self.vocabulary]
-        return F.cross_entropy(logits.float(), labels, reduction="none")
+        return self._of_logits(self._logits(rows, weight), labels)
+
+    def _losses_and_likeliest(self, rows: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        logits = self._logits(rows, weight)
+        return torch.stack([self._of_logits(logits, labels), (self._argmax(logits) == labels).float()])
+
+    def _logits(self, rows: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(rows, weight)[:, : self.vocabulary].float()
+
+    def _of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    def _argmax(self, logits: Tensor) -> Tensor:
+        return logits.argmax(-1)

@@ -27,6 +27,8 @@ def figures(run: Run) -> list[Image]:
         images += [_validation(run, "domain_loss"), _validation(run, "perplexity")]
     if run.records.get("targets"):
         images.append(_targets(run))
+    if run.records.get("scores"):
+        images.append(_scores(run))
     if run.train:
         images += [_training_loss(run), weights(run), *_consumption(run)]
     return images
@@ -65,17 +67,36 @@ def _targets(run: Run) -> Image:
     last = run.last("targets")
     figure = "bits_per_byte" if set(last["target_loss"]) == set(last["bits_per_byte"]) else "target_loss"
     unit = "bits per byte" if figure == "bits_per_byte" else "nats per token"
-    names, rest = sorted(last["target_loss"])[: style.MOST_LINES], sorted(last["target_loss"])[style.MOST_LINES :]
-    canvas, axes = style.canvas()
-    handles: dict[str, Any] = {}
-    for name, look in style.looks(names).items():
-        x, y = run.curve("targets", figure, name)
-        if len(x):
-            (handles[name],) = axes.plot(x, y, **look.line(marker=look.marker, markersize=4, linewidth=1.3))
+    canvas, axes, handles, rest = _lines(run, "targets", figure, sorted(last["target_loss"]))
     axes.set_ylabel(f"loss of targets ({unit})")
     _finish(run, canvas, axes, handles)
     text = f"Loss of each target, text that is never trained on, in {unit}, over training tokens."
-    return style.image(canvas, "targets", text + _about(rest) + _swap_note(run))
+    return style.image(canvas, "targets", text + rest + _swap_note(run))
+
+
+def _scores(run: Run) -> Image:
+    """Draw the score of every downstream task over tokens, with its standard error."""
+    canvas, axes, handles, rest = _lines(run, "scores", "score", sorted(run.last("scores")["score"]))
+    for name, line in handles.items():
+        (x, y), (at, error) = run.curve("scores", "score", name), run.curve("scores", "standard_error", name)
+        if len(at) == len(x):
+            axes.fill_between(x, y - error, y + error, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set_ylabel("score")
+    _finish(run, canvas, axes, handles)
+    text = "Score of each downstream task over training tokens; the bands are one standard error over its items."
+    return style.image(canvas, "scores", text + rest + _swap_note(run))
+
+
+def _lines(run: Run, kind: str, figure: str, names: list[str]) -> tuple[Any, Any, dict[str, Any], str]:
+    """Draw a figure of a kind of record, a line for each name; also say which names are left out."""
+    drawn_names, rest = names[: style.MOST_LINES], names[style.MOST_LINES :]
+    canvas, axes = style.canvas()
+    handles: dict[str, Any] = {}
+    for name, look in style.looks(drawn_names).items():
+        x, y = run.curve(kind, figure, name)
+        if len(x):
+            (handles[name],) = axes.plot(x, y, **look.line(marker=look.marker, markersize=4, linewidth=1.3))
+    return canvas, axes, handles, f" The table has {len(rest)} more." if rest else ""
 
 
 def _training_loss(run: Run) -> Image:

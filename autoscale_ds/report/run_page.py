@@ -30,6 +30,7 @@ def sections(run: Run) -> tuple[Sections, list[Image]]:
         page.section("Run", summary(run)),
         page.section("Loss and perplexity", *losses, _validation_table(run), training),
         *([page.section("Targets", *targets)] if targets else []),
+        *([page.section("Task scores", by_name["scores"], _score_table(run))] if "scores" in by_name else []),
         page.section("Weights and swaps", *([by_name["weights"]] if "weights" in by_name else []), swap_table(run)),
         page.section("Tokens and epochs", *tokens, _domain_table(run)),
         *_other_evaluations(run),
@@ -149,6 +150,23 @@ def _target_table(run: Run) -> Html:
     header = ["target", "first loss", "last loss", "first bits per byte", "last bits per byte", "last perplexity"]
     where = f"Targets at {compact(first['tokens'])} (first) and {compact(last['tokens'])} tokens (last)"
     return page.table(header, rows, caption=f"{where}; loss in nats per token")
+
+
+def _score_table(run: Run) -> Html:
+    """Return first, best and last score by task."""
+    first, last = run.records["scores"][0], run.records["scores"][-1]
+    rows = []
+    for name in sorted(last["score"]):
+        x, y = run.curve("scores", "score", name)
+        best = f"{y.max():.4f} at {compact(float(x[y.argmax()]))}" if len(y) else None
+        error = last["standard_error"].get(name)
+        rows.append(
+            [name, first["score"].get(name), best, last["score"][name], error, _bits(run.last("targets"), name)]
+        )
+    header = ["task", "first", "best", "last", "standard error", "last bits per byte"]
+    where = f"Scores at {compact(first['tokens'])} (first) and {compact(last['tokens'])} tokens (last)"
+    caption = f"{where}; bits per byte where a target has the task's name"
+    return page.table(header, rows, caption=caption, text_columns=(0, 2))
 
 
 def _other_evaluations(run: Run) -> Sections:

@@ -45,6 +45,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "evaluation.every_steps": (1, LARGEST),
     "evaluation.windows_per_domain": (1, LARGEST),
     "evaluation.items_per_task": (1, LARGEST),
+    "evaluation.tasks_every_steps": (1, LARGEST),
+    "evaluation.tasks_limit": (1, LARGEST),
     "checkpoints.every_steps": (1, LARGEST),
     "checkpoints.keep": (1, LARGEST),
     "faults.loss_limit": (0, math.inf),
@@ -202,6 +204,14 @@ class EvaluationConfig:
     windows_per_domain: int = 64
     items_per_task: int | None = 512
     """Completions of each task target that are measured, evenly spread over its file; null is all."""
+    tasks: tuple[str, ...] = ()
+    """Downstream tasks whose scores are taken in training: names, or task files. They need the extra ``eval``."""
+    tasks_data: str | None = None
+    """Folder with their documents; null takes lm-eval's own tasks, with documents from the hub."""
+    tasks_every_steps: int | None = None
+    """How often; null is only at the end."""
+    tasks_limit: int | None = None
+    """Only the first items of each task; null is all."""
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,10 @@ def _targets_line(record: Record) -> str:
     return "targets " + "  ".join(f"{name} {loss:.4f}" for name, loss in record["target_loss"].items())
 
 
+def _scores_line(record: Record) -> str:
+    return "scores " + "  ".join(f"{name} {score:.4f}" for name, score in record["score"].items())
+
+
 def numbers(record: Record) -> dict[str, float]:
     """Return the figures of a record that are plain numbers, without its step and tokens."""
     figures = {name: value for name, value in record.items() if name not in ("kind", "step", "tokens")}
@@ -65,6 +69,7 @@ KINDS: dict[str, RecordKind] = {
     "train": RecordKind(("tokens", "loss", "realised"), _train_line, counts_steps=True),
     "validation": RecordKind(("tokens", "loss", "domain_loss"), _validation_line),
     "targets": RecordKind(("tokens", "loss", "target_loss"), _targets_line),
+    "scores": RecordKind(("tokens", "score"), _scores_line),
     # An accepted change of weights stands in the journal and is not made again when its step is.
     "swap": RecordKind(survives_rewind=True, numbered_by="version"),
     "proposal": RecordKind(),

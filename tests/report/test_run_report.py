@@ -5,10 +5,12 @@ import pytest
 from folders import SEVEN, loss_at, weights_of, write_run
 from pages import Page, png_size, run_tool
 
-from autoscale_ds.errors import AutoScaleError, ReportError
+from autoscale_ds.errors import AutoScaleError, ReportError, ScoreError
+from autoscale_ds.report import score_collecting
 from autoscale_ds.report.build import build
 from autoscale_ds.report.reading import read_run, shown
 from autoscale_ds.report.run_figures import _swap_labels
+from autoscale_ds.scores import ScoreTable
 
 HOSTILE = '<script>alert("x")</script> & $\\frac{broken$ <img src=http://e.example/x> _under_ 漢字'
 FIGURES = {"validation_loss", "validation_perplexity", "training_loss", "weights", "tokens"}
@@ -166,3 +168,43 @@ def test_the_tool_prints_the_path_of_the_page_and_mistakes_in_one_line(tmp_path)
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: ")
     assert wrong.stderr.count("\n") == 1
+
+
+def with_scores(folder, corpus, rate):
+    """Write a run that scored two tasks at steps 0, 100 and 200; only quiz is a target too."""
+    run = write_run(folder, corpus=corpus)
+    with open(run / "metrics.jsonl", "a") as file:
+        for step in (0, 100, 200):
+            where = {"step": step, "tokens": step * 1000}
+            score = {"quiz": 0.3 + rate * step, "other": 0.5}
+            scores = {"score": score, "standard_error": {"quiz": 0.02}, "metrics": {}, "truncated": 0}
+            bits = {"quiz": 1.5 - rate * step}
+            targets = {"loss": 2.0, "target_loss": {"quiz": 2.0}, "perplexity": {"quiz": 7.4}, "bits_per_byte": bits}
+            file.write(json.dumps({"kind": "targets", **where, **targets}) + "\n")
+            file.write(json.dumps({"kind": "scores", **where, **scores}) + "\n")
+    return run
+
+
+def test_scores_of_tasks_are_drawn_and_collected_into_the_table_that_predictions_read(tmp_path, small_corpus):
+    first, second = (with_scores(tmp_path / f"run{i}", small_corpus, 1e-3 * i) for i in (1, 2))
+    page = Page(build([first])).check()
+    assert png_size(first / "report" / "scores.png")[0] > 1000
+    assert [row for row in page.rows if row[0] == "quiz"][-1] == ["quiz", "0.3", "0.5000 at 200k", "0.5", "0.02", "1.3"]
+
+    rows, tasks = score_collecting.collect([str(first), str(second)], str(tmp_path / "table.csv"))
+    assert (rows, tasks) == (4, ["quiz"])  # nothing is known of tokens 0
+    table = ScoreTable.read([tmp_path / "table.csv"])
+    assert table.runs == ("run1", "run1", "run2", "run2")
+    assert table.tokens.tolist() == [100_000, 200_000] * 2
+    np.testing.assert_allclose(table.scores[:, 0], [0.4, 0.5, 0.5, 0.7])
+    np.testing.assert_allclose(table.bits[:, 0], [1.4, 1.3, 1.3, 1.1])
+    assert table.parameters[0] == read_run(first).parameters > 1000
+
+
+def test_runs_without_scores_cannot_be_collected(tmp_path, small_corpus):
+    run = write_run(tmp_path / "run", corpus=small_corpus)
+    with pytest.raises(ScoreError, match=r"no run has both a score and bits per byte of a task .* evaluation\.tasks"):
+        score_collecting.collect([str(run)], str(tmp_path / "table.csv"))
+    with pytest.raises(ScoreError, match="have the same name; rename one of them"):
+        score_collecting.collect([str(run), str(run)], str(tmp_path / "table.csv"))
+    assert not (tmp_path / "table.csv").exists()

@@ -8,6 +8,7 @@ usage: layouts_job.py CORPUS FOLDER KIND SIZE STAGE...      for example: tensor 
                                                         1c checkpoints activations
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import torch
 from jobs import settings
 
 from autoscale_ds import cli, config
+from autoscale_ds.evaluation.base import Site
+from autoscale_ds.evaluation.engine_scorer import EngineScorer
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.journal import Event
 from autoscale_ds.training.config import RunConfig
@@ -53,16 +56,31 @@ def train(tree, ds, ranks, device):
     trainer = Trainer(run, resolve(ds, run, ranks.world_size), ranks, device, show, stop=stop)
     code = trainer.fit()
     if code == 0:
-        save_logits(trainer)
+        save_predictions(trainer)
     trainer.close()
     return code
 
 
-def save_logits(trainer):
-    """Leave the logits that follow 32, 7 and 8 tokens in the run folder: lengths that ranks divide and do not."""
-    logits = {length: trainer.parts.engine.next_token_logits(PROMPTS[:, :length]) for length in (32, 7, 8)}
-    if trainer.parts.ranks.rank == trainer.parts.ranks.world_size - 1:
-        torch.save(logits, trainer.folder.path / "logits.pt")
+def save_predictions(trainer):
+    """Leave logits and scores of every rank in the run folder: logits that follow 32, 7 and 8 tokens.
+
+    The continuations of the scored rows are random, or the likeliest.
+    """
+    engine, ranks = trainer.parts.engine, trainer.parts.ranks
+    logits = {length: engine.next_token_logits(PROMPTS[:, :length]) for length in (32, 7, 8)}
+    device = torch.device("cpu")
+    site = Site(engine, device, ranks.data_parallel_rank, ranks.data_parallel_size, lambda: False)
+    scores = EngineScorer(site, 32).log_likelihoods(rows(logits))
+    torch.save(logits, trainer.folder.path / f"logits-{ranks.rank}.pt")
+    (trainer.folder.path / f"scores-{ranks.rank}.json").write_text(json.dumps(scores))
+
+
+def rows(logits):
+    """Return contexts and continuations; of the first three the continuation is the likeliest token."""
+    prompts = PROMPTS.tolist()
+    likeliest = [(prompt[:7], [token]) for prompt, token in zip(prompts, logits[7].argmax(-1).tolist(), strict=True)]
+    cut = [(prompt[:first], prompt[first:]) for prompt in prompts for first in (1, 5, 30)]
+    return [*likeliest, *cut, (prompts[0] + prompts[1], prompts[2][:3])]  # of the last, 29 tokens + 3 are read
 
 
 def main(corpus, folder, kind, size, *stages):

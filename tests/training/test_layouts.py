@@ -1,5 +1,6 @@
 """Every layout of ranks gives the losses of a loop that knows neither DeepSpeed nor the trainer."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from layouts_job import FIRST, LOSS_WEIGHTS, STEPS, STOP_STEP, SWAP_STEP, SWAPPE
 from autoscale_ds import config
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError
+from autoscale_ds.evaluation.scoring import ModelScorer
 from autoscale_ds.models import initialise
 from autoscale_ds.models.gpt2 import GPT2
 from autoscale_ds.stream.dataset import open_windows
@@ -145,19 +147,36 @@ def test_a_layout_validates_and_reads_the_same_as_one_rank(layout, one_process):
 
 @layouts
 def test_a_layout_predicts_the_next_token_like_one_process(layout, one_process):
-    expected = torch.load(one_process / "logits.pt")
+    expected = torch.load(one_process / "logits-0.pt")
+    assert {length: tuple(values.shape) for length, values in expected.items()} == dict.fromkeys((32, 7, 8), (3, 97))
     for stage, run in layout.items():
         if stage.endswith("w"):
             continue
-        logits = torch.load(run / "logits.pt")
-        assert {length: tuple(values.shape) for length, values in logits.items()} == dict.fromkeys((32, 7, 8), (3, 97))
-        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+        by_rank = [torch.load(path) for path in run.glob("logits-*.pt")]
+        assert len(by_rank) >= 2
+        for logits in by_rank:
+            torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+
+
+@layouts
+def test_a_layout_scores_continuations_like_a_model_on_one_device(layout, one_process):
+    expected = json.loads((one_process / "expected.json").read_text())
+    likeliest = [bool(score[1]) for score in expected]
+    assert likeliest[:3] == [True] * 3
+    assert not all(likeliest)
+    for stage, run in layout.items():
+        if not stage.endswith("w"):
+            by_rank = [json.loads(path.read_text()) for path in run.glob("scores-*.json")]
+            assert len(by_rank) >= 2
+            for scores in by_rank:
+                assert [score[1] for score in scores] == likeliest
+                np.testing.assert_allclose([s[0] for s in scores], [s[0] for s in expected], atol=2e-3, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def one_process(one_rank, measured_corpus, tmp_path_factory):
     """The same run on one rank, never stopped."""
-    from layouts_job import DomainWeights, Trainer, save_logits
+    from layouts_job import DomainWeights, Trainer, rows, save_predictions
 
     ranks, device = one_rank
     folder = tmp_path_factory.mktemp("one") / "run"
@@ -169,7 +188,11 @@ def one_process(one_rank, measured_corpus, tmp_path_factory):
     ds = {"train_micro_batch_size_per_gpu": 8, "zero_optimization": {"stage": 0}}
     trainer = Trainer(run, resolve(ds, run, 1), ranks, device)
     assert trainer.fit() == 0
-    save_logits(trainer)
+    save_predictions(trainer)
+    plain = ModelScorer(trainer.parts.engine.module, 4, 0)
+    plain.context = 32
+    expected = plain.log_likelihoods(rows(torch.load(folder / "logits-0.pt")))
+    (folder / "expected.json").write_text(json.dumps(expected))
     trainer.close()
     return folder
 

@@ -45,6 +45,7 @@ class GPT2(nn.Module):
         first_position: int = 0,
         logits_at: int | Tensor | None = None,
         cache: KeyValueCache | None = None,
+        likeliest: bool = False,
     ) -> Tensor:
         """Return logits (batch, time, vocabulary), or with targets per-token losses (batch, time) in nats.
 
@@ -59,6 +60,8 @@ class GPT2(nn.Module):
             row (marked, vocabulary).
         cache : KeyValueCache, optional
             What each row has read before; ``token_ids`` follow it, and are added to it. Without gradients.
+        likeliest : bool
+            With targets: return (2, batch, time), the losses and 1 where the target is the likeliest token.
         """
         if cache is None:
             positions = first_position + torch.arange(token_ids.shape[1], device=token_ids.device)
@@ -74,4 +77,4 @@ class GPT2(nn.Module):
                 x = block(x)
         if logits_at is not None:
             return self.head(self.norm(at_positions(x, logits_at)))
-        return self.head(self.norm(x), targets)
+        return self.head(self.norm(x), targets, likeliest)

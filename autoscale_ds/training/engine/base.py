@@ -31,10 +31,13 @@ class TokenLosses(NamedTuple):
         Nats.
     counted : BoolTensor, shape (samples, time), or None
         Positions that count; None when all do.
+    likeliest : Tensor, shape (samples, time), or None
+        1 where the target is the likeliest token, else 0; None where it was not asked for.
     """
 
     losses: Tensor
     counted: Tensor | None
+    likeliest: Tensor | None = None
 
 
 CountLosses = Callable[[TokenLosses, Tensor], None]
@@ -117,8 +120,11 @@ class Engine(Protocol):
             Loss weights, already normalised.
         """
 
-    def losses(self, batch: Batch) -> TokenLosses | None:
-        """Return losses without gradients; None on ranks other than the one that counts them."""
+    def losses(self, batch: Batch, likeliest: bool = False) -> TokenLosses | None:
+        """Return losses without gradients; None on ranks other than the one that counts them.
+
+        With ``likeliest`` also whether each target is the likeliest token.
+        """
 
     def next_token_logits(self, tokens: Tensor) -> Tensor:
         """Return logits of the token that follows, fp32, on every rank.

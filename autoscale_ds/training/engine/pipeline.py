@@ -125,13 +125,17 @@ class PipelineEngine(DeepSpeedEngine):
         self._expect(batch[0].tokens[:, :-1])
         self._engine.train_batch(iter([self._inputs_and_labels(micro) for micro in batch]))
 
-    def losses(self, batch: Batch) -> TokenLosses | None:
+    def losses(self, batch: Batch, likeliest: bool = False) -> TokenLosses | None:
         """Return the losses of a batch on the last stage, None on the others."""
         collected: list[TokenLosses] = []
 
         def collect(head: Any, hidden: Tensor, labels: Labels) -> Tensor:
             targets, _, counted = _unpacked(labels)
-            collected.append(TokenLosses(head(hidden, targets), counted))
+            if likeliest:
+                losses, tops = head(hidden, targets, likeliest=True)
+                collected.append(TokenLosses(losses, counted, tops))
+            else:
+                collected.append(TokenLosses(head(hidden, targets), counted))
             return collected[-1].losses.mean()
 
         self._forward(self._inputs_and_labels(batch), collect)

@@ -80,23 +80,35 @@ class _Head(LanguageModelHead):
         self.first = rank * len(part)
         self._group = group
 
-    def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Return the loss of every token (batch, time), or logits (…, vocabulary), the same on all ranks."""
+    def forward(self, hidden: Tensor, targets: Tensor | None = None, likeliest: bool = False) -> Tensor:
+        """Return what ``LanguageModelHead`` does, the same on all ranks."""
         if targets is None:
             logits = F.linear(hidden, self.weight)
             parts = [torch.empty_like(logits) for _ in range(dist.get_world_size(self._group))]
             dist.all_gather(parts, logits.contiguous(), group=self._group)
             return torch.cat(parts, dim=-1)[..., : self.vocabulary]
-        return super().forward(_SumOfGradients.apply(hidden, self._group), targets)
+        return super().forward(_SumOfGradients.apply(hidden, self._group), targets, likeliest)
 
-    def _losses(self, rows: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    def _logits(self, rows: Tensor, weight: Tensor) -> Tensor:
         logits = F.linear(rows, weight).float()
         used = self.vocabulary - self.first
         if used < len(weight):  # padding, perhaps all of this rank's rows
             padding = torch.arange(len(weight), device=logits.device) >= used
             logits = logits.masked_fill(padding, -math.inf)
+        return logits
+
+    def _of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         losses: Tensor = _CrossEntropy.apply(logits, labels, self.first, self._group)
         return losses
+
+    def _argmax(self, logits: Tensor) -> Tensor:
+        """Return the first of the likeliest tokens of all ranks."""
+        largest, column = logits.max(-1)
+        of_all = largest.clone()
+        dist.all_reduce(of_all, op=dist.ReduceOp.MAX, group=self._group)
+        token = torch.where(largest == of_all, self.first + column, self.vocabulary)
+        dist.all_reduce(token, op=dist.ReduceOp.MIN, group=self._group)
+        return token
 
 
 def _own(token_ids: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:

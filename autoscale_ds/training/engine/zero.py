@@ -90,12 +90,15 @@ class ZeroEngine(DeepSpeedEngine):
         self._engine.backward(loss * scale)
 
     @torch.no_grad()
-    def losses(self, batch: Batch) -> TokenLosses | None:
+    def losses(self, batch: Batch, likeliest: bool = False) -> TokenLosses | None:
         """Return losses of this rank's part of every sequence; None on tensor ranks other than 0."""
         self._engine.eval()
         part, first = self._own_part(batch)
-        losses = self._engine(part.inputs, part.targets, first)
-        return TokenLosses(losses, part.counted) if self._counts else None
+        if not likeliest:
+            losses = self._engine(part.inputs, part.targets, first)
+            return TokenLosses(losses, part.counted) if self._counts else None
+        losses, tops = self._engine(part.inputs, part.targets, first, likeliest=True)
+        return TokenLosses(losses, part.counted, tops) if self._counts else None
 
     @property
     def _counts(self) -> bool:
@@ -129,7 +132,8 @@ class ZeroEngine(DeepSpeedEngine):
         first = self._job.ranks.sequence_rank * length
         part = F.pad(tokens, (0, length * size - time))[:, first : first + length]
         last = min(max(time - 1 - first, 0), length - 1)
-        logits: Tensor = self._engine(part, None, first, last).float()
+        # Contiguous: they are columns of a wider matrix, whose memory a collective would take row after row.
+        logits: Tensor = self._engine(part, None, first, last).float().contiguous()
         if size > 1:
             if not first <= time - 1 < first + length:
                 logits = torch.zeros_like(logits)
