@@ -20,6 +20,8 @@ sys.path.pop(0)  # this folder holds a tokenize.py (see _machine.py)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import time
@@ -90,7 +92,9 @@ def prepare(raw: Path, documents: Path, work: Path) -> Path:
 
 def run(script: str, *options: object) -> None:
     """Run one of the project's commands."""
-    subprocess.run([sys.executable, str(ROOT / script), *map(str, options)], check=True)
+    # A world of one that was joined here is not theirs.
+    env = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "MASTER_PORT")}
+    subprocess.run([sys.executable, str(ROOT / script), *map(str, options)], check=True, env=env)
 
 
 def train(corpus: Path, documents: Path, work: Path, tokens: float) -> list[dict[str, Any]]:
@@ -128,6 +132,7 @@ def train(corpus: Path, documents: Path, work: Path, tokens: float) -> list[dict
 
 def cost(corpus: Path, work: Path) -> dict[str, Any]:
     """Return the share of a run's time that task targets take at the defaults."""
+    shutil.rmtree(work / "cost", ignore_errors=True)
     tree: dict[str, Any] = {"run": str(work / "cost"), "data": {"corpus": str(corpus)}, "model": COST_SHAPE}
     plain = config.build(RunConfig, {**tree, "budget_tokens": 1e9})
     tree["budget_tokens"] = COST_STEPS * plain.tokens_per_step

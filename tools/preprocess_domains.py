@@ -13,6 +13,7 @@ Examples:
   #   domains:
   #     wikipedia: {paths: ["raw/wikipedia/*.jsonl"], format: jsonl, field: text}
   #     news:      {paths: [cc_news], format: huggingface, split: train}
+  #     web:       {paths: [allenai/c4], format: huggingface, subset: en, streaming: true}
   #   tokenizer: gpt2
   #   validation_documents: 500
 

@@ -6,6 +6,7 @@ Compute nodes often cannot reach the hub, and its client retries for long before
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import socket
 import urllib.parse
@@ -64,6 +65,35 @@ def open_dataset(name: str, split: str, subset: str | None) -> OpenedDataset:
     """Open a dataset saved with ``save_to_disk``, or one of the Hugging Face hub (or of its local cache)."""
     rows = _open(name, split, subset)
     return OpenedDataset(name, rows, _status(rows))
+
+
+@dataclass(frozen=True)
+class OpenedStream:
+    """A dataset that is read file by file where it lies; ``identity`` changes with its files or the hub's revision."""
+
+    rows: Any
+    identity: str
+
+
+@functools.lru_cache(maxsize=4)
+def open_stream(name: str, split: str, subset: str | None) -> OpenedStream:
+    """Open a dataset of the hub, or a folder of data files, without a copy on the local disk."""
+    obstacle = None if Path(name).is_dir() else hub_obstacle()
+    if obstacle is not None:
+        raise CorpusError(
+            f"cannot stream dataset {name}: {obstacle}; without the hub, give a folder of its data files, or leave "
+            "streaming out and give a folder written by save_to_disk"
+        )
+    import datasets
+
+    try:
+        builder = datasets.load_dataset_builder(name, subset)
+        rows = builder.as_streaming_dataset(split=split)
+    except Exception as error:  # the hub's client raises many undocumented exceptions
+        raise CorpusError(f"cannot stream dataset {name}: {first_line_of(error)}") from None
+    files = (builder.config.data_files or {}).get(split)
+    origin = (builder.hash, list(files or ()), getattr(files, "origin_metadata", None))
+    return OpenedStream(rows, hashlib.sha256(repr(origin).encode()).hexdigest())
 
 
 def _status(rows: Any) -> tuple[tuple[str, int, int], ...]:

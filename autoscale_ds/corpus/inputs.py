@@ -19,11 +19,13 @@ from autoscale_ds.corpus.discovery import Found, find_files
 from autoscale_ds.corpus.documents import UNREADABLE, printable
 from autoscale_ds.corpus.fields import column_path
 from autoscale_ds.corpus.folders import Identity, identity
-from autoscale_ds.corpus.hub import open_dataset
+from autoscale_ds.corpus.hub import open_dataset, open_stream
 from autoscale_ds.errors import CorpusError
 
 Format = Literal["auto", "jsonl", "parquet", "text", "huggingface"]
 Notice = Callable[[str], None]
+# Formats of units whose spans name datasets, not files.
+DATASETS = ("huggingface", "stream")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class DomainInput:
         The JSON key or column of the text; ``meta.text`` also finds ``text`` in the object or struct ``meta``.
     split, subset : str
         Of a Hugging Face dataset; ``subset`` is what the hub calls a configuration.
+    streaming : bool
+        Read a Hugging Face dataset over the network, file by file, without a copy on the local disk. What an
+        interrupted run has finished, whole files, is not read again.
     """
 
     paths: tuple[str, ...]
@@ -48,11 +53,12 @@ class DomainInput:
     field: str = "text"
     split: str = "train"
     subset: str | None = None
+    streaming: bool = False
 
 
 @dataclass(frozen=True)
 class Span:
-    """A file, or its part [start, stop) in bytes (JSONL), row groups (Parquet) or rows (Hugging Face)."""
+    """A file, or its part [start, stop): bytes (JSONL), row groups (Parquet), rows (Hugging Face), files (stream)."""
 
     path: str
     size: int
@@ -63,7 +69,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Unit:
-    """What one worker reads at a time; ``size`` is bytes on disk."""
+    """What one worker reads at a time; ``size`` is bytes on disk, 1 for a file of a stream."""
 
     format: str
     field: str
@@ -94,7 +100,8 @@ def corpus_units(
     notice : callable
         Receives lines about what is left out, and about files that several domains read.
     """
-    open_dataset.cache_clear()  # one that was saved again since must not be taken for changed while it is read
+    for opened in (open_dataset, open_stream):
+        opened.cache_clear()  # one that was saved again since must not be taken for changed while it is read
     units = {
         domain: domain_units(
             source, piece_bytes, output, functools.partial(_tell, notice, domain), skip_broken=skip_broken
@@ -115,7 +122,7 @@ def _tell_of_shared_files(units: Mapping[str, list[Unit]], notice: Notice) -> No
     for domain, parts in units.items():
         shared: dict[str, list[str]] = {}
         for kind, path in {(unit.format, span.path): None for unit in parts for span in unit.spans}:
-            key = path if kind == "huggingface" else identity(os.stat(path))
+            key = path if kind in DATASETS else identity(os.stat(path))
             if (reader := readers.setdefault(key, domain)) != domain:
                 shared.setdefault(reader, []).append(path)
         for reader, paths in shared.items():
@@ -153,9 +160,12 @@ def domain_units(
     """
     if not source.paths:
         raise CorpusError("a domain has no paths; give at least one file, folder, glob or dataset")
+    if source.streaming and source.format != "huggingface":
+        raise CorpusError(f"streaming is for format: huggingface, and format is {source.format}; leave it out")
     if source.format == "huggingface":
         names = _each_once(source.paths, notice)
-        return [unit for name in names for unit in _dataset_units(name, source, piece_bytes)]
+        divide = _stream_units if source.streaming else functools.partial(_dataset_units, piece_bytes=piece_bytes)
+        return [unit for name in names for unit in divide(name, source)]
     files = find_files(source.paths, source.format, output, notice, skip_broken=skip_broken)
     pieces = [(file.format, *part) for file in files for part in _divide(file, piece_bytes)]
     return list(_grouped(pieces, source.field, piece_bytes))
@@ -226,6 +236,13 @@ def _unit(kind: str, field: str, spans: list[Span], size: int, piece_bytes: int)
     compressed = len(spans) == 1 and is_compressed(spans[0].path)
     chunked = compressed and kind == "jsonl" and size > piece_bytes
     return Unit(kind, field, tuple(spans), size, chunked=chunked)
+
+
+def _stream_units(name: str, source: DomainInput) -> Iterator[Unit]:
+    stream = open_stream(name, source.split, source.subset)
+    for index in range(stream.rows.num_shards):
+        span = Span(name, 1, stream.identity, index, index + 1)
+        yield Unit("stream", source.field, (span,), 1, source.split, source.subset)
 
 
 def _dataset_units(name: str, source: DomainInput, piece_bytes: int) -> Iterator[Unit]:

@@ -19,8 +19,8 @@ from autoscale_ds.corpus.documents import (
     unreadable_reason,
 )
 from autoscale_ds.corpus.fields import value_of
-from autoscale_ds.corpus.inputs import Span, Unit
-from autoscale_ds.corpus.tables import read_dataset, read_parquet
+from autoscale_ds.corpus.inputs import DATASETS, Span, Unit
+from autoscale_ds.corpus.tables import read_dataset, read_parquet, read_stream
 from autoscale_ds.corpus.unchanged import check_paths, check_unchanged, opened
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -56,9 +56,8 @@ def read_unit(unit: Unit) -> Iterator[Batch]:
     CorpusError
         If a file changed since the work was planned.
     """
-    read = {"jsonl": _read_jsonl, "parquet": read_parquet, "huggingface": read_dataset, "text": _read_text}[unit.format]
-    yield from _joined(batch for span in unit.spans for batch in read(span, unit))
-    if unit.format != "huggingface":
+    yield from _joined(batch for span in unit.spans for batch in _READERS[unit.format](span, unit))
+    if unit.format not in DATASETS:
         check_paths(unit.spans)
 
 
@@ -225,6 +224,15 @@ def _read_text(span: Span, unit: Unit) -> Iterator[Batch]:
     except UNREADABLE as error:
         batch.problems.append(Problem(span.path, None, unreadable_reason(error)))
     yield batch
+
+
+_READERS = {
+    "jsonl": _read_jsonl,
+    "parquet": read_parquet,
+    "huggingface": read_dataset,
+    "stream": read_stream,
+    "text": _read_text,
+}
 
 
 def sample_documents(units: Sequence[Unit], budget: int) -> Iterator[bytes]:

@@ -16,9 +16,10 @@ from autoscale_ds.corpus.documents import (
     unreadable_reason,
 )
 from autoscale_ds.corpus.fields import column_of, column_path
-from autoscale_ds.corpus.hub import open_dataset
+from autoscale_ds.corpus.hub import open_dataset, open_stream
 from autoscale_ds.corpus.inputs import Span, Unit
 from autoscale_ds.corpus.unchanged import check_unchanged, opened
+from autoscale_ds.errors import CorpusError
 
 # Rows converted at once: a row can be a book.
 _ROWS = 256
@@ -80,6 +81,29 @@ def read_dataset(span: Span, unit: Unit) -> Iterator[Batch]:
         table = rows[start : min(start + _ROWS, stop)]
         yield _column_batch(column_of(table, path), span.path, unit.field, start + 1)
     dataset.check_unchanged(span.changed)
+
+
+def read_stream(span: Span, unit: Unit) -> Iterator[Batch]:
+    """Yield the documents of one file of a streamed dataset."""
+    stream = open_stream(span.path, unit.split, unit.subset)
+    if stream.identity != span.changed:
+        raise CorpusError(f"dataset {span.path} changed while it was read; run the same command again")
+    rows, row, path = stream.rows, 1, None
+    name = f"{span.path}, file {span.start + 1} of {rows.num_shards}"
+    try:
+        one = rows.shard(num_shards=rows.num_shards, index=span.start).with_format("arrow")
+        for table in one.iter(batch_size=_ROWS):
+            path = path or column_path(table.schema, unit.field)
+            if path is None:
+                yield from _no_column(span, unit.field, table.schema.names)
+                return
+            yield _column_batch(column_of(table, path), name, unit.field, row)
+            row += table.num_rows
+    except Exception as error:  # of the network, of every file format: never skipped, as trying again may mend it
+        raise CorpusError(
+            f"{name}: cannot be read beyond row {row - 1:,}: {first_line_of(error)}; run the same command again, it "
+            "keeps the files that are done"
+        ) from None
 
 
 def _column_batch(column: Any, path: str, key: str, first_row: int) -> Batch:
