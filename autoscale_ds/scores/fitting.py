@@ -129,9 +129,14 @@ def _checked(rows: ScoreTable, chance: float | None, seed: int) -> tuple[Check, 
         errors.extend(np.abs(miss))
         last_errors.extend(np.abs(new.scores[:, 0] - _last(known.take(known.is_end), new)))
         distances.append(np.abs(miss) / np.maximum(side, 1e-9))
-    correlation = float(spearmanr(ends.bits[:, 0], ends.scores[:, 0]).statistic)
+    correlation = _rank_correlation(ends.bits[:, 0], ends.scores[:, 0])
     mean = (float(np.mean(errors)), float(np.mean(last_errors))) if errors else (0.0, 0.0)
-    return Check(len(errors), *mean, correlation if np.isfinite(correlation) else 0.0), np.concatenate(distances)
+    return Check(len(errors), *mean, correlation), np.concatenate(distances)
+
+
+def _rank_correlation(x: Array, y: Array) -> float:
+    """Return Spearman's correlation, 0 where one of the two is constant."""
+    return float(spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else 0.0
 
 
 def _last(known: ScoreTable, new: ScoreTable) -> Array:

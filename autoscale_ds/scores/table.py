@@ -23,7 +23,7 @@ from autoscale_ds.mixture.tablefile import number, read_cells
 log = logging.getLogger(__name__)  # without a handler Python writes warnings to stderr
 BITS, SCORE = "bits/", "score/"
 # Bits per byte of a model that knows nothing are 8; a completion that a model finds absurd may cost a few times that.
-LARGEST_BITS = 100.0
+SMALLEST_BITS, LARGEST_BITS = 1e-6, 100.0
 Rows = npt.NDArray[Any]
 
 
@@ -134,11 +134,12 @@ def _read(path: Path, columns: Sequence[str]) -> ScoreTable:
     def read(name: str, low: float, high: float, needed: bool) -> Array:
         return np.array([_cell(path, name, i, row[position[name]], low, high, needed) for i, row in enumerate(rows, 1)])
 
-    def stacked(kind: str, high: float) -> Array:
-        return np.stack([read(kind + task, 0.0, high, needed=False) for task in tasks], axis=1)
+    def stacked(kind: str, low: float, high: float) -> Array:
+        return np.stack([read(kind + task, low, high, needed=False) for task in tasks], axis=1)
 
     tokens, parameters = (read(name, 1.0, math.inf, needed=True) for name in ("tokens", "parameters"))
-    table = ScoreTable(tuple(runs), parameters, tokens, tasks, stacked(BITS, LARGEST_BITS), stacked(SCORE, 1.0))
+    bits, scores = stacked(BITS, SMALLEST_BITS, LARGEST_BITS), stacked(SCORE, 0.0, 1.0)
+    table = ScoreTable(tuple(runs), parameters, tokens, tasks, bits, scores)
     _check_runs(path, table)
     return table.take(np.lexsort((table.tokens, table.run)))
 

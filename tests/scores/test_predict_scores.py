@@ -90,7 +90,11 @@ HEADER = "run,parameters,tokens,bits/a,score/a"
         ("run,parameters,tokens,bits/a,score/b\nx,1e8,1e9,1,0.5\n", "no task has both bits/<task> and score/<task>"),
         (HEADER + ",bits/a\nx,1e8,1e9,1,0.5,1\n", "column 'bits/a' occurs twice"),
         (HEADER + "\nx,1e8,1e9,1,52.5\n", "score/a is '52.5', expected a number from 0 to 1; divide per cents by 100"),
-        (HEADER + "\nx,1e8,1e9,nan,0.5\n", "bits/a is 'nan', expected a number from 0 to 100; leave the cell empty"),
+        (
+            HEADER + "\nx,1e8,1e9,nan,0.5\n",
+            "bits/a is 'nan', expected a number .* leave the cell empty",
+        ),
+        (HEADER + "\nx,1e8,1e9,0,0.5\n", "bits/a is '0', expected a number from 1e-06 to 100"),
         (HEADER + "\nx,1e8,,1,0.5\n", "row 1: tokens is empty, expected a number of at least 1"),
         (HEADER + "\nx,1B,1e9,1,0.5\n", "parameters is '1B', expected a number of at least 1"),
         (HEADER + "\nx,1e8,1e9,1,0.5\nx,1e8,1e9,1,0.5\n", "run 'x' occurs twice at 1e\\+09 tokens"),

@@ -68,6 +68,12 @@ def test_a_score_that_follows_nothing_is_called_unpredictable_and_the_others_are
     assert all(task.check.runs == 4 + 4 + 4 for task in model.tasks.values())  # the largest two sizes, the longest runs
 
 
+def test_a_score_that_is_constant_is_called_unpredictable():
+    table = score_runs.ladder(score_runs.SIZES[:3], score_runs.LENGTHS[:2]).with_tasks(["easy"])
+    fitted = fitting.fit(replace(table, scores=np.full_like(table.scores, 0.5)))
+    assert "does not follow" in fitted.tasks["easy"].check.doubt
+
+
 def test_runs_are_left_out_with_all_larger_sizes_and_the_longest_of_each_size():
     table = score_runs.ladder()
     *sizes, lengths = fitting.left_out(table)
