@@ -50,10 +50,6 @@ def main() -> None:
         unfinished = working / "hf"
         if with_tokenizer:  # takes seconds, the rest minutes
             export_tokenizer(run.corpus, unfinished, spec.context, spec.vocabulary)
-
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
         checkpoint, weights = run.weights(working / "converted")
         spec.write_hf(weights, unfinished, tokenizer.end_of_document)
         os.replace(unfinished, arguments.output)

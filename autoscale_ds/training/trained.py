@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from autoscale_ds.corpus import TokenizerInfo
-from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE, find_tokenizer
+from autoscale_ds.corpus.same_tokenizer import described as described_tokenizer
+from autoscale_ds.corpus.same_tokenizer import difference_from
+from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE, find_tokenizer, has_tokenizer
 from autoscale_ds.corpus.tokenizers import TextTokenizer, load_tokenizer
 from autoscale_ds.errors import CheckpointError, ConfigError
 from autoscale_ds.models import ModelSpec
@@ -22,8 +24,8 @@ from autoscale_ds.training.checkpoints import Checkpoint, find_checkpoint, sound
 from autoscale_ds.training.run_corpus import open_run_corpus
 from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
-# A model may have more ids than its tokenizer, to round its matrices up; more than this is another tokenizer.
-_LARGEST_PADDING = 128
+LARGEST_PADDING = 128
+"""A model may have more ids than its tokenizer, to round its matrices up; more than this is another tokenizer."""
 
 
 class TrainedRun:
@@ -163,9 +165,6 @@ def _open_run(run: TrainedRun, folder: Path, tokenizer: str | None, device: torc
 
 
 def _open_hf(folder: Path, tokenizer: str | None, device: torch.device) -> TrainedModel:
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # entry points own the terminal
     spec = spec_of_hf(folder)
     text_tokenizer = _hf_tokenizer(folder, spec, tokenizer)
     return TrainedModel(folder, spec, _ready(spec, spec.read_hf(folder), device), text_tokenizer)
@@ -192,27 +191,22 @@ def _run_tokenizer(run: TrainedRun, given: str | None) -> TextTokenizer:
         )
     source = given or str(run.corpus.folder / info.file)
     made = TextTokenizer(source, find_tokenizer(source, needs_config=False).json_text, info.end_of_document)
-    same = made.info.sha256 == info.sha256 if info.sha256 else made.info.vocabulary_size == info.vocabulary_size
-    if not same:
+    problem = difference_from(run.corpus, made)
+    if problem is not None:
         raise ConfigError(
-            f"the tokenizer {source} ({_described(made.info)}) is not the one whose ids the run was trained on "
-            f"({_described(info)}); give that one with --tokenizer FILE"
+            f"the tokenizer {source} ({described_tokenizer(made.info)}) is not the one whose ids the run was trained "
+            f"on ({described_tokenizer(info)}): {problem}; give that one with --tokenizer FILE"
         )
     return made
 
 
-def _described(info: TokenizerInfo) -> str:
-    digest = f", sha256 {info.sha256[:16]}" if info.sha256 else ""
-    return f"{info.vocabulary_size:,} tokens{digest}"
-
-
 def _hf_tokenizer(folder: Path, spec: ModelSpec, given: str | None) -> TextTokenizer:
-    if given is None and not (folder / TOKENIZER_FILE).exists():
+    if given is None and not has_tokenizer(folder):
         raise ConfigError(f"{folder} holds no {TOKENIZER_FILE}; give the model's with --tokenizer FILE")
     made = load_tokenizer(given or str(folder))
     size = made.info.vocabulary_size
     # The folder's own may be much smaller than the model: `model.vocabulary` lets a run leave room.
-    if size > spec.vocabulary or (given is not None and size + _LARGEST_PADDING < spec.vocabulary):
+    if size > spec.vocabulary or (given is not None and size + LARGEST_PADDING < spec.vocabulary):
         raise ConfigError(
             f"the tokenizer {made.info.name} has {size:,} tokens, the model in {folder} knows {spec.vocabulary:,}: it "
             "is not the model's; give that one with --tokenizer FILE"
