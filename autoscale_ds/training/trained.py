@@ -42,6 +42,10 @@ class TrainedRun:
 
     Attributes
     ----------
+    folder : RunFolder
+        The run's.
+    config : RunConfig
+        Of its last start.
     corpus : Corpus
         Whose tokenizer is that of the run.
     spec : ModelSpec
@@ -56,19 +60,24 @@ class TrainedRun:
     """
 
     def __init__(self, run: Path, step: int | None = None, corpus: Path | None = None) -> None:
-        config = load_run_config(run)
+        self.folder = RunFolder(run)
+        self.config = load_run_config(run)
         self.corpus = open_run_corpus(run, corpus)
-        self.spec = config.model.build(config.data.sequence_length, self.tokenizer.vocabulary_size)
-        self._checkpoints, self._step = RunFolder(run).checkpoints, step
-        find_checkpoint(self._checkpoints, step)
+        self.spec = self.config.model.build(self.config.data.sequence_length, self.tokenizer.vocabulary_size)
+        self._step = step
+        find_checkpoint(self.folder.checkpoints, step)
 
     @property
     def tokenizer(self) -> TokenizerInfo:
         """What the corpus says of its tokenizer."""
         return self.corpus.manifest.tokenizer
 
-    def weights(self, working: Path) -> tuple[Checkpoint, dict[str, Tensor]]:
-        """Return the checkpoint and its fp32 weights by name, checked against their checksums.
+    def checkpoint(self) -> Checkpoint:
+        """Return the checkpoint, every file of which has its checksum."""
+        return sound_checkpoint(self.folder.checkpoints, self._step)
+
+    def weights(self, checkpoint: Checkpoint, working: Path) -> dict[str, Tensor]:
+        """Return the fp32 weights of a checkpoint by name.
 
         Parameters
         ----------
@@ -77,8 +86,7 @@ class TrainedRun:
         """
         from autoscale_ds.training.engine import saved_weights
 
-        checkpoint = sound_checkpoint(self._checkpoints, self._step)
-        return checkpoint, saved_weights(checkpoint.folder, checkpoint.layout, self.spec, working)
+        return saved_weights(checkpoint.folder, checkpoint.layout, self.spec, working)
 
 
 @dataclass(frozen=True)
@@ -139,16 +147,30 @@ def open_trained(
     AutoScaleError
         When the folder is neither, there is no such checkpoint, it is damaged, or the tokenizer is not the model's.
     """
+    run = find_run(folder, step, corpus)
+    if run is None:
+        return _open_hf(folder, tokenizer, device or default_device())
+    return _open_run(run, folder, tokenizer, device or default_device())
+
+
+def find_run(folder: Path, step: int | None = None, corpus: Path | None = None) -> TrainedRun | None:
+    """Return the run in a folder, None for a Hugging Face folder; see ``open_trained``.
+
+    Raises
+    ------
+    ConfigError
+        When the folder is neither, or a Hugging Face folder with a step or corpus to choose.
+    """
     if is_hf_folder(folder):
         if step is not None or corpus is not None:
             raise ConfigError(f"{folder} is a Hugging Face folder: it has no checkpoints and no corpus to choose from")
-        return _open_hf(folder, tokenizer, device or default_device())
+        return None
     if not (folder / "config.yaml").exists():
         raise ConfigError(
             f"{folder} is neither a run folder (no config.yaml) nor a Hugging Face folder (no config.json); give the "
             "folder launch/train.py or tools/export_hf.py wrote"
         )
-    return _open_run(TrainedRun(folder, step, corpus), folder, tokenizer, device or default_device())
+    return TrainedRun(folder, step, corpus)
 
 
 def is_hf_folder(folder: Path) -> bool:
@@ -159,8 +181,8 @@ def is_hf_folder(folder: Path) -> bool:
 def _open_run(run: TrainedRun, folder: Path, tokenizer: str | None, device: torch.device) -> TrainedModel:
     text_tokenizer = _run_tokenizer(run, tokenizer)
     with tempfile.TemporaryDirectory(prefix="autoscale-weights-") as working:
-        checkpoint, weights = run.weights(Path(working))
-        model = _ready(run.spec, weights, device)
+        checkpoint = run.checkpoint()
+        model = _ready(run.spec, run.weights(checkpoint, Path(working)), device)
     return TrainedModel(folder, run.spec, model, text_tokenizer, checkpoint.step, checkpoint.state.tokens)
 
 

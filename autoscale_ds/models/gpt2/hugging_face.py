@@ -127,7 +127,7 @@ def read_model(folder: str | Path) -> Any:
 
 
 def save_hf(state: Mapping[str, Tensor], config: ModelSpec, folder: str | Path, end_of_document: int) -> None:
-    """Write a Hugging Face model folder (``config.json``, ``model.safetensors``) from a ``GPT2`` state dictionary."""
+    """Write a Hugging Face model folder from a ``GPT2`` state dictionary: weights, config and generation config."""
     from transformers import GPT2LMHeadModel
     from transformers.utils.logging import disable_progress_bar
 
@@ -138,6 +138,9 @@ def save_hf(state: Mapping[str, Tensor], config: ModelSpec, folder: str | Path, 
     weights = {name: tensor.float() for name, tensor in to_hf_state(state, config).items()}
     model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
+    # Or generate() says at each call that it takes this one. Not in the model's configuration: then packed text without
+    # an attention mask would be warned of.
+    model.generation_config.pad_token_id = end_of_document
     model.save_pretrained(folder)
 
 
