@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,8 +23,8 @@ from autoscale_ds.stream.journal import read_events
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.ds_config import resolve
 from autoscale_ds.training.export import export
-from autoscale_ds.training.model_card import CARD_FILE
-from autoscale_ds.training.trained import open_trained, text_to_ids
+from autoscale_ds.training.model_card import CARD_FILE, model_card
+from autoscale_ds.training.trained import TrainedRun, open_trained, text_to_ids
 
 pytestmark = pytest.mark.slow
 FILES = {
@@ -150,6 +151,10 @@ def test_the_card_of_an_earlier_checkpoint_knows_nothing_of_later_steps(trainer,
     assert f"| web | 0.5 | {losses['web']:.4f} |" in card
     assert "after step 4." in card
     assert "law.json" not in card
+    run, newest = (TrainedRun(trainer.folder.path, step) for step in (4, 6))
+    checkpoint = run.checkpoint()  # as if the swap had been accepted before step 4 was saved
+    state = replace(checkpoint.state, journal=newest.checkpoint().state.journal)
+    assert model_card(run, replace(checkpoint, state=state)) == card
 
 
 def test_a_run_continues_from_an_exported_folder_with_its_tokenizer_checked(
