@@ -8,6 +8,7 @@ long work asks at each result whether one came.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType
 
@@ -29,6 +30,15 @@ def remember_interrupts() -> None:
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, Interrupt())
+
+
+def end_on_termination() -> None:
+    """Let SIGTERM end the program by SystemExit, so that it removes what it has not finished; exit code 143."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def check_interrupt() -> None:

@@ -1,16 +1,16 @@
-"""A corpus's tokenizer as files that transformers reads, checked to give the ids the model was trained on."""
+"""A tokenizer as files that transformers reads, checked to give the ids the model was trained on."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from autoscale_ds.corpus.store import Corpus
-from autoscale_ds.corpus.tokenizers import HARD_TEXTS, TOKENIZER_FILE
+from autoscale_ds.corpus.tokenizer_files import find_tokenizer
+from autoscale_ds.corpus.tokenizers import HARD_TEXTS, TOKENIZER_FILE, load_tokenizer
 from autoscale_ds.errors import CorpusError
 
 # Held-out documents of each domain that both must read alike, and characters of each: real text, in a few seconds.
@@ -18,7 +18,7 @@ _DOCUMENTS, _CHARACTERS = 20, 20_000
 
 
 def export_tokenizer(corpus: Corpus, folder: Path, context: int, vocabulary: int) -> None:
-    """Write ``tokenizer.json`` and ``tokenizer_config.json`` for ``transformers.AutoTokenizer``.
+    """Write a corpus's ``tokenizer.json``, and ``tokenizer_config.json`` for ``transformers.AutoTokenizer``.
 
     Without the second, transformers guesses a class from the model's, and its ids may be others. The end-of-document
     token is also that of padding, which no loss should count.
@@ -40,13 +40,33 @@ def export_tokenizer(corpus: Corpus, folder: Path, context: int, vocabulary: int
         When the end-of-document token is no added token, or what transformers reads back gives other ids, or ids that
         the model does not know.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    info = corpus.manifest.tokenizer
+    source = str(corpus.folder / info.file)
+    json_text = find_tokenizer(source, needs_config=False).json_text
+    reference = _reference(json_text)
+    made = _write(json_text, source, info.end_of_document, folder, context)
+    _check(made, reference, source, vocabulary, _texts(corpus, reference))
 
-    source = corpus.folder / corpus.manifest.tokenizer.file
-    reference = tokenizers.Tokenizer.from_file(str(source))
+
+def copy_tokenizer(source: Path, folder: Path, context: int, vocabulary: int) -> None:
+    """Write the tokenizer of a Hugging Face folder as ``export_tokenizer`` does that of a corpus."""
+    tokenizer = load_tokenizer(str(source))
+    made = _write(tokenizer.json_text, str(source), tokenizer.info.end_of_document, folder, context)
+    _check(made, _reference(tokenizer.json_text), str(source), vocabulary, ())
+
+
+def _reference(json_text: str) -> tokenizers.Tokenizer:
+    reference = tokenizers.Tokenizer.from_str(json_text)
     reference.no_truncation()
     reference.no_padding()
-    end_id = corpus.manifest.tokenizer.end_of_document
+    return reference
+
+
+def _write(json_text: str, source: str, end_id: int, folder: Path, context: int) -> Any:
+    """Write both files and return what transformers reads from them."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    reference = _reference(json_text)
     end = reference.id_to_token(end_id)
     if end_id not in reference.get_added_tokens_decoder():
         raise CorpusError(
@@ -56,20 +76,20 @@ def export_tokenizer(corpus: Corpus, folder: Path, context: int, vocabulary: int
             "under added_tokens in tokenizer.json before you preprocess the next corpus"
         )
     made = PreTrainedTokenizerFast(
-        tokenizer_file=str(source), eos_token=end, bos_token=end, pad_token=end, model_max_length=context
+        tokenizer_object=reference, eos_token=end, bos_token=end, pad_token=end, model_max_length=context
     )
     made.save_pretrained(folder)
-    shutil.copy(source, folder / TOKENIZER_FILE)
-    _check(AutoTokenizer.from_pretrained(str(folder)), reference, corpus, vocabulary)
+    (folder / TOKENIZER_FILE).write_bytes(json_text.encode())
+    return AutoTokenizer.from_pretrained(str(folder))
 
 
-def _check(read_back: Any, reference: tokenizers.Tokenizer, corpus: Corpus, vocabulary: int) -> None:
+def _check(read_back: Any, reference: tokenizers.Tokenizer, source: str, vocabulary: int, texts: Iterable[str]) -> None:
     if len(read_back) > vocabulary:
         raise CorpusError(
-            f"transformers reads {len(read_back):,} tokens from {corpus.manifest.tokenizer.name}, the model knows "
+            f"transformers reads {len(read_back):,} tokens from {source}, the model knows "
             f"{vocabulary:,}; the tokenizer is not exported"
         )
-    for text in (*HARD_TEXTS, *_texts(corpus, reference)):
+    for text in (*HARD_TEXTS, *texts):
         expected = reference.encode(text, add_special_tokens=False).ids
         found = read_back.encode(text, add_special_tokens=False, verbose=False)  # may be longer than the context
         if found != expected:

@@ -12,6 +12,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoscale_ds.corpus.byte_pair_files import (
+    MERGES_FILE,
+    VOCABULARY_FILE,
+    byte_pair_json,
+    has_byte_pair_files,
+)
 from autoscale_ds.corpus.documents import first_line_of
 from autoscale_ds.corpus.hub import hub_obstacle
 from autoscale_ds.errors import CorpusError
@@ -52,6 +58,8 @@ class TokenizerFiles:
 def find_tokenizer(name: str, needs_config: bool = True) -> TokenizerFiles:
     """Read a tokenizer from a ``tokenizer.json``, a folder that holds one, or the hub (``gpt2``, ``org/name``).
 
+    A folder without it may hold ``vocab.json`` and ``merges.txt``, see ``byte_pair_files``.
+
     Parameters
     ----------
     name : str
@@ -65,13 +73,22 @@ def find_tokenizer(name: str, needs_config: bool = True) -> TokenizerFiles:
         If it is in none of these places, or cannot be read.
     """
     path = Path(name).expanduser()
-    path = path / TOKENIZER_FILE if path.is_dir() else path
-    if path.is_file():
-        config = path.with_name(CONFIG_FILE)
-        return TokenizerFiles(_read(path), _read(config) if config.is_file() else "")
+    file, folder = (path / TOKENIZER_FILE, path) if path.is_dir() else (path, path.parent)
+    if file.is_file() or (path.is_dir() and has_byte_pair_files(folder)):
+        config = folder / CONFIG_FILE
+        json_text = _read(file) if file.is_file() else byte_pair_json(folder)
+        return TokenizerFiles(json_text, _read(config) if config.is_file() else "")
     if name.endswith(".json") or name.count("/") > 1 or Path(name).is_dir():
-        raise CorpusError(f"no tokenizer at {name}: expected a {TOKENIZER_FILE} or a folder that holds one")
+        raise CorpusError(
+            f"no tokenizer at {name}: expected a {TOKENIZER_FILE} or a folder that holds one, or holds "
+            f"{VOCABULARY_FILE} and {MERGES_FILE}"
+        )
     return _from_hub(name, needs_config)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder holds the files of a tokenizer that ``find_tokenizer`` reads."""
+    return (folder / TOKENIZER_FILE).is_file() or has_byte_pair_files(folder)
 
 
 def _read(path: Path) -> str:

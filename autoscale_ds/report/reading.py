@@ -13,15 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from autoscale_ds.controllers import Budget
-from autoscale_ds.errors import AutoScaleError, ReportError
+from autoscale_ds.errors import AutoScaleError
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.clock import Clock
 from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.stream.journal import START, Event, history, read_events
 from autoscale_ds.training.config import RunConfig
-from autoscale_ds.training.metrics import read_metrics
-from autoscale_ds.training.record_kinds import kind_of
+from autoscale_ds.training.metrics import sound_records
 from autoscale_ds.training.run_corpus import open_run_corpus, recorded
 from autoscale_ds.training.run_folder import load_run_config
 
@@ -177,7 +176,7 @@ def read_run(path: str | Path, corpus: str | Path | None = None) -> Run:
     """
     folder = RunPaths(path)
     config = load_run_config(folder.path)
-    records = _records(folder.metrics)
+    records = sound_records(folder.metrics)
     by_kind: dict[str, list[Record]] = {}
     for record in records:
         by_kind.setdefault(record["kind"], []).append(record)
@@ -212,21 +211,6 @@ def _validation_texts(events: Sequence[Event]) -> dict[str, set[str]]:
             if text is not None:
                 texts.setdefault(name, set()).add(text.validation)
     return texts
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    try:
-        records = read_metrics(path)
-        for record in records:
-            for name in ("step", *kind_of(record).needed):
-                record[name]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ReportError(
-            f"{path} is damaged ({type(error).__name__} {error}); take out the line that is no record"
-        ) from None
-    return records
 
 
 def _corpus(

@@ -98,8 +98,8 @@ class ModelConfig:
     activation_checkpointing: bool = False
     loss_chunk_tokens: int = 4096
     initial_weights: str | None = None
-    """Hugging Face folder (or hub name) of the family to start from; null draws its random initial weights. Read once:
-    a run that has a checkpoint goes on from that."""
+    """Hugging Face folder (or hub name) of the family to start from; null draws its random initial weights. Its
+    tokenizer must be the corpus's. Read once: a run that has a checkpoint goes on from that."""
     compile: bool = False
     """torch.compile: slower to start, faster after."""
 

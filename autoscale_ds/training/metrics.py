@@ -135,6 +135,28 @@ def read_metrics(path: str | Path, kind: str | None = None) -> list[dict[str, An
     return [r for r in records if r["kind"] != FORMAT["kind"] and (kind is None or r["kind"] == kind)]
 
 
+def sound_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a run's ``metrics.jsonl``, none where there is no file.
+
+    Raises
+    ------
+    ReportError
+        When a line is no record, or lacks a figure that records of its kind have.
+    """
+    if not path.exists():
+        return []
+    try:
+        records = read_metrics(path)
+        for record in records:
+            for name in ("step", *kind_of(record).needed):
+                record[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReportError(
+            f"{path} is damaged ({type(error).__name__} {error}); take out the line that is no record"
+        ) from None
+    return records
+
+
 def peak_flops(device: torch.device, given: float | None) -> float | None:
     """Return the device's peak in FLOP/s; None where it is not known, and then MFU is not reported."""
     if given is not None or device.type != "cuda":

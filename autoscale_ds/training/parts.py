@@ -18,6 +18,7 @@ from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.distributed import Ranks, on_rank_zero
 from autoscale_ds.training.engine import Job, build_engine
 from autoscale_ds.training.faults import FaultGuard
+from autoscale_ds.training.initial_weights import check_initial_weights
 from autoscale_ds.training.loggers.registry import check_installed
 from autoscale_ds.training.run_folder import RunFolder
 from autoscale_ds.training.workbench import Workbench
@@ -82,6 +83,9 @@ class Parts:
         began = on_rank_zero(lambda: bool(list_checkpoints(self.folder.checkpoints)))
         # What a run starts from is read once; its checkpoints hold what counts then.
         built = replace(run, model=replace(run.model, initial_weights=None)) if began else run
+        initial = built.model.initial_weights
+        if initial is not None:
+            on_rank_zero(lambda: check_initial_weights(initial, self.corpus, self.model_spec))
         job = Job(built, self.ds_config, ranks, self.model_spec, objective(run.objective.kind))
         self.engine = build_engine(job, workbench)
         self.evaluations = evaluations(run, self.corpus)

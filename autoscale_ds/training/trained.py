@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from autoscale_ds.corpus import TokenizerInfo
-from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE, find_tokenizer
+from autoscale_ds.corpus.same_tokenizer import described as described_tokenizer
+from autoscale_ds.corpus.same_tokenizer import difference_from
+from autoscale_ds.corpus.tokenizer_files import TOKENIZER_FILE, find_tokenizer, has_tokenizer
 from autoscale_ds.corpus.tokenizers import TextTokenizer, load_tokenizer
 from autoscale_ds.errors import CheckpointError, ConfigError
 from autoscale_ds.models import ModelSpec
@@ -22,8 +24,8 @@ from autoscale_ds.training.checkpoints import Checkpoint, find_checkpoint, sound
 from autoscale_ds.training.run_corpus import open_run_corpus
 from autoscale_ds.training.run_folder import RunFolder, load_run_config
 
-# A model may have more ids than its tokenizer, to round its matrices up; more than this is another tokenizer.
-_LARGEST_PADDING = 128
+LARGEST_PADDING = 128
+"""A model may have more ids than its tokenizer, to round its matrices up; more than this is another tokenizer."""
 
 
 class TrainedRun:
@@ -40,6 +42,10 @@ class TrainedRun:
 
     Attributes
     ----------
+    folder : RunFolder
+        The run's.
+    config : RunConfig
+        Of its last start.
     corpus : Corpus
         Whose tokenizer is that of the run.
     spec : ModelSpec
@@ -54,19 +60,24 @@ class TrainedRun:
     """
 
     def __init__(self, run: Path, step: int | None = None, corpus: Path | None = None) -> None:
-        config = load_run_config(run)
+        self.folder = RunFolder(run)
+        self.config = load_run_config(run)
         self.corpus = open_run_corpus(run, corpus)
-        self.spec = config.model.build(config.data.sequence_length, self.tokenizer.vocabulary_size)
-        self._checkpoints, self._step = RunFolder(run).checkpoints, step
-        find_checkpoint(self._checkpoints, step)
+        self.spec = self.config.model.build(self.config.data.sequence_length, self.tokenizer.vocabulary_size)
+        self._step = step
+        find_checkpoint(self.folder.checkpoints, step)
 
     @property
     def tokenizer(self) -> TokenizerInfo:
         """What the corpus says of its tokenizer."""
         return self.corpus.manifest.tokenizer
 
-    def weights(self, working: Path) -> tuple[Checkpoint, dict[str, Tensor]]:
-        """Return the checkpoint and its fp32 weights by name, checked against their checksums.
+    def checkpoint(self) -> Checkpoint:
+        """Return the checkpoint, every file of which has its checksum."""
+        return sound_checkpoint(self.folder.checkpoints, self._step)
+
+    def weights(self, checkpoint: Checkpoint, working: Path) -> dict[str, Tensor]:
+        """Return the fp32 weights of a checkpoint by name.
 
         Parameters
         ----------
@@ -75,8 +86,7 @@ class TrainedRun:
         """
         from autoscale_ds.training.engine import saved_weights
 
-        checkpoint = sound_checkpoint(self._checkpoints, self._step)
-        return checkpoint, saved_weights(checkpoint.folder, checkpoint.layout, self.spec, working)
+        return saved_weights(checkpoint.folder, checkpoint.layout, self.spec, working)
 
 
 @dataclass(frozen=True)
@@ -137,16 +147,30 @@ def open_trained(
     AutoScaleError
         When the folder is neither, there is no such checkpoint, it is damaged, or the tokenizer is not the model's.
     """
+    run = find_run(folder, step, corpus)
+    if run is None:
+        return _open_hf(folder, tokenizer, device or default_device())
+    return _open_run(run, folder, tokenizer, device or default_device())
+
+
+def find_run(folder: Path, step: int | None = None, corpus: Path | None = None) -> TrainedRun | None:
+    """Return the run in a folder, None for a Hugging Face folder; see ``open_trained``.
+
+    Raises
+    ------
+    ConfigError
+        When the folder is neither, or a Hugging Face folder with a step or corpus to choose.
+    """
     if is_hf_folder(folder):
         if step is not None or corpus is not None:
             raise ConfigError(f"{folder} is a Hugging Face folder: it has no checkpoints and no corpus to choose from")
-        return _open_hf(folder, tokenizer, device or default_device())
+        return None
     if not (folder / "config.yaml").exists():
         raise ConfigError(
             f"{folder} is neither a run folder (no config.yaml) nor a Hugging Face folder (no config.json); give the "
             "folder launch/train.py or tools/export_hf.py wrote"
         )
-    return _open_run(TrainedRun(folder, step, corpus), folder, tokenizer, device or default_device())
+    return TrainedRun(folder, step, corpus)
 
 
 def is_hf_folder(folder: Path) -> bool:
@@ -157,15 +181,12 @@ def is_hf_folder(folder: Path) -> bool:
 def _open_run(run: TrainedRun, folder: Path, tokenizer: str | None, device: torch.device) -> TrainedModel:
     text_tokenizer = _run_tokenizer(run, tokenizer)
     with tempfile.TemporaryDirectory(prefix="autoscale-weights-") as working:
-        checkpoint, weights = run.weights(Path(working))
-        model = _ready(run.spec, weights, device)
+        checkpoint = run.checkpoint()
+        model = _ready(run.spec, run.weights(checkpoint, Path(working)), device)
     return TrainedModel(folder, run.spec, model, text_tokenizer, checkpoint.step, checkpoint.state.tokens)
 
 
 def _open_hf(folder: Path, tokenizer: str | None, device: torch.device) -> TrainedModel:
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # entry points own the terminal
     spec = spec_of_hf(folder)
     text_tokenizer = _hf_tokenizer(folder, spec, tokenizer)
     return TrainedModel(folder, spec, _ready(spec, spec.read_hf(folder), device), text_tokenizer)
@@ -192,27 +213,22 @@ def _run_tokenizer(run: TrainedRun, given: str | None) -> TextTokenizer:
         )
     source = given or str(run.corpus.folder / info.file)
     made = TextTokenizer(source, find_tokenizer(source, needs_config=False).json_text, info.end_of_document)
-    same = made.info.sha256 == info.sha256 if info.sha256 else made.info.vocabulary_size == info.vocabulary_size
-    if not same:
+    problem = difference_from(run.corpus, made)
+    if problem is not None:
         raise ConfigError(
-            f"the tokenizer {source} ({_described(made.info)}) is not the one whose ids the run was trained on "
-            f"({_described(info)}); give that one with --tokenizer FILE"
+            f"the tokenizer {source} ({described_tokenizer(made.info)}) is not the one whose ids the run was trained "
+            f"on ({described_tokenizer(info)}): {problem}; give that one with --tokenizer FILE"
         )
     return made
 
 
-def _described(info: TokenizerInfo) -> str:
-    digest = f", sha256 {info.sha256[:16]}" if info.sha256 else ""
-    return f"{info.vocabulary_size:,} tokens{digest}"
-
-
 def _hf_tokenizer(folder: Path, spec: ModelSpec, given: str | None) -> TextTokenizer:
-    if given is None and not (folder / TOKENIZER_FILE).exists():
+    if given is None and not has_tokenizer(folder):
         raise ConfigError(f"{folder} holds no {TOKENIZER_FILE}; give the model's with --tokenizer FILE")
     made = load_tokenizer(given or str(folder))
     size = made.info.vocabulary_size
     # The folder's own may be much smaller than the model: `model.vocabulary` lets a run leave room.
-    if size > spec.vocabulary or (given is not None and size + _LARGEST_PADDING < spec.vocabulary):
+    if size > spec.vocabulary or (given is not None and size + LARGEST_PADDING < spec.vocabulary):
         raise ConfigError(
             f"the tokenizer {made.info.name} has {size:,} tokens, the model in {folder} knows {spec.vocabulary:,}: it "
             "is not the model's; give that one with --tokenizer FILE"

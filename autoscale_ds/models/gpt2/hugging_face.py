@@ -57,10 +57,14 @@ def hf_weights(folder: str | Path, config: ModelSpec) -> dict[str, Tensor]:
         When the folder cannot be read, or its model has another shape or computes something else.
     """
     model = read_model(folder)
+    sizes = read_shape(model.config.to_dict())
+    for name, words in _IN_WORDS.items():
+        theirs, ours = sizes[name], getattr(config, name)
+        if theirs != ours:  # no shape of a weight tells the heads
+            raise CheckpointError(
+                f"{folder}: its model has {theirs:,} {words}, the model of this run {ours:,}; set model.{name}={theirs}"
+            )
     state = from_hf_state(model.state_dict(), config)
-    heads = read_shape(model.config.to_dict())["heads"]
-    if heads != config.heads:  # which no shape of a weight tells
-        raise CheckpointError(f"{folder}: its model has {heads} attention heads, the model of this run {config.heads}")
     for name, shape in config.whole_shapes().items():
         if state[name].shape != shape:
             raise CheckpointError(
@@ -84,6 +88,7 @@ _SHAPE = {
     "context": "n_positions",
     "vocabulary": "vocab_size",
 }
+_IN_WORDS = {"layers": "layers", "heads": "attention heads", "width": "values a position", "context": "positions"}
 
 
 def read_shape(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +114,9 @@ def read_shape(raw: Mapping[str, Any]) -> dict[str, Any]:
 def read_model(folder: str | Path) -> Any:
     """Return the ``GPT2LMHeadModel`` of a folder (or hub name); raises CheckpointError when there is none."""
     from transformers import GPT2LMHeadModel
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # entry points own the terminal
     try:
         return GPT2LMHeadModel.from_pretrained(folder)
     except (OSError, ValueError) as error:
@@ -120,15 +127,20 @@ def read_model(folder: str | Path) -> Any:
 
 
 def save_hf(state: Mapping[str, Tensor], config: ModelSpec, folder: str | Path, end_of_document: int) -> None:
-    """Write a Hugging Face model folder (``config.json``, ``model.safetensors``) from a ``GPT2`` state dictionary."""
+    """Write a Hugging Face model folder from a ``GPT2`` state dictionary: weights, config and generation config."""
     from transformers import GPT2LMHeadModel
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # entry points own the terminal
     shape = hf_config(config, end_of_document)
     with torch.device("meta"):
         model = GPT2LMHeadModel(shape)
     weights = {name: tensor.float() for name, tensor in to_hf_state(state, config).items()}
     model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
+    # Or generate() says at each call that it takes this one. Not in the model's configuration: then packed text without
+    # an attention mask would be warned of.
+    model.generation_config.pad_token_id = end_of_document
     model.save_pretrained(folder)
 
 

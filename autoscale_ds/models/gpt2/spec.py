@@ -82,13 +82,13 @@ class GPT2Config(ModelSpec):
         return hf_weights(folder, self)
 
     def write_hf(self, state: Mapping[str, Tensor], folder: str | Path, end_of_document: int) -> None:
-        """Write ``config.json`` and ``model.safetensors`` of a ``GPT2LMHeadModel``."""
+        """Write ``config.json``, ``generation_config.json`` and ``model.safetensors`` of a ``GPT2LMHeadModel``."""
         save_hf(state, self, folder, end_of_document)
 
     @classmethod
     def from_hf_config(cls, raw: Mapping[str, Any]) -> GPT2Config:
-        """Return the shape that ``config.json`` gives, see ``ModelSpec.from_hf_config``."""
-        return cls(**read_shape(raw))
+        """Return the shape and dropout that ``config.json`` gives, see ``ModelSpec.from_hf_config``."""
+        return cls(**read_shape(raw), dropout=raw.get("resid_pdrop", 0.1))  # 0.1 is transformers' own default
 
     def cache(self, capacity: int) -> KeyValueCache:
         """Return an empty cache, see ``ModelSpec.cache``."""
