@@ -87,6 +87,13 @@ def real(
     return parse
 
 
+def file_name(text: str) -> str:
+    """Return the name of a file or folder; as an argparse type it refuses an empty one, an unset shell variable."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected the name of a file or folder")
+    return text
+
+
 positive_int = whole(1)
 natural = whole(0)
 positive = real(above=0.0)

@@ -20,7 +20,7 @@ from typing import Any
 
 from autoscale_ds import cli
 from autoscale_ds.errors import AutoScaleError
-from autoscale_ds.files import write_atomic
+from autoscale_ds.files import check_outputs, write_atomic
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -51,6 +51,7 @@ def main() -> int:
 
     ranks = ranks_from_environment()
     try:
+        check_outputs({"--output": arguments.output}, arguments.text)
         with out_of_memory_as_error(f"--batch-size {arguments.batch_size}"):
             _evaluate(arguments, ranks)
     except AutoScaleError:

@@ -44,6 +44,7 @@ import numpy as np
 
 from autoscale_ds import cli
 from autoscale_ds.errors import MixtureError
+from autoscale_ds.files import check_outputs
 from autoscale_ds.laws import lawfile, selection
 from autoscale_ds.laws.score import score
 from autoscale_ds.laws.stability import stability
@@ -63,16 +64,11 @@ def main() -> None:
     arguments = options.parser(__doc__ or "", COMMANDS).parse_args()
     if arguments.plot:
         style.require("--plot")
-    refuse_unwritable(getattr(arguments, "out", None), getattr(arguments, "save_path", None), arguments.plot)
+    outputs = {"--out": "out", "--save-path": "save_path", "--plot": "plot"}
+    named = {option: getattr(arguments, attribute, None) for option, attribute in outputs.items()}
+    check_outputs(named, options.input_files(arguments))
     result, text = arguments.command(arguments)
     print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else text)
-
-
-def refuse_unwritable(*paths: str | None) -> None:
-    """Raise MixtureError before the work if the folder of an output does not exist."""
-    for path in paths:
-        if path and not Path(path).absolute().parent.is_dir():
-            raise MixtureError(f"cannot write {path}: the folder {Path(path).parent} does not exist; make it first")
 
 
 # -- commands: read, compute, write, draw, report ---------------------------------------------------------------
@@ -81,7 +77,7 @@ def refuse_unwritable(*paths: str | None) -> None:
 def fit(a: argparse.Namespace) -> Report:
     """Fit a law to run tables."""
     table = repeats.averaged(options.read_runs(a))
-    fitted = selection.fit(table, a.law, purpose=a.purpose, seed=a.seed)
+    fitted = selection.fit(table, a.law_name, purpose=a.purpose, seed=a.seed)
     fitted = fitted.with_source(files=[Path(path).name for path in a.runs], loss_kind=a.loss_kind or "nats")
     lawfile.save(fitted, a.out)
     if a.plot:
@@ -225,7 +221,7 @@ def plan(a: argparse.Namespace) -> Report:
         a.kind,
         centre,
         a.tokens,
-        runs=a.runs,
+        runs=a.num_runs,
         low=a.low,
         high=a.high,
         floor=a.floor,

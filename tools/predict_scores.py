@@ -29,6 +29,7 @@ import numpy as np
 
 from autoscale_ds import cli
 from autoscale_ds.errors import ScoreError
+from autoscale_ds.files import check_outputs
 from autoscale_ds.report import score_figures as figures
 from autoscale_ds.report import score_text, style
 from autoscale_ds.report.mixture_text import Report
@@ -40,9 +41,8 @@ def main() -> None:
     arguments = command_line().parse_args()
     if arguments.plot:
         style.require("--plot")
-    for path in (getattr(arguments, "out", None), arguments.plot):
-        if path and not Path(path).absolute().parent.is_dir():
-            raise ScoreError(f"cannot write {path}: the folder {Path(path).parent} does not exist; make it first")
+    inputs = [*getattr(arguments, "runs", []), *filter(None, [getattr(arguments, "scores", None)])]
+    check_outputs({"--out": getattr(arguments, "out", None), "--plot": arguments.plot}, inputs)
     result, text = arguments.command(arguments)
     print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else text)
 
@@ -57,7 +57,7 @@ def command_line() -> argparse.ArgumentParser:
         sub = subparsers.add_parser(name, help=command.__doc__, description=command.__doc__, epilog=epilog)
         sub.set_defaults(command=command)
         sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        sub.add_argument("--plot", metavar="FILE.png", help="draw a figure (extra 'plots')")
+        sub.add_argument("--plot", type=cli.file_name, metavar="FILE.png", help="draw a figure (extra 'plots')")
         return sub
 
     s = add(fit, "fit", "runs.csv --chance 0.25 --chance boolq=0.5 --out scores.json")
@@ -71,7 +71,7 @@ def command_line() -> argparse.ArgumentParser:
         help="score of guessing: of one task, or of all others (repeatable; default: found from the worst checkpoints)",
     )
     s.add_argument("--seed", type=cli.natural, default=0, help="seed of the intervals (default: 0)")
-    s.add_argument("--out", required=True, metavar="FILE.json", help="where the fitted curves go")
+    s.add_argument("--out", required=True, type=cli.file_name, metavar="FILE.json", help="where the fitted curves go")
 
     s = add(predict, "predict", "scores.json --parameters 3.2e9 --tokens 60e9 300e9")
     s.add_argument("scores", metavar="SCORES.json", help="file that 'fit' wrote")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autoscale_ds.cli import CommandLine, natural, positive, positive_int, real, share
+from autoscale_ds.cli import CommandLine, file_name, natural, positive, positive_int, real, share
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import registry
 from autoscale_ds.mixture import DomainWeights, Objective, RunTable, WeightsFile, losskinds
@@ -36,7 +36,7 @@ def parser(description: str, commands: Mapping[str, Callable[[argparse.Namespace
         )
         sub.set_defaults(command=command)
         sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        sub.add_argument("--plot", metavar="FILE.png", help="draw a figure (extra 'plots')")
+        sub.add_argument("--plot", type=file_name, metavar="FILE.png", help="draw a figure (extra 'plots')")
         sub.add_argument("--seed", type=natural, default=0, help="seed of everything random (default: 0)")
         add_options(sub)
     return top
@@ -70,17 +70,21 @@ def _bounds(s: argparse.ArgumentParser) -> None:
     s.add_argument("--floor", type=share, default=0.0, help="smallest weight of every domain (default: 0)")
     s.add_argument("--cap", action="append", default=[], metavar="DOMAIN=W", help="largest weight of a domain")
     s.add_argument("--max-epochs", type=positive, help="read no domain of --corpus more often than this")
-    s.add_argument("--corpus", metavar="DIR", help="corpus folder (corpus.json): domains and their tokens")
+    s.add_argument(
+        "--corpus", type=file_name, metavar="DIR", help="corpus folder (corpus.json): domains and their tokens"
+    )
 
 
 def _out(s: argparse.ArgumentParser, what: str) -> None:
-    s.add_argument("--out", required=True, metavar="FILE.json", help=what)
+    s.add_argument("--out", required=True, type=file_name, metavar="FILE.json", help=what)
 
 
 def _fit_options(s: argparse.ArgumentParser) -> None:
     _runs(s)
     _targets(s)
-    s.add_argument("--law", default="auto", help=f"auto (default) or one of: {', '.join(registry.NAMES)}")
+    s.add_argument(
+        "--law", dest="law_name", default="auto", help=f"auto (default) or one of: {', '.join(registry.NAMES)}"
+    )
     s.add_argument(
         "--for",
         dest="purpose",
@@ -110,12 +114,15 @@ def _optimize_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--parameters", type=positive, help="model size, where the law depends on it")
     _bounds(s)
     s.add_argument("--allow-unseen", action="store_true", help="give domains more than any run of the table gave them")
-    s.add_argument("--prior", metavar="FILE", help="weights to stay near")
+    s.add_argument("--prior", type=file_name, metavar="FILE", help="weights to stay near")
     s.add_argument(
         "--kl", type=real(least=0), default=0.0, help="price of a nat of divergence from --prior (0.05 to 0.1)"
     )
     s.add_argument(
-        "--objective", default="mean-loss", help=f"JSON of target weights, or one of: {', '.join(OBJECTIVES)}"
+        "--objective",
+        type=file_name,
+        default="mean-loss",
+        help=f"JSON of target weights, or one of: {', '.join(OBJECTIVES)}",
     )
     _out(s, "the weights")
 
@@ -125,7 +132,9 @@ def _ddo_options(s: argparse.ArgumentParser) -> None:
     _targets(s)
     s.add_argument("--base", required=True, metavar="RUN", help="name of the unperturbed run, without @seed")
     s.add_argument("--accept-noise", action="store_true", help="fit also what does not stand out of the noise")
-    s.add_argument("--objective", default="mean-perplexity", help=f"JSON or one of: {', '.join(OBJECTIVES)}")
+    s.add_argument(
+        "--objective", type=file_name, default="mean-perplexity", help=f"JSON or one of: {', '.join(OBJECTIVES)}"
+    )
     _bounds(s)
     _out(s, "the weights")
 
@@ -134,7 +143,9 @@ def _autoscale_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--at", action="append", default=[], metavar="TOKENS=FILE", help="optimum at a scale; two or more")
     s.add_argument("--tokens", type=positive, required=True, help="training budget, tokens")
     s.add_argument("--floor", type=share, default=0.0, help="weight the optima were held above, and kept (default: 0)")
-    s.add_argument("--law", metavar="LAW.json", help="show the optimum of this law beside it, and decide by it")
+    s.add_argument(
+        "--law", type=file_name, metavar="LAW.json", help="show the optimum of this law beside it, and decide by it"
+    )
     s.add_argument("--parameters", type=positive, help="model size, where that law depends on it")
     s.add_argument(
         "--decide",
@@ -143,20 +154,27 @@ def _autoscale_options(s: argparse.ArgumentParser) -> None:
         "probability 0.9; without --law it is kept",
     )
     s.add_argument(
-        "--objective", default="mean-loss", help=f"of --law: JSON of target weights, or one of: {', '.join(OBJECTIVES)}"
+        "--objective",
+        type=file_name,
+        default="mean-loss",
+        help=f"of --law: JSON of target weights, or one of: {', '.join(OBJECTIVES)}",
     )
-    s.add_argument("--corpus", metavar="DIR", help="corpus folder, for bits-per-byte")
-    s.add_argument("--save-path", metavar="FILE.json", help="the path itself, for mixture.predictor of a run")
+    s.add_argument("--corpus", type=file_name, metavar="DIR", help="corpus folder, for bits-per-byte")
+    s.add_argument(
+        "--save-path", type=file_name, metavar="FILE.json", help="the path itself, for mixture.predictor of a run"
+    )
     _out(s, "the weights")
 
 
 def _design_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--domains", metavar="A,B,C", help="domain names (or --corpus, or --prior)")
     s.add_argument("--kind", choices=design.KINDS, default="dirichlet")
-    s.add_argument("--runs", type=positive_int, metavar="K", help="number of runs (ddo: always 2 m + 1)")
+    s.add_argument(
+        "--runs", dest="num_runs", type=positive_int, metavar="K", help="number of runs (ddo: always 2 m + 1)"
+    )
     s.add_argument("--tokens", type=positive, required=True, help="tokens of a run (ddo: of the base run)")
     s.add_argument("--parameters", type=positive, help="model size of the probe runs, for the cost in FLOPs")
-    s.add_argument("--prior", metavar="FILE", help="mixture at the centre (default: uniform)")
+    s.add_argument("--prior", type=file_name, metavar="FILE", help="mixture at the centre (default: uniform)")
     s.add_argument("--low", type=real(least=0), default=1 / 3, help="ddo: factor of the low runs (default: 1/3)")
     s.add_argument("--high", type=positive, default=3.0, help="ddo: factor of the high runs (default: 3)")
     s.add_argument("--target-tokens", type=positive, help="budget of the target run, to compare the cost with")
@@ -170,9 +188,10 @@ def _stability_options(s: argparse.ArgumentParser) -> None:
     _targets(s)
     s.add_argument(
         "--objective",
+        type=file_name,
         help=f"rank by one number, not target by target: JSON of target weights, or one of: {', '.join(OBJECTIVES)}",
     )
-    s.add_argument("--corpus", metavar="DIR", help="corpus folder, for bits-per-byte")
+    s.add_argument("--corpus", type=file_name, metavar="DIR", help="corpus folder, for bits-per-byte")
 
 
 OPTIONS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
@@ -188,6 +207,14 @@ OPTIONS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
 
 
 # -- what they name ---------------------------------------------------------------------------------------------
+
+
+def input_files(a: argparse.Namespace) -> list[str]:
+    """Return the files a command reads."""
+    single = [getattr(a, name, None) for name in ("law", "mixtures", "prior", "objective")]
+    scales = [text.partition("=")[2] for text in getattr(a, "at", [])]
+    corpus = [f"{a.corpus}/corpus.json"] if getattr(a, "corpus", None) else []
+    return [name for name in [*getattr(a, "runs", []), *single, *scales, *corpus] if name and name not in OBJECTIVES]
 
 
 def read_runs(a: argparse.Namespace) -> RunTable:

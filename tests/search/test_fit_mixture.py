@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import runpy
 import subprocess
 import sys
@@ -339,6 +340,30 @@ def test_other_mistakes_are_one_line_and_code_2(folder, tmp_path):
         said = fit_mixture(*arguments, code=2)
         assert message in said
         assert said.count("\n") == 1
+
+
+def test_an_output_never_replaces_an_input_or_another_output(folder, tmp_path):
+    law, runs, weights = tmp_path / "law.json", tmp_path / "runs.csv", tmp_path / "w.json"
+    for path in (law, runs):
+        path.write_bytes((folder / path.name).read_bytes())
+    WeightsFile(optimum("0.3e9")).write(weights)
+    before = {path: path.read_bytes() for path in (law, runs, weights)}
+    at = ["--at", f"1e9={weights}", "--at", "2e9=w2.json", "--tokens", "4e9"]
+    for arguments, message in (
+        (["fit", runs, "--out", runs], "--out .* would replace the input .*runs.csv"),
+        (["optimize", law, "--tokens", "4e9", "--out", law], "would replace the input .*law.json"),
+        (["optimize", law, "--tokens", "4e9", "--prior", weights, "--kl", 1, "--out", weights], "the input .*w.json"),
+        (["optimize", law, "--tokens", "4e9", "--objective", weights, "--out", weights], "the input .*w.json"),
+        (["autoscale", *at, "--out", weights], "the input .*w.json"),
+        (["autoscale", *at, "--out", tmp_path / "a.json", "--save-path", tmp_path / "a.json"], "what --out writes"),
+        (["score", law, runs, "--plot", runs], "--plot .* would replace the input .*runs.csv"),
+        (["fit", runs, "--out", ""], "--out: '' given, expected the name of a file"),
+        (["fit", runs, "--out", tmp_path], "is a folder"),
+    ):
+        said = fit_mixture(*arguments, code=2)
+        assert re.search(message, said), said
+        assert said.count("\n") == 1
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_bits_per_byte_know_the_bytes_of_targets_and_tasks(measured_corpus):
