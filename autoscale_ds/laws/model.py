@@ -27,6 +27,8 @@ GAUSSIAN_90 = 1.6448536269514722
 FAR = 1.5
 # And this many times, worth a loud one.
 MUCH = 8.0
+# Begins the name of a model that averages laws.
+AVERAGE = "average of "
 # Fewer runs than this are refused.
 FEWEST = 4
 

@@ -24,6 +24,7 @@ from autoscale_ds.laws.base import Inputs, Law
 from autoscale_ds.laws.baselines import BASELINES
 from autoscale_ds.laws.holdout import Split, calibrate, mixture_folds, thinned
 from autoscale_ds.laws.model import (
+    AVERAGE,
     DRAWS,
     FEWEST,
     Average,
@@ -40,7 +41,6 @@ from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
 Purpose = Literal["optimum", "forecast"]
-AVERAGE = "average of "
 # Draws of the fits that leave runs out.
 FEW_DRAWS = 6
 # Bounds on the work of the comparison, not of the final fit: more rows or targets change no ranking of laws.
