@@ -75,4 +75,4 @@ def _folder_beside(output: Path) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, interrupted=cli.FROM_THE_START)

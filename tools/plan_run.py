@@ -192,4 +192,4 @@ def _as_dict(candidate: Plan) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, interrupted=cli.FROM_THE_START)

@@ -21,7 +21,6 @@ figure.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def main() -> None:
     inputs = [*getattr(arguments, "runs", []), *filter(None, [getattr(arguments, "scores", None)])]
     check_outputs({"--out": getattr(arguments, "out", None), "--plot": arguments.plot}, inputs)
     result, text = arguments.command(arguments)
-    print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else text)
+    print(cli.json_text(result) if arguments.json else text)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -153,4 +152,4 @@ def read_chance(texts: list[str], tasks: tuple[str, ...]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    cli.run(main, memory_advice="fit fewer --tasks")
+    cli.run(main, interrupted=cli.FROM_THE_START, memory_advice="fit fewer --tasks")

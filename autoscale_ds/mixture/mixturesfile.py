@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,5 +72,7 @@ def read_mixtures(path: str | Path, domains: tuple[str, ...]) -> Mixtures:
         scales.append([value("tokens"), value("parameters")])
     if not names:
         raise MixtureError(f"{path} has a header but no mixtures")
+    twice = {name for name, count in Counter(names).items() if count > 1}  # checkpoints of one run
+    names = [f"{name} (line {line})" if name in twice else name for line, name in enumerate(names, 2)]
     both = np.array(scales)
     return Mixtures(tuple(names), domains, np.array(weights), both[:, 0], both[:, 1])
