@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import io
+import json
 import math
 import os
 import sys
@@ -21,6 +22,9 @@ from autoscale_ds.interrupts import remember_interrupts
 if TYPE_CHECKING:
     from rich.console import Console
 
+# What is said after Ctrl-C, of work that is resumed and of work that is not.
+CONTINUES = "nothing finished was lost, the same command continues"
+FROM_THE_START = "no file was left half written, the same command starts from the beginning"
 LARGEST_WHOLE = 2**63 - 1  # counts and positions are int64 everywhere
 
 
@@ -87,6 +91,13 @@ def real(
     return parse
 
 
+def file_name(text: str) -> str:
+    """Return the name of a file or folder; as an argparse type it refuses an empty one, an unset shell variable."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} given, expected the name of a file or folder")
+    return text
+
+
 positive_int = whole(1)
 natural = whole(0)
 positive = real(above=0.0)
@@ -139,7 +150,18 @@ def counting(label: str, total: int | None, shown: bool = True) -> Iterator[Call
         yield lambda count: bar.advance(task, count)
 
 
-def run(main: Callable[[], int | None], *, tear_down: bool = True, memory_advice: str = "use smaller inputs") -> None:
+def json_text(value: Any) -> str:
+    """Return JSON, indented; NaN and infinity, which JSON does not have, as null."""
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def run(
+    main: Callable[[], int | None],
+    *,
+    tear_down: bool = True,
+    memory_advice: str = "use smaller inputs",
+    interrupted: str = CONTINUES,
+) -> None:
     """Call ``main`` and exit with its code; a user's mistake is one line on stderr, never a traceback.
 
     Parameters
@@ -152,6 +174,8 @@ def run(main: Callable[[], int | None], *, tear_down: bool = True, memory_advice
         ends a thread that asks for the interpreter meanwhile, probably one of gloo's; it could not be made to happen.
     memory_advice : str
         What to lower when the machine's memory does not suffice.
+    interrupted : str
+        What is true after Ctrl-C: ``CONTINUES`` or ``FROM_THE_START``.
     """
     _escape_what_cannot_be_encoded()
     remember_interrupts()
@@ -170,7 +194,7 @@ def run(main: Callable[[], int | None], *, tear_down: bool = True, memory_advice
         else:
             code = _fail(str(error))
     except KeyboardInterrupt:
-        print("interrupted; nothing finished was lost, the same command continues", file=sys.stderr)
+        print(f"interrupted; {interrupted}", file=sys.stderr)
         code = 130
     if not tear_down:
         atexit._run_exitfuncs()  # open files, child processes
@@ -178,6 +202,14 @@ def run(main: Callable[[], int | None], *, tear_down: bool = True, memory_advice
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _fail(message: str) -> int:

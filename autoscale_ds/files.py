@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,15 @@ log = logging.getLogger(__name__)
 def write_atomic(path: str | Path, data: bytes | str, durable: bool = True) -> None:
     """Write a file so that readers see the old content or the new, never a part.
 
-    It is flushed to disk unless ``durable`` is False: then a machine that goes down may leave it empty.
+    It is flushed to disk unless ``durable`` is False: then a machine that goes down may leave it empty. A symbolic link
+    stays one, its target is written; a device or a FIFO is written to.
     """
-    path = Path(path)
     raw = data.encode() if isinstance(data, str) else data
+    if _is_stream(path):
+        with open(path, "wb") as stream:
+            stream.write(raw)
+        return
+    path = Path(os.path.realpath(path))
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -42,6 +47,49 @@ def write_json(path: str | Path, value: Any, durable: bool = True) -> None:
     r"""Write JSON atomically, indented for people; what UTF-8 cannot hold (Latin-1 names) as JSON's ``\udce9``."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomic(path, text.encode(errors="backslashreplace"), durable)
+
+
+def check_outputs(outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse, before the work, output files that cannot be written or would replace a file of the same command.
+
+    Parameters
+    ----------
+    outputs : mapping of str to path or None
+        Option to the file it names, as ``{"--out": "law.json"}``; None where it was not given.
+    inputs : iterable of paths
+        Files the command reads.
+
+    Raises
+    ------
+    ConfigError
+        Naming the option and the file.
+    """
+    taken = {f"the input {path}": Path(path) for path in inputs}
+    stdout = Path("/dev/stdout")
+    taken |= {"what the shell redirects stdout to": stdout} if stdout.is_file() else {}
+    for option, name in outputs.items():
+        if name is None:
+            continue
+        path = Path(name)
+        if not path.absolute().parent.is_dir():
+            raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
+        if path.is_dir():
+            raise ConfigError(f"cannot write {option} {path}: it is a folder; name a file in it")
+        if _is_stream(path):
+            continue
+        for use, other in taken.items():
+            if _same_file(path, other):
+                raise ConfigError(f"{option} {path} would replace {use}; write to another file")
+        taken[f"what {option} writes"] = path
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    return a.samefile(b) if a.exists() and b.exists() else a.resolve() == b.resolve()
+
+
+def _is_stream(path: str | Path) -> bool:
+    """Return whether a path is a device, a FIFO or a socket, which a file must not replace."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def make_folder(path: Path) -> list[Path]:

@@ -24,7 +24,6 @@ when the sweep is planned first. A weight is a share of training tokens, not of 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -175,7 +174,7 @@ def status(a: argparse.Namespace) -> int:
     states = survey(a.sweep, SweepPlan.read(a.sweep))
     if a.json:
         rows = [{"run": s.run.run, "state": s.state, "tokens": s.tokens, "note": s.note} for s in states]
-        print(json.dumps({"runs": rows, "seconds_left": seconds_left(states)}, indent=2))
+        print(cli.json_text({"runs": rows, "seconds_left": seconds_left(states)}))
         return 0
     table = Table(title=str(a.sweep))
     for name in ("run", "state", "tokens", "of", "tokens/s", ""):

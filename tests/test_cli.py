@@ -183,3 +183,12 @@ def test_a_domain_whose_weight_is_set_twice_is_refused(tmp_path):
     command = [sys.executable, str(ROOT / "tools/swap_weights.py"), str(tmp_path), "--set", "a=0.3", "--set", "a=0.4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stderr) == (2, "error: --set gives 'a' twice, 0.3 and 0.4; leave one out\n")
+
+
+def test_json_for_machines_has_null_for_what_is_no_number():
+    value = {"a": [1.5, math.nan, (math.inf, {"b": -math.inf})], "name": "caf\u00e9", "n": None}
+    assert json.loads(cli.json_text(value), parse_constant=pytest.fail) == {
+        "a": [1.5, None, [None, {"b": None}]],
+        "name": "caf\u00e9",
+        "n": None,
+    }

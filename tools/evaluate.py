@@ -14,13 +14,12 @@ whose documents come from the Hugging Face hub. Prompts and metrics are those of
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from autoscale_ds import cli
 from autoscale_ds.errors import AutoScaleError
-from autoscale_ds.files import write_atomic
+from autoscale_ds.files import check_outputs, write_atomic
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -51,6 +50,7 @@ def main() -> int:
 
     ranks = ranks_from_environment()
     try:
+        check_outputs({"--output": arguments.output}, arguments.text)
         with out_of_memory_as_error(f"--batch-size {arguments.batch_size}"):
             _evaluate(arguments, ranks)
     except AutoScaleError:
@@ -87,7 +87,7 @@ def _evaluate(arguments: argparse.Namespace, ranks: Any) -> None:
 
 
 def _write(arguments: argparse.Namespace, record: dict[str, Any]) -> None:
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    text = cli.json_text(record)
     if arguments.output is not None:
         write_atomic(arguments.output, text + "\n")
     if arguments.json:
@@ -135,4 +135,4 @@ def _number(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, memory_advice="lower --batch-size")
+    cli.run(main, interrupted=cli.FROM_THE_START, memory_advice="lower --batch-size")

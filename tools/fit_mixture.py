@@ -37,13 +37,13 @@ tools/swap_weights.py --weights takes.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 
 from autoscale_ds import cli
 from autoscale_ds.errors import MixtureError
+from autoscale_ds.files import check_outputs
 from autoscale_ds.laws import lawfile, selection
 from autoscale_ds.laws.score import score
 from autoscale_ds.laws.stability import stability
@@ -57,22 +57,20 @@ from autoscale_ds.search import AutoScale, design, moving, solver, uncertainty
 from autoscale_ds.search.ddo_sweep import DDOSweep
 from autoscale_ds.search.predictor import save_optima
 
+SEEN = "has the name of a table the law was fitted to: how well it describes its own runs says little of others"
+
 
 def main() -> None:
     """Run one command."""
     arguments = options.parser(__doc__ or "", COMMANDS).parse_args()
     if arguments.plot:
         style.require("--plot")
-    refuse_unwritable(getattr(arguments, "out", None), getattr(arguments, "save_path", None), arguments.plot)
+    outputs = {"--out": "out", "--save-path": "save_path", "--plot": "plot"}
+    named = {option: getattr(arguments, attribute, None) for option, attribute in outputs.items()}
+    options.refuse_ignored(arguments)
+    check_outputs(named, options.input_files(arguments))
     result, text = arguments.command(arguments)
-    print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else text)
-
-
-def refuse_unwritable(*paths: str | None) -> None:
-    """Raise MixtureError before the work if the folder of an output does not exist."""
-    for path in paths:
-        if path and not Path(path).absolute().parent.is_dir():
-            raise MixtureError(f"cannot write {path}: the folder {Path(path).parent} does not exist; make it first")
+    print(cli.json_text(result) if arguments.json else text)
 
 
 # -- commands: read, compute, write, draw, report ---------------------------------------------------------------
@@ -81,7 +79,8 @@ def refuse_unwritable(*paths: str | None) -> None:
 def fit(a: argparse.Namespace) -> Report:
     """Fit a law to run tables."""
     table = repeats.averaged(options.read_runs(a))
-    fitted = selection.fit(table, a.law, purpose=a.purpose, seed=a.seed)
+    with cli.counting("fitting", selection.num_steps(table, a.law_name, a.seed)) as advance:
+        fitted = selection.fit(table, a.law_name, purpose=a.purpose, seed=a.seed, advance=advance)
     fitted = fitted.with_source(files=[Path(path).name for path in a.runs], loss_kind=a.loss_kind or "nats")
     lawfile.save(fitted, a.out)
     if a.plot:
@@ -92,7 +91,8 @@ def fit(a: argparse.Namespace) -> Report:
 def score_(a: argparse.Namespace) -> Report:
     """Score a law on run tables."""
     fitted, table = lawfile.load(a.law), options.read_runs(a)
-    result = score(fitted, table)
+    known = [path for path in a.runs if Path(path).name in fitted.source.get("files", ())]
+    result = {**score(fitted, table), "warnings": [f"{path} {SEEN}" for path in known]}
     if a.plot:
         figures.plot_predictions(a.plot, fitted, table)
     return result, mixture_text.of_score(result)
@@ -102,8 +102,8 @@ def predict(a: argparse.Namespace) -> Report:
     """Predict the losses of given mixtures, with intervals."""
     fitted = lawfile.load(a.law)
     mixtures = read_mixtures(a.mixtures, fitted.domains)
-    tokens = np.where(np.isnan(mixtures.tokens), a.tokens or np.nan, mixtures.tokens)
-    sizes = np.where(np.isnan(mixtures.parameters), a.parameters or np.nan, mixtures.parameters)
+    tokens = options.fill_scales(mixtures.tokens, a.tokens, "tokens", a.mixtures)
+    sizes = options.fill_scales(mixtures.parameters, a.parameters, "parameters", a.mixtures)
     if np.isnan(tokens).any():
         name = mixtures.names[int(np.isnan(tokens).argmax())]
         raise MixtureError(f"{a.mixtures} does not say how many tokens {name!r} is for; give --tokens")
@@ -115,7 +115,7 @@ def predict(a: argparse.Namespace) -> Report:
         by_name = dict(zip(fitted.domains, map(float, weights), strict=True))
         warnings |= dict.fromkeys(fitted.warnings(by_name, budget, known))
     predicted = solver.losses(fitted, fitted.inputs(mixtures.weights, tokens, sizes))
-    return mixture_text.of_predictions(fitted, mixtures, tokens, predicted, list(warnings))
+    return mixture_text.of_predictions(fitted, mixtures, tokens, sizes, predicted, list(warnings))
 
 
 def optimize(a: argparse.Namespace) -> Report:
@@ -124,7 +124,7 @@ def optimize(a: argparse.Namespace) -> Report:
     fitted.refuse_beyond(a.tokens, a.parameters)
     names = list(fitted.domains)
     objective, prior = options.read_objective(a, tuple(fitted.targets)), options.read_prior(a, names)
-    goal = solver.Goal(fitted, objective, a.tokens, fitted.size(a.parameters), prior, a.kl)
+    goal = solver.Goal(fitted, objective, a.tokens, fitted.size(a.parameters), prior, a.kl or 0.0)
     caps = options.read_caps(a, names, a.tokens)
     best = solver.optimize(goal, solver.seen_bounds(fitted, a.floor, caps, allow_unseen=a.allow_unseen), seed=a.seed)
     source = f"fit_mixture.py optimize, law {fitted.law}, {goal.objective.name}"
@@ -167,7 +167,9 @@ def autoscale(a: argparse.Namespace) -> Report:
     weights = move.weights if move else published
     source = f"fit_mixture.py autoscale{' --decide' if move else ''}, optima at "
     source += f"{', '.join(f'{tokens:g}' for tokens, _ in optima)} tokens{f': {move.reason}' if move else ''}"
-    if move and intervals:  # the decision may lie outside of what the path alone would say
+    if move and move.share == 0:  # weights that are kept have the intervals they had
+        intervals = dict(files[-1][1].intervals)
+    elif move:  # the decision may lie outside of what the path alone would say
         low_high = intervals.items()
         intervals = {name: (min(low, weights[name]), max(high, weights[name])) for name, (low, high) in low_high}
     file = WeightsFile(weights, a.tokens, source, intervals)
@@ -225,9 +227,9 @@ def plan(a: argparse.Namespace) -> Report:
         a.kind,
         centre,
         a.tokens,
-        runs=a.runs,
-        low=a.low,
-        high=a.high,
+        runs=a.num_runs,
+        low=1 / 3 if a.low is None else a.low,
+        high=3.0 if a.high is None else a.high,
         floor=a.floor,
         caps=options.read_caps(a, list(centre), a.tokens) if a.kind == "dirichlet" else {},
         parameters=a.parameters,
@@ -264,4 +266,8 @@ COMMANDS = {
 
 
 if __name__ == "__main__":
-    cli.run(main, memory_advice="lower --runs, or the number of domains and runs in the tables")
+    cli.run(
+        main,
+        interrupted=cli.FROM_THE_START,
+        memory_advice="lower --runs, or the number of domains and runs in the tables",
+    )

@@ -112,4 +112,4 @@ def _show(samples: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, memory_advice="lower --batch-size or --max-tokens")
+    cli.run(main, interrupted=cli.FROM_THE_START, memory_advice="lower --batch-size or --max-tokens")

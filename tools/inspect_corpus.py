@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping
 
@@ -43,7 +42,7 @@ def main() -> int:
         return 0
     sizes = domain_sizes(corpus, arguments.budget, _weights(arguments.weights, corpus))
     if arguments.json:
-        print(json.dumps([dataclasses.asdict(size) for size in sizes], indent=2))
+        print(cli.json_text([dataclasses.asdict(size) for size in sizes]))
     else:
         _show(corpus, sizes)
     return 0
@@ -134,4 +133,4 @@ def _number(value: float | None, form: str, unknown: str = "unknown") -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, interrupted=cli.FROM_THE_START)

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from autoscale_ds import cli, config
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.files import write_json
+from autoscale_ds.files import check_outputs, write_json
 from autoscale_ds.sizing.cluster import Cluster, known_gpu
 from autoscale_ds.sizing.layout import Layout, Training, layouts, parse
 from autoscale_ds.sizing.memory import BUCKET
@@ -43,6 +43,7 @@ LARGEST_CLUSTER = 1_000_000  # GPUs; every layout of them is tried
 def main() -> None:
     """Plan, show, write."""
     a = _parser().parse_args()
+    check_outputs({"--json": a.json}, [a.config])
     run = config.load(RunConfig, a.config, a.overrides)
     shape = run.model.build(run.data.sequence_length, run.model.vocabulary or GPT2_VOCABULARY)
     training = Training(shape, run.data.sequence_length, run.data.global_batch, not a.fp32)
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fp32", action="store_true", help="fp32 throughout; give the --peak-flops of that too")
     parser.add_argument("--layout", metavar="t=1,p=1,zero=1,micro=8[,checkpointing]", help="show one layout by part")
     parser.add_argument("--top", type=cli.natural, default=20, help="layouts shown (default 20; --json has all)")
-    parser.add_argument("--json", metavar="FILE", help="write every layout with all its figures")
+    parser.add_argument("--json", type=cli.file_name, metavar="FILE", help="write every layout with all its figures")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.global_batch=256")
     return parser
 
@@ -191,4 +192,4 @@ def _as_dict(candidate: Plan) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, interrupted=cli.FROM_THE_START)

@@ -24,7 +24,6 @@ figure.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +31,7 @@ import numpy as np
 
 from autoscale_ds import cli
 from autoscale_ds.errors import ScoreError
+from autoscale_ds.files import check_outputs
 from autoscale_ds.report import score_collecting, score_text, style
 from autoscale_ds.report import score_figures as figures
 from autoscale_ds.report.mixture_text import Report
@@ -44,11 +44,10 @@ def main() -> None:
     plot = getattr(arguments, "plot", None)
     if plot:
         style.require("--plot")
-    for path in (getattr(arguments, "out", None), plot):
-        if path and not Path(path).absolute().parent.is_dir():
-            raise ScoreError(f"cannot write {path}: the folder {Path(path).parent} does not exist; make it first")
+    inputs = [*getattr(arguments, "runs", []), *filter(None, [getattr(arguments, "scores", None)])]
+    check_outputs({"--out": getattr(arguments, "out", None), "--plot": plot}, inputs)
     result, text = arguments.command(arguments)
-    print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else text)
+    print(cli.json_text(result) if arguments.json else text)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -62,7 +61,7 @@ def command_line() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
         if command is not collect:
-            sub.add_argument("--plot", metavar="FILE.png", help="draw a figure (extra 'plots')")
+            sub.add_argument("--plot", type=cli.file_name, metavar="FILE.png", help="draw a figure (extra 'plots')")
         return sub
 
     s = add(fit, "fit", "runs.csv --chance 0.25 --chance boolq=0.5 --out scores.json")
@@ -76,11 +75,11 @@ def command_line() -> argparse.ArgumentParser:
         help="score of guessing: of one task, or of all others (repeatable; default: found from the worst checkpoints)",
     )
     s.add_argument("--seed", type=cli.natural, default=0, help="seed of the intervals (default: 0)")
-    s.add_argument("--out", required=True, metavar="FILE.json", help="where the fitted curves go")
+    s.add_argument("--out", required=True, type=cli.file_name, metavar="FILE.json", help="where the fitted curves go")
 
     s = add(collect, "collect", "runs/small-* --out small_runs.csv")
     s.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    s.add_argument("--out", required=True, metavar="FILE.csv", help="where the table goes")
+    s.add_argument("--out", required=True, type=cli.file_name, metavar="FILE.csv", help="where the table goes")
 
     s = add(predict, "predict", "scores.json --parameters 3.2e9 --tokens 60e9 300e9")
     s.add_argument("scores", metavar="SCORES.json", help="file that 'fit' wrote")
@@ -169,4 +168,4 @@ def read_chance(texts: list[str], tasks: tuple[str, ...]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    cli.run(main, memory_advice="fit fewer --tasks")
+    cli.run(main, interrupted=cli.FROM_THE_START, memory_advice="fit fewer --tasks")

@@ -75,4 +75,4 @@ def _steps_done(run: Path) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, interrupted=cli.FROM_THE_START)

@@ -64,4 +64,4 @@ def _named(labels: list[str]) -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, interrupted=cli.FROM_THE_START)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.jsonfields import Field
 
 Natural = Mapping[str, Array]
 
@@ -140,8 +141,8 @@ class Law(ABC):
         """Return plain values from which ``decode`` makes the same fit."""
 
     @abstractmethod
-    def decode(self, entry: Mapping[str, Any], setting: Setting) -> Any:
-        """Return the fit that ``encode`` described."""
+    def decode(self, entry: Field, setting: Setting) -> Any:
+        """Return the fit that ``encode`` described; raises ValueError naming a field that cannot be."""
 
     @abstractmethod
     def fewest_rows(self, setting: Setting) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from autoscale_ds.laws.base import Inputs, Law, Natural, Parameter, Setting
 from autoscale_ds.laws.estimation import estimate, internal, natural
 from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.jsonfields import Field
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,29 @@ class Formula(Law):
             "draws": [" ".join(f"{number:.7g}" for number in draw) for draw in fitted.draws],
         }
 
-    def decode(self, entry: Mapping[str, Any], setting: Setting) -> Fit:
+    def decode(self, entry: Field, setting: Setting) -> Fit:
         """Return the fit that ``encode`` described."""
         layout = self.parameters(setting, np.array([1.0, 2.0]))  # only names and forms are used after fitting
-        draws = np.array([[float(number) for number in line.split()] for line in entry["draws"]])
-        values = {
-            name: [value[domain] for domain in setting.domains] if isinstance(value, dict) else value
-            for name, value in entry["parameters"].items()
-        }
-        return Fit(self, setting, layout, internal(layout, values), float(entry["noise"]), draws)
+        given = entry["parameters"]
+        values = {q.name: _decode_parameter(given[q.name], q, setting.domains) for q in layout}
+        theta = internal(layout, values)
+        draws = np.array([_decode_draw(line, len(theta)) for line in entry["draws"].items(fewest=1)])
+        return Fit(self, setting, layout, theta, entry["noise"].number(least=0), draws)
+
+
+def _decode_parameter(field: Field, q: Parameter, domains: Sequence[str]) -> list[float]:
+    above = 0.0 if q.form in ("log", "logit") else -math.inf
+    numbers = [each.number(above=above) for each in ([field[name] for name in domains] if q.per_domain else [field])]
+    if q.form == "logit" and max(numbers) >= 1:
+        raise field.wrong("numbers between 0 and 1")
+    return numbers
+
+
+def _decode_draw(field: Field, count: int) -> list[float]:
+    try:
+        numbers = [float(text) for text in field.text().split()]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise field.wrong(f"{count} finite numbers")
+    return numbers

@@ -104,14 +104,22 @@ def calibrate(
     folds = [refit(table.take(part.train)) for part in parts]
     widen = _ensemble(refit(table), table, folds, trust, seed)
     factors = np.array([widen.get(name, 1.0) for name in table.targets])
-    inside = _inside(table, [(fold, part.test) for fold, part in zip(folds, parts, strict=True)], factors, trust)
+    tested = [(fold, part.test) for fold, part in zip(folds, parts, strict=True) if fold.targets]
+    inside = _inside(table, tested, factors, trust)
     shares, counts = {}, {}
     for kind in ("tokens", "parameters"):
         cuts = origins(np.nan_to_num(getattr(table, kind)))
-        fits = [(refit(table.take(below)), beyond) for below, beyond in cuts]
+        fits = [(fitted, beyond) for below, beyond in cuts if (fitted := refit(table.take(below))).targets]
         shares[kind], counts[kind] = _beyond(table, fits, kind, factors, inside)
     by_name = dict(zip(table.targets, map(float, inside), strict=True))
     return widen, Calibration(by_name, shares["tokens"], shares["parameters"], counts)
+
+
+def num_refits(table: RunTable, seed: int = 0) -> int:
+    """Return how many fits ``calibrate`` asks for."""
+    table = thinned(table)
+    larger = sum(len(list(origins(np.nan_to_num(values)))) for values in (table.tokens, table.parameters))
+    return len(mixture_folds(table, seed)) + 1 + larger
 
 
 def _ensemble(

@@ -9,17 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_json
 from autoscale_ds.laws.base import Law, Setting, TargetModel
 from autoscale_ds.laws.calibration import Calibration
 from autoscale_ds.laws.fitting import Fit
-from autoscale_ds.laws.model import Average, LossModel
+from autoscale_ds.laws.model import AVERAGE, Average, LossModel
 from autoscale_ds.laws.registry import LAWS
 from autoscale_ds.laws.scales import Scales
 from autoscale_ds.laws.trees import TreeFit
+from autoscale_ds.mixture.jsonfields import Field
 from autoscale_ds.mixture.weightsfile import read_json
 
+# Ten times what a table's losses may be (``losskinds.LARGEST``).
+ABSURD = 200.0
 KIND, VERSION = "autoscale_ds law", 3
 
 
@@ -42,8 +47,8 @@ def load(path: str | Path) -> LossModel:
         )
     try:
         return decode(raw)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MixtureError(f"{path} lacks or misnames a field: {error}; fit it again") from None
+    except ValueError as error:
+        raise MixtureError(f"{path} is damaged: {error}; fit it again") from None
 
 
 def encode(model: LossModel) -> dict[str, Any]:
@@ -62,11 +67,73 @@ def encode(model: LossModel) -> dict[str, Any]:
 
 
 def decode(raw: dict[str, Any]) -> LossModel:
-    """Return the model of a JSON form."""
-    domains, scales = tuple(raw["domains"]), Scales(**raw["scales"])
-    targets = {name: _decode_target(entry, domains, scales) for name, entry in raw["targets"].items()}
-    calibration = Calibration(**raw["calibration"])
-    return LossModel(raw["law"], domains, scales, targets, raw.get("selection", ()), raw.get("source", {}), calibration)
+    """Return the model of a JSON form; raises ValueError naming a field that is missing or cannot be."""
+    file = Field(raw)
+    domains = tuple(each.text() for each in file["domains"].items(fewest=2))
+    scales = _decode_scales(file["scales"])
+    targets = {name: _decode_target(each, domains, scales) for name, each in file["targets"].mapping(fewest=1).items()}
+    model = LossModel(
+        _law_name(file["law"]),
+        domains,
+        scales,
+        targets,
+        [{name: each.value for name, each in row.mapping().items()} for row in file["selection"].items()],
+        _decode_source(file["source"], domains),
+        _decode_calibration(file["calibration"]),
+    )
+    _refuse_absurd(model)
+    return model
+
+
+def _refuse_absurd(model: LossModel) -> None:
+    """Raise ValueError where the law, or a draw, predicts no loss at the uniform mixture: a number was edited."""
+    if not model.smooth:
+        return
+    m = len(model.domains)
+    x = model.inputs(np.full((1, m), 1 / m), model.scales.tokens, model.scales.parameters)
+    for name, fitted in model.targets.items():
+        with np.errstate(all="ignore"):
+            predicted = np.array([each.predict(x)[0] for each in (fitted, *fitted.members())])
+        if not np.isfinite(predicted).all() or abs(predicted[0]) > ABSURD:
+            wrong = predicted[0] if not abs(predicted[0]) <= ABSURD else predicted[~np.isfinite(predicted)][0]
+            raise ValueError(f"targets.{name} predicts a loss of {wrong:g} at the uniform mixture")
+
+
+def _law_name(field: Field) -> str:
+    name = field.text()
+    for part in name.removeprefix(AVERAGE).split(", "):
+        Field(part, field.place).text(LAWS)
+    return name
+
+
+def _decode_scales(field: Field) -> Scales:
+    sizes = field["parameters_vary"].flag()
+    return Scales(
+        tokens=field["tokens"].number(above=0),
+        parameters=field["parameters"].number(above=0) if sizes else field["parameters"].number(least=0),
+        tokens_vary=field["tokens_vary"].flag(),
+        parameters_vary=sizes,
+        largest_tokens=field["largest_tokens"].number(above=0),
+        largest_parameters=field["largest_parameters"].number(least=0),
+    )
+
+
+def _decode_source(field: Field, domains: tuple[str, ...]) -> dict[str, Any]:
+    source = {name: each.value for name, each in field.mapping().items()}
+    if "largest_weights" in source:
+        source["largest_weights"] = {name: field["largest_weights"][name].number(least=0) for name in domains}
+    if "warnings" in source:
+        source["warnings"] = [each.text() for each in field["warnings"].items()]
+    return source
+
+
+def _decode_calibration(field: Field) -> Calibration:
+    return Calibration(
+        {name: each.number(above=0) for name, each in field["inside"].mapping().items()},
+        field["tokens"].number(least=0),
+        field["parameters"].number(least=0),
+        {name: int(each.number(least=0)) for name, each in field["origins"].mapping().items()},
+    )
 
 
 def _encode_target(fitted: TargetModel) -> dict[str, Any]:
@@ -78,17 +145,15 @@ def _encode_target(fitted: TargetModel) -> dict[str, Any]:
     return {"law": law.name, **law.encode(fitted)}
 
 
-def _decode_target(entry: dict[str, Any], domains: tuple[str, ...], scales: Scales) -> TargetModel:
-    if entry["law"] == "average":
-        parts = tuple(_decode_target(part, domains, scales) for part in entry["parts"])
-        return Average(parts, tuple(entry["shares"]))
-    setting = Setting(
-        domains,
-        domains.index(entry["own"]),
-        scales.tokens,
-        scales.parameters,
-        scales.tokens_vary,
-        scales.parameters_vary,
-    )
-    decoded: TargetModel = LAWS[entry["law"]].decode(entry, setting)
+def _decode_target(field: Field, domains: tuple[str, ...], scales: Scales) -> TargetModel:
+    name = field["law"].text([*LAWS, "average"])
+    if name == "average":
+        parts = tuple(_decode_target(part, domains, scales) for part in field["parts"].items(fewest=1))
+        shares = tuple(share.number(least=0) for share in field["shares"].items())
+        if len(shares) != len(parts):
+            raise field["shares"].wrong(f"{len(parts)} numbers, one for each part")
+        return Average(parts, shares)
+    own = domains.index(field["own"].text(domains))
+    setting = Setting(domains, own, scales.tokens, scales.parameters, scales.tokens_vary, scales.parameters_vary)
+    decoded: TargetModel = LAWS[name].decode(field, setting)
     return decoded

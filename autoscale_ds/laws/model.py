@@ -27,6 +27,10 @@ GAUSSIAN_90 = 1.6448536269514722
 FAR = 1.5
 # And this many times, worth a loud one.
 MUCH = 8.0
+# Begins the name of a model that averages laws.
+AVERAGE = "average of "
+# Losses that differ by no more than this are rounding of one number.
+CONSTANT = 1e-9
 # Fewer runs than this are refused.
 FEWEST = 4
 
@@ -142,7 +146,7 @@ class LossModel:
         # Student's t: the spread is itself estimated from few members.
         members = len(self.members())
         half = (float(stdtrit(members - 1, 0.95)) if members > 1 else GAUSSIAN_90) * np.hypot(inside, wrong)
-        return centre - half, centre + half
+        return np.maximum(centre - half, 0.0), centre + half  # no loss is negative
 
     def spread(self, x: Inputs) -> Array:
         """Return the standard deviation of predictions over the ensemble (n, k); 0 without one."""
@@ -161,6 +165,11 @@ class LossModel:
     def with_source(self, **source: Any) -> LossModel:
         """Return the model with more notes of what it was fitted to."""
         return replace(self, source={**self.source, **source})
+
+    @property
+    def notes(self) -> list[str]:
+        """Warnings of the fit itself, one line each."""
+        return list(self.source.get("warnings", ()))
 
     @property
     def largest_weights(self) -> dict[str, float]:
@@ -190,7 +199,7 @@ class LossModel:
 
         For an optimum also where it lies at the largest weight that was seen.
         """
-        texts = []
+        texts = self.notes
         for name, seen in self.largest_weights.items():
             weight = weights[name]
             if weight > FAR * seen + 0.01:
@@ -202,7 +211,9 @@ class LossModel:
                 )
         known, measured = self.scales, self.calibration.origins
         texts += _beyond("tokens", tokens, known.tokens_vary, known.tokens_seen, measured.get("tokens", 0))
-        if parameters and known.largest_parameters:
+        if parameters and not known.largest_parameters:
+            texts.append("the law's runs have no model size, so the one given changes nothing")
+        elif parameters:
             origins = measured.get("parameters", 0)
             texts += _beyond("parameters", parameters, known.parameters_vary, known.parameters_seen, origins)
         return texts
@@ -292,7 +303,8 @@ def fit_target(
 def usable_rows(table: RunTable) -> int:
     """Return how many runs measured the usual target.
 
-    Raises MixtureError for a target that hardly any run measured, and for a table of one mixture. Where a few targets
+    Raises MixtureError for a target that hardly any run measured or that never changes, and for a table of one mixture.
+    Where a few targets
     were measured less often, their fits lean on the priors and say so by wide intervals.
     """
     if len(table) > 1 and (np.ptp(table.weights, axis=0) < 1e-6).all():
@@ -306,6 +318,13 @@ def usable_rows(table: RunTable) -> int:
             f"target {rare!r} was measured in {counts[rare]} usable rows, expected at least {FEWEST}; leave it out "
             "with --targets, or add runs"
         )
+    for target, losses in zip(table.targets, table.losses.T, strict=True):
+        known = losses[np.isfinite(losses)]
+        if np.ptp(known) <= CONSTANT:
+            raise MixtureError(
+                f"target {target!r} is {known[0]:g} in all {len(known)} rows, so nothing tells what weights do to it; "
+                "check its column, or leave it out with --targets"
+            )
     return int(np.median(list(counts.values())))
 
 

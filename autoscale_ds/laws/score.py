@@ -60,7 +60,7 @@ def measures(predicted: Array, measured: Array, groups: Sequence[npt.NDArray[np.
     known = np.isfinite(measured) & np.isfinite(predicted)
     if not known.any():
         return dict.fromkeys(METRICS)
-    error = np.abs(predicted - measured)[known]
+    error, losses = np.abs(predicted - measured)[known], measured[known]
     shared = [rows[known[rows]] for rows in groups]
     within = [spearman(predicted[rows], measured[rows]) for rows in shared]
     centred = [np.abs(d - d.mean()) for rows in shared if len(rows) > 1 for d in [(predicted - measured)[rows]]]
@@ -69,7 +69,7 @@ def measures(predicted: Array, measured: Array, groups: Sequence[npt.NDArray[np.
         "spearman_within": _mean(within),
         "mae": float(error.mean()),
         "mae_within": float(np.concatenate(centred).mean()) if centred else None,
-        "mre": float((error / np.abs(measured[known])).mean()),
+        "mre": float((error[losses > 0] / losses[losses > 0]).mean()) if losses.any() else None,
     }
 
 

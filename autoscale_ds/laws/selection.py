@@ -10,7 +10,7 @@ level there; a forecast is a level. A law can be best at one and poor at the oth
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,8 +22,9 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import registry
 from autoscale_ds.laws.base import Inputs, Law
 from autoscale_ds.laws.baselines import BASELINES
-from autoscale_ds.laws.holdout import Split, calibrate, mixture_folds, thinned
+from autoscale_ds.laws.holdout import Split, calibrate, mixture_folds, num_refits, thinned
 from autoscale_ds.laws.model import (
+    AVERAGE,
     DRAWS,
     FEWEST,
     Average,
@@ -40,15 +41,26 @@ from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 
 Purpose = Literal["optimum", "forecast"]
-AVERAGE = "average of "
 # Draws of the fits that leave runs out.
 FEW_DRAWS = 6
 # Bounds on the work of the comparison, not of the final fit: more rows or targets change no ranking of laws.
 MAX_ROWS, MAX_TARGETS = 800, 8
-# An average is kept only where it lowers the held-out error by a twentieth: smaller gains were noise as often as not.
-NEAR_BEST, WORTH_AVERAGING = 1.25, 0.95
+# By a twentieth an average has to lower the held-out error of its best law, and a law that of the mean loss: smaller
+# gains were noise as often as not.
+NEAR_BEST, WORTH_IT = 1.25, 0.95
+NO_BETTER = (
+    "on held-out runs no law predicts clearly better than the mean of all losses: this table does not tell what "
+    "mixtures do; add runs, or more different ones"
+)
 # Replaces a prediction that is not a number: a loss so large that the law ranks last.
 BROKEN = 1e6
+
+
+Advance = Callable[[int], object]
+
+
+def _silent(steps: int) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +71,20 @@ class HeldOut:
     predicted: dict[str, Array]
 
 
+def num_steps(table: RunTable, law: str = "auto", seed: int = 0) -> int:
+    """Return how often ``fit`` calls ``advance``: laws times folds, fits that leave runs out, and the fit."""
+    compared = len(registry.LAWS) * len(splits(_economical(table, seed), seed)) if law == "auto" else 0
+    return compared + num_refits(table, seed) + 1
+
+
 def fit(
-    table: RunTable, law: str = "auto", *, purpose: Purpose = "optimum", seed: int = 0, draws: int = DRAWS
+    table: RunTable,
+    law: str = "auto",
+    *,
+    purpose: Purpose = "optimum",
+    seed: int = 0,
+    draws: int = DRAWS,
+    advance: Advance = _silent,
 ) -> LossModel:
     """Fit a law by its name, or the best on held-out runs, with intervals that hold on runs left out.
 
@@ -70,6 +94,8 @@ def fit(
         ``auto`` or a law's name.
     purpose : {"optimum", "forecast"}
         What ``auto`` chooses by, see ``choose``.
+    advance : callable
+        Called with the number of steps done, of ``num_steps(table, law)`` in all.
 
     Raises
     ------
@@ -78,24 +104,39 @@ def fit(
     """
     selection: Sequence[Mapping[str, Any]] = ()
     if law == "auto":
-        shares, selection = choose(table, purpose=purpose, seed=seed)
+        shares, selection = choose(table, purpose=purpose, seed=seed, advance=advance)
     else:
         shares = {registry.check_name(law): 1.0}
         if refusal := unsupported(table, law):
             raise MixtureError(refusal)
 
     def refit(part: RunTable) -> LossModel:
-        return _averaged([fit_part(part, name, seed=seed, draws=FEW_DRAWS) for name in shares], shares)
+        fitted = _averaged([fit_part(part, name, seed=seed, draws=FEW_DRAWS) for name in shares], shares)
+        advance(1)
+        return fitted
 
     widen, calibration = calibrate(table, refit, seed)
     fits = [fit_law(table, name, seed=seed, draws=draws, widen=widen) for name in shares]
+    advance(1)
     fitted = replace(_averaged(fits, shares), selection=selection, calibration=calibration)
     largest = dict(zip(table.domains, map(float, table.weights.max(0)), strict=True))
-    return fitted.with_source(runs=len(table), largest_weights=largest)
+    fitted = fitted.with_source(runs=len(table), largest_weights=largest)
+    return fitted.with_source(warnings=[NO_BETTER]) if _no_better_than_mean(selection) else fitted
+
+
+def _no_better_than_mean(selection: Sequence[Mapping[str, Any]]) -> bool:
+    errors = {row["law"]: row.get("error") for row in selection}
+    laws = [error for name, error in errors.items() if name in registry.NAMES and error is not None]
+    return bool(errors) and errors["mean"] is not None and not any(error < WORTH_IT * errors["mean"] for error in laws)
 
 
 def choose(
-    table: RunTable, *, purpose: Purpose = "optimum", seed: int = 0, average: bool = True
+    table: RunTable,
+    *,
+    purpose: Purpose = "optimum",
+    seed: int = 0,
+    average: bool = True,
+    advance: Advance = _silent,
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Compare every law the table supports on held-out runs: the best, or an average of near-best where that helps.
 
@@ -125,7 +166,7 @@ def choose(
             f"the targets have {rows} usable rows for {m} domains; choosing a law needs at least {m + 2}: add runs"
         )
     small = _economical(table, seed)
-    held_out, skipped = compare(small, seed=seed)
+    held_out, skipped = compare(small, seed=seed, advance=advance)
     report = summarise(small, held_out, purpose)
     eligible = [candidate for candidate in held_out if _extrapolates(small, candidate.name)]
     scored = [row for row in report if row["law"] in {candidate.name for candidate in eligible}]
@@ -144,7 +185,7 @@ def _extrapolates(table: RunTable, name: str) -> bool:
     return name in registry.NAMES and (_is_smooth(name) or not (scales.tokens_vary or scales.parameters_vary))
 
 
-def compare(table: RunTable, *, seed: int = 0) -> tuple[list[HeldOut], dict[str, str]]:
+def compare(table: RunTable, *, seed: int = 0, advance: Advance = _silent) -> tuple[list[HeldOut], dict[str, str]]:
     """Return the held-out predictions of every law and baseline, and why others were left out."""
     parts = splits(table, seed)
     skipped: dict[str, str] = {}
@@ -153,9 +194,10 @@ def compare(table: RunTable, *, seed: int = 0) -> tuple[list[HeldOut], dict[str,
         reason = law.unavailable() or unsupported(table, name) or _unlearnable(table, parts, law)
         if reason:
             skipped[name] = reason
+            advance(len(parts))
         else:
-            held_out.append(HeldOut(name, _predictions(table, parts, name, seed)))
-    held_out += [HeldOut(name, _predictions(table, parts, name, seed)) for name in BASELINES]
+            held_out.append(HeldOut(name, _predictions(table, parts, name, seed, advance)))
+    held_out += [HeldOut(name, _predictions(table, parts, name, seed, _silent)) for name in BASELINES]
     return held_out, skipped
 
 
@@ -225,7 +267,7 @@ def error(table: RunTable, predicted: dict[str, Array], purpose: Purpose) -> flo
     return float(np.mean(known)) if known else float("inf")
 
 
-def _predictions(table: RunTable, parts: Sequence[Split], name: str, seed: int) -> dict[str, Array]:
+def _predictions(table: RunTable, parts: Sequence[Split], name: str, seed: int, advance: Advance) -> dict[str, Array]:
     predictions = {part.kind: np.full(table.losses.shape, np.nan) for part in parts}
     for part in parts:
         train, test = table.take(part.train), table.take(part.test)
@@ -236,6 +278,7 @@ def _predictions(table: RunTable, parts: Sequence[Split], name: str, seed: int) 
                 predicted = _predict(train, scales, name, target, x, seed)
                 # Left out, such predictions would not count against the law.
                 predictions[part.kind][part.test, j] = np.where(np.isfinite(predicted), predicted, BROKEN)
+        advance(1)
     return predictions
 
 
@@ -262,7 +305,7 @@ def _shares(
     by_name = {candidate.name: candidate.predicted for candidate in held_out}
     weights = _blend(table, [by_name[name] for name in near], purpose)
     mixed = {k: sum(w * by_name[name][k] for w, name in zip(weights, near, strict=True)) for k in by_name[near[0]]}
-    if error(table, mixed, purpose) > WORTH_AVERAGING * best["error"]:
+    if error(table, mixed, purpose) > WORTH_IT * best["error"]:
         return {best["law"]: 1.0}
     return {name: float(w) for name, w in zip(near, weights, strict=True) if w > 0}
 

@@ -28,10 +28,10 @@ def stability(table: RunTable, objective: Objective | None = None) -> dict[str, 
     Returns
     -------
     dict
-        ``pairs``: for each pair of scales with at least 4 shared mixtures, ``from`` and ``to`` ({parameters, tokens}),
-        ``mixtures`` shared, ``spearman`` by target and their ``mean``, ``same_best`` (share of targets whose best
-        mixture is the same), ``regret`` (mean loss of the smaller scale's best mixture over the larger scale's own
-        best, nats). ``mean``, ``stable`` and ``advice`` sum it up.
+        ``pairs``: for each pair of scales, the second with no fewer tokens and parameters, that share 4 mixtures:
+        ``from`` and ``to`` ({parameters, tokens}), ``mixtures`` shared, ``spearman`` by target and their ``mean``,
+        ``same_best`` (share of targets whose best mixture is the same), ``regret`` (mean loss of the smaller scale's
+        best mixture over the larger scale's own best, nats). ``mean``, ``stable`` and ``advice`` sum it up.
 
     Raises
     ------
@@ -46,10 +46,17 @@ def stability(table: RunTable, objective: Objective | None = None) -> dict[str, 
             "the table has one scale only; train the same mixtures at another size or token count to compare"
         )
     scales = list(groups)
-    pairs = [_pair(table, a, b, groups) for i, a in enumerate(scales) for b in scales[i + 1 :]]
-    known = [pair for pair in pairs if pair is not None and pair["mean"] is not None]
-    if not known:
+    both = [(a, b) for i, a in enumerate(scales) for b in scales[i + 1 :]]
+    larger = [(a, b) for a, b in both if a[0] <= b[0] and a[1] <= b[1]] or both
+    pairs = [pair for a, b in larger if (pair := _pair(table, a, b, groups)) is not None]
+    if not pairs:
         raise MixtureError(f"no two scales share {FEWEST} mixtures; train the same mixtures at two scales to compare")
+    known = [pair for pair in pairs if pair["mean"] is not None]
+    if not known:
+        raise MixtureError(
+            f"the mixtures of a scale have equal losses, or fewer than {FEWEST} of a target, so there is no order to "
+            "compare; check the loss columns"
+        )
     mean = float(np.mean([pair["mean"] for pair in known]))
     return {"pairs": known, "mean": mean, "stable": mean >= STABLE, "advice": _advice(mean, known)}
 

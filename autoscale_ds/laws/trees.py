@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.base import Inputs, Law, Setting
 from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.jsonfields import Field
 
 # The paper's rate and number of trees. Its leaves (31, of 20 runs) cannot split a table of 64; eight leaves of three
 # runs score .967 there and .990 on 512, against .904 and .989, in half the time.
@@ -80,9 +80,10 @@ class Trees(Law):
         own = fitted.setting.domains[fitted.setting.own]
         return {"own": own, "noise": fitted.noise, "model": fitted.model, "draws": list(fitted.draws)}
 
-    def decode(self, entry: Mapping[str, Any], setting: Setting) -> TreeFit:
+    def decode(self, entry: Field, setting: Setting) -> TreeFit:
         """Return the trees that ``encode`` described."""
-        return TreeFit(setting, entry["model"], float(entry["noise"]), tuple(entry["draws"]))
+        draws = tuple(each.text() for each in entry["draws"].items(fewest=1))
+        return TreeFit(setting, entry["model"].text(), entry["noise"].number(least=0), draws)
 
     def fewest_rows(self, setting: Setting) -> int:
         """Return the runs of the smallest split that leaves something to hold out."""

@@ -14,6 +14,8 @@ KINDS = {
     "bits-per-byte": "nats per byte",
     "accuracy": "error rate",
 }
+# Kinds whose best value is converted to 0; a loss in nats is above it.
+ZERO_IS_POSSIBLE = ("accuracy",)
 # No tokenizer has the e^20 = 485 million tokens at which guessing would cost more.
 LARGEST = 20.0
 

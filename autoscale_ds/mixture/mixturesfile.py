@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,8 @@ import numpy as np
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture.arrays import Array
-from autoscale_ds.mixture.table import WEIGHT
+from autoscale_ds.mixture.table import WEIGHT, weights_problem, without_rests
 from autoscale_ds.mixture.tablefile import number, read_cells
-from autoscale_ds.mixture.weights import DomainWeights
 from autoscale_ds.mixture.weightsfile import WeightsFile
 
 
@@ -31,12 +31,13 @@ def read_mixtures(path: str | Path, domains: tuple[str, ...]) -> Mixtures:
     """Read mixtures of these domains.
 
     ``path`` is a weights file (.json), or a table as runs have it: the columns ``weight/<domain>``, and ``run``,
-    ``tokens`` and ``parameters`` where there are any. Others are not read.
+    ``tokens`` and ``parameters`` where there are any. Others are not read. Rounded weights are scaled to sum to 1.
 
     Raises
     ------
     MixtureError
-        For other domains, weights that do not sum to 1, or a cell that is no number.
+        For other domains, weights that sum to 1 not even as rounded ones do (see ``RunTable``), or a cell that is no
+        number.
     """
     path = Path(path)
     if path.suffix == ".json":
@@ -64,13 +65,14 @@ def read_mixtures(path: str | Path, domains: tuple[str, ...]) -> Mixtures:
                     f"{path}, mixture {at!r}: {name} is {row[column[name]]!r}, expected a number"
                 ) from None
 
-        try:
-            checked = DomainWeights({name: value(WEIGHT + name) for name in domains})
-        except MixtureError as error:
-            raise MixtureError(f"{path}, mixture {names[-1]!r}: {error}") from None
-        weights.append([checked[name] for name in domains])
+        row_weights = without_rests(np.array([value(WEIGHT + name) for name in domains]))
+        if wrong := weights_problem(domains, row_weights):
+            raise MixtureError(f"{path}, mixture {names[-1]!r}: {wrong}; mend the row")
+        weights.append(row_weights / row_weights.sum())
         scales.append([value("tokens"), value("parameters")])
     if not names:
         raise MixtureError(f"{path} has a header but no mixtures")
+    twice = {name for name, count in Counter(names).items() if count > 1}  # checkpoints of one run
+    names = [f"{name} (line {line})" if name in twice else name for line, name in enumerate(names, 2)]
     both = np.array(scales)
     return Mixtures(tuple(names), domains, np.array(weights), both[:, 0], both[:, 1])

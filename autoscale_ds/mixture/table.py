@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_atomic
-from autoscale_ds.mixture import losskinds
+from autoscale_ds.mixture import losskinds, tablefile
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.tablefile import number, read_cells
 
@@ -115,12 +115,15 @@ class RunTable:
         Raises
         ------
         MixtureError
-            For a missing column, weights that do not sum to 1, a value that is no number, or a run listed twice.
+            For a missing column, weights that do not sum to 1, a value that is no number, a run listed twice, or runs
+            of one design whose weights differ.
         """
         paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
         if not paths:
             raise MixtureError("no run table given; name at least one CSV or Parquet file")
-        return _join([(Path(p), _read_one(Path(p), drop_bad, phase, loss_kind, columns)) for p in paths])
+        table = _join([(Path(p), _read_one(Path(p), drop_bad, phase, loss_kind, columns)) for p in paths])
+        _refuse_false_repeats(" and ".join(map(str, paths)), table)
+        return table
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -219,7 +222,7 @@ def _read_one(path: Path, drop_bad: bool, phase: str, loss_kind: str | None, col
         designs=texts("design"),
         seeds=texts("seed"),
     )
-    table = replace(table, weights=np.where((table.weights < 0) & (table.weights > NEGATIVE_ZERO), 0.0, table.weights))
+    table = replace(table, weights=without_rests(table.weights))
     if loss_kind is None:
         if doubt := losskinds.suspicion(table.losses):
             raise MixtureError(f"{path}: {doubt}")
@@ -228,19 +231,22 @@ def _read_one(path: Path, drop_bad: bool, phase: str, loss_kind: str | None, col
             table = replace(table, losses=losskinds.converted(table.losses, loss_kind))
         except MixtureError as error:
             raise MixtureError(f"{path}: {error}") from None
-    return _checked(path, table, drop_bad)
+    return _checked(path, table, drop_bad, zero=loss_kind in losskinds.ZERO_IS_POSSIBLE)
 
 
 def _check_header(path: Path, header: list[str], domains: tuple[str, ...], targets: tuple[str, ...]) -> None:
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise MixtureError(f"{path}: column {repeated[0]!r} occurs twice")
+    missing = None
     if "tokens" not in header:
-        raise MixtureError(f"{path}: column 'tokens' is missing; it says how many tokens each run was trained on")
-    if len(domains) < 2:
-        raise MixtureError(f"{path}: {len(domains)} columns named weight/<domain>, expected at least 2")
-    if not targets:
-        raise MixtureError(f"{path}: no column named loss/<target>, expected at least 1")
+        missing = "column 'tokens' is missing; it says how many tokens each run was trained on"
+    elif len(domains) < 2:
+        missing = f"{len(domains)} columns named weight/<domain>, expected at least 2"
+    elif not targets:
+        missing = "no column named loss/<target>, expected at least 1"
+    if missing:
+        raise MixtureError(f"{path}: {missing}; {tablefile.renaming_hint(header)}")
     for kind, names in ((WEIGHT, domains), (LOSS, targets)):
         if any(not name.strip() for name in names):
             raise MixtureError(f"{path}: a column is named {kind!r} without a name behind the slash; name it")
@@ -258,15 +264,15 @@ def _numbers(path: Path, name: str, runs: Sequence[str], cells: Sequence[Any], b
     return np.array(values)
 
 
-def _checked(path: Path, table: RunTable, drop_bad: bool) -> RunTable:
-    problems = {i: text for i in range(len(table)) if (text := _problem(table, i))}
+def _checked(path: Path, table: RunTable, drop_bad: bool, zero: bool) -> RunTable:
+    problems = {i: text for i in range(len(table)) if (text := _problem(table, i, zero))}
     if problems and not drop_bad:
         index, text = next(iter(problems.items()))
         others = f" ({len(problems)} such rows)" if len(problems) > 1 else ""
-        hint = "; mend it, or leave such rows out with --drop-bad" if _droppable(table, index) else ""
-        raise MixtureError(f"{path}, run {table.runs[index]!r}: {text}{others}{hint}")
+        hint = ", or leave such rows out with --drop-bad" if _droppable(table, index, zero) else ""
+        raise MixtureError(f"{path}, run {table.runs[index]!r}: {text}{others}; mend it{hint}")
     for index, text in problems.items():
-        if not _droppable(table, index):
+        if not _droppable(table, index, zero):
             raise MixtureError(f"{path}, run {table.runs[index]!r}: {text}")
     keep = [i for i in range(len(table)) if i not in problems]
     if not keep:
@@ -274,29 +280,41 @@ def _checked(path: Path, table: RunTable, drop_bad: bool) -> RunTable:
     dropped = tuple(f"{path}, run {table.runs[i]!r}: {text}" for i, text in problems.items())
     table = replace(table.take(keep), dropped=dropped)
     sums = table.weights.sum(1, keepdims=True)
-    table = replace(table, weights=np.where(np.abs(sums - 1) > SUM_TOLERANCE, table.weights / sums, table.weights))
-    _refuse_duplicates(path, table)
-    return table
+    return replace(table, weights=np.where(np.abs(sums - 1) > SUM_TOLERANCE, table.weights / sums, table.weights))
 
 
-def _droppable(table: RunTable, row: int) -> bool:
+def _droppable(table: RunTable, row: int, zero: bool) -> bool:
     """Return whether a row lacks values, or its losses cannot be. A wrong sum of weights is an error."""
     numbers, losses = [*table.weights[row], table.tokens[row], table.parameters[row]], table.losses[row]
-    impossible = (losses < 0) | (losses > losskinds.LARGEST)
+    impossible = (losses < 0) | (losses > losskinds.LARGEST) | ((losses == 0) & (not zero))
     return bool(np.isinf(numbers).any() or impossible.any() or np.isnan(losses).all())
 
 
-def _problem(table: RunTable, row: int) -> str | None:
-    """Return what is wrong with a row, or None."""
-    for name, value in zip(table.domains, table.weights[row], strict=True):
+def without_rests(weights: Array) -> Array:
+    """Return weights with 0 for what a subtraction left just below it."""
+    return np.where((weights < 0) & (weights > NEGATIVE_ZERO), 0.0, weights)
+
+
+def weights_problem(domains: Sequence[str], weights: Array) -> str | None:
+    """Return what is wrong with the weights (m,) of a row of a table, or None where they are a mixture, rounded."""
+    for name, value in zip(domains, weights, strict=True):
         if not math.isfinite(value):
             return f"{WEIGHT}{name} is empty, nan or infinite; write 0 where a run did not use the domain"
         if value < 0:
             return f"{WEIGHT}{name} is {value:g}, expected at least 0"
-    total = math.fsum(table.weights[row])
-    tolerance = max(SUM_TOLERANCE, ROUNDED * len(table.domains) if _two_decimals(table.weights[row]) else 0.0)
-    if abs(total - 1) > tolerance * (1 + 1e-9):
-        return f"weights sum to {total:.6g}, expected 1 within {tolerance:g}"
+    total = math.fsum(weights)
+    tolerance = max(SUM_TOLERANCE, ROUNDED * len(domains) if _two_decimals(weights) else 0.0)
+    if abs(total - 1) <= tolerance * (1 + 1e-9):
+        return None
+    per_cent = abs(total - 100) <= 100 * tolerance
+    hint = "; if they are per cent, divide them by 100" if per_cent else ""
+    return f"weights sum to {total:.6g}, expected 1 within {tolerance:g}{hint}"
+
+
+def _problem(table: RunTable, row: int, zero: bool) -> str | None:
+    """Return what is wrong with a row, or None; ``zero`` says whether its losses may be 0."""
+    if wrong := weights_problem(table.domains, table.weights[row]):
+        return wrong
     for name, value in (("tokens", table.tokens[row]), ("parameters", table.parameters[row])):
         if math.isinf(value) or value <= 0:
             written = "empty, nan or infinite" if math.isinf(value) else f"{value:g}"
@@ -304,8 +322,8 @@ def _problem(table: RunTable, row: int) -> str | None:
     for name, value in zip(table.targets, table.losses[row], strict=True):
         if math.isinf(value):
             return f"{LOSS}{name} is nan or infinite; leave the cell empty if it was not measured"
-        if value < 0 or value > losskinds.LARGEST:
-            return f"{LOSS}{name} is {value:g}, expected 0 to {losskinds.LARGEST:g} nats per token"
+        if value < 0 or value > losskinds.LARGEST or (value == 0 and not zero):
+            return f"{LOSS}{name} is {value:g}, expected above 0 and at most {losskinds.LARGEST:g} nats per token"
     return "no loss was measured (every loss cell is empty)" if np.isnan(table.losses[row]).all() else None
 
 
@@ -313,13 +331,34 @@ def _two_decimals(weights: Array) -> bool:
     return bool(np.abs(weights * 100 - np.round(weights * 100)).max() < 1e-9)
 
 
-def _refuse_duplicates(path: Path, table: RunTable) -> None:
-    """Refuse a run twice at one scale; the same name at several token counts or sizes is one run's checkpoints."""
-    seen = set()
-    for run, parameters, tokens in zip(table.runs, np.nan_to_num(table.parameters), table.tokens, strict=True):
-        if (run, parameters, tokens) in seen:
-            raise MixtureError(f"{path}: run {run!r} occurs twice at {tokens:g} tokens; name every run once")
-        seen.add((run, parameters, tokens))
+def _refuse_false_repeats(where: str, table: RunTable) -> None:
+    """Refuse a seed of a design twice at one scale, and runs of one design whose weights differ by more than rounding.
+
+    Such runs would be averaged into a mixture that nobody trained. The same name at several token counts or sizes is
+    one run's checkpoints.
+    """
+    of_design: dict[tuple, int] = {}
+    of_seed: dict[tuple, int] = {}
+    for i, (run, design, seed) in enumerate(zip(table.runs, table.designs, table.seeds, strict=True)):
+        tokens = float(table.tokens[i])
+        scale = (tokens, float(np.nan_to_num(table.parameters[i])))
+        first, twin = of_design.setdefault((design, scale), i), of_seed.setdefault((design, seed, scale), i)
+        if twin != i and run == table.runs[twin]:
+            raise MixtureError(f"{where}: run {run!r} occurs twice at {tokens:g} tokens; name every run once")
+        change = np.abs(table.weights[i] - table.weights[first])
+        if change.max() > ROUNDED:
+            worst = int(np.argmax(change))
+            raise MixtureError(
+                f"{where}: runs {table.runs[first]!r} and {run!r} are called seeds of one design, {design!r}, but "
+                f"their weights differ ({WEIGHT}{table.domains[worst]} is {table.weights[first, worst]:.4g} and "
+                f"{table.weights[i, worst]:.4g}); give every mixture a design of its own (column design, or the name "
+                "before the @)"
+            )
+        if twin != i:
+            raise MixtureError(
+                f"{where}: runs {table.runs[twin]!r} and {run!r} are both seed {seed!r} of design {design!r} at "
+                f"{tokens:g} tokens; give each a seed of its own"
+            )
 
 
 def _join(tables: list[tuple[Path, RunTable]]) -> RunTable:
@@ -336,8 +375,11 @@ def _join(tables: list[tuple[Path, RunTable]]) -> RunTable:
     runs = [run for part in parts for run in part.runs]
     designs = [design for part in parts for design in part.designs]
     if len(set(runs)) < len(runs):  # every file may count its runs from 1
-        runs = [f"{path.stem}:{run}" for path, table in tables for run in table.runs]
-        designs = [f"{path.stem}:{design}" for path, table in tables for design in table.designs]
+        paths = [path for path, _ in tables]
+        labels = [path.stem for path in paths]
+        labels = labels if len(set(labels)) == len(labels) else list(map(str, paths))
+        runs = [f"{label}:{run}" for label, part in zip(labels, parts, strict=True) for run in part.runs]
+        designs = [f"{label}:{design}" for label, part in zip(labels, parts, strict=True) for design in part.designs]
     return RunTable(
         runs=tuple(runs),
         domains=first.domains,

@@ -1,7 +1,7 @@
 """The cells of a run table's file: a header, rows of one phase, and numbers from text.
 
-CSV with commas, semicolons or tabs, in UTF-8 or UTF-16; JSON lines; Parquet. Columns of other names are renamed on
-request, so that the export of an experiment tracker need not be edited.
+CSV with commas, semicolons, tabs or bars, in UTF-8 or UTF-16; JSON lines or a JSON array; Parquet. Columns of other
+names are renamed on request, so that the export of an experiment tracker need not be edited.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ FOREIGN = {
     b"\x1f\x8b": "compressed by gzip; unpack it",
     b"\x28\xb5\x2f\xfd": "compressed by Zstandard; unpack it",
 }
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
+# Columns that a message lists.
+MOST_NAMES = 12
 DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*")
 
 
@@ -61,9 +63,19 @@ def number(cell: Any, *, blank: float, nan: float) -> float:
     return nan if math.isnan(value) else value
 
 
+def renaming_hint(header: Sequence[str]) -> str:
+    """Return which columns were found and how to rename them, the end of a message about a missing one."""
+    shown = ", ".join(header[:MOST_NAMES]) + (
+        f" and {len(header) - MOST_NAMES} more" if len(header) > MOST_NAMES else ""
+    )
+    return f"the columns are: {shown}; rename them with --columns OLD=NEW"
+
+
 def _load(path: Path) -> tuple[list[str], list[list[Any]]]:
-    if not path.is_file():
+    if not path.exists():
         raise MixtureError(f"run table {path} does not exist")
+    if path.is_dir():
+        raise MixtureError(f"run table {path} is a folder; name the table in it")
     try:
         if path.suffix in (".parquet", ".pq"):
             import pyarrow.parquet  # here, so that CSV users need no Arrow
@@ -72,7 +84,7 @@ def _load(path: Path) -> tuple[list[str], list[list[Any]]]:
             values = [content.column(name).to_pylist() for name in content.column_names]
             return list(content.column_names), [list(row) for row in zip(*values, strict=True)]
         text = _text(path)
-        return _json_lines(path, text) if text.lstrip().startswith("{") else _csv(path, text)
+        return _json(path, text) if text.lstrip().startswith(("{", "[")) else _csv(path, text)
     except (OSError, ValueError, csv.Error) as error:
         raise MixtureError(f"cannot read the run table {path}: {' '.join(str(error).split())}") from None
 
@@ -105,20 +117,31 @@ def _csv(path: Path, text: str) -> tuple[list[str], list[list[Any]]]:
     return header, [list(line) for line in lines[1:]]
 
 
-def _json_lines(path: Path, text: str) -> tuple[list[str], list[list[Any]]]:
-    rows = []
-    for count, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise MixtureError(f"{path}, line {count}: not JSON; expected one object a line") from None
-        if not isinstance(row, dict):
-            raise MixtureError(f"{path}, line {count}: {type(row).__name__}, expected a JSON object")
-        rows.append(_flat(row))
+def _json(path: Path, text: str) -> tuple[list[str], list[list[Any]]]:
+    """Return the rows of JSON lines, or of one JSON array of objects."""
+    try:
+        whole = json.loads(text)
+        items = list(enumerate(whole if isinstance(whole, list) else [whole], 1))
+        place = "row"
+    except ValueError:
+        items, place = [(count, _line(path, count, line)) for count, line in _lines(text)], "line"
+    for count, item in items:
+        if not isinstance(item, dict):
+            raise MixtureError(f"{path}, {place} {count}: {type(item).__name__}, expected a JSON object")
+    rows = [_flat(item) for _, item in items]
     header = list(dict.fromkeys(name for row in rows for name in row))
     return header, [[row.get(name) for name in header] for row in rows]
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    return [(count, line) for count, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _line(path: Path, count: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        raise MixtureError(f"{path}, line {count}: not JSON; expected one object a line, or one array") from None
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -38,7 +38,7 @@ class DomainWeights(Mapping[str, float]):
         # Interned: the thousand versions of a long journal share one copy of the names.
         self._weights = {intern(str(name)): _number(name, value) for name, value in weights.items()}
         total = math.fsum(self._weights.values())
-        if abs(total - 1) > SUM_TOLERANCE:
+        if abs(total - 1) > SUM_TOLERANCE * (1 + 1e-9):
             raise MixtureError(f"weights sum to {total:.9g}, expected 1 within {SUM_TOLERANCE:g}")
 
     @classmethod

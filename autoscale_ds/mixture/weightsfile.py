@@ -10,6 +10,7 @@ from typing import Any
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import unique_keys, write_json
+from autoscale_ds.mixture.jsonfields import Field
 from autoscale_ds.mixture.weights import DomainWeights
 
 
@@ -47,8 +48,13 @@ class WeightsFile:
             raise MixtureError(f"{path}: {error}") from None
         if weights is raw:
             return cls(checked)
-        intervals = {str(name): (pair[0], pair[1]) for name, pair in (raw.get("intervals") or {}).items()}
-        return cls(checked, raw.get("tokens"), str(raw.get("source", "")), intervals)
+        file = Field(raw)
+        try:
+            tokens = None if raw.get("tokens") is None else file["tokens"].number(above=0)
+            intervals = {name: _interval(file["intervals"][name]) for name in checked} if raw.get("intervals") else {}
+        except ValueError as error:
+            raise MixtureError(f"{path} is damaged: {error}; write it again, or leave the field out") from None
+        return cls(checked, tokens, str(raw.get("source", "")), intervals)
 
     def write(self, path: str | Path) -> None:
         """Write the file atomically."""
@@ -65,6 +71,13 @@ class WeightsFile:
             "source": self.source,
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
         }
+
+
+def _interval(field: Field) -> tuple[float, float]:
+    ends = [end.number(least=0) for end in field.items()]
+    if len(ends) != 2 or ends[0] > ends[1]:
+        raise field.wrong("two numbers, the smaller first")
+    return ends[0], ends[1]
 
 
 def read_json(path: str | Path) -> Any:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autoscale_ds.cli import CommandLine, natural, positive, positive_int, real, share
+from autoscale_ds.cli import CommandLine, file_name, natural, positive, positive_int, real, share
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import registry
+from autoscale_ds.laws.scales import SAME
 from autoscale_ds.mixture import DomainWeights, Objective, RunTable, WeightsFile, losskinds
 from autoscale_ds.mixture.objective import KINDS as OBJECTIVES
 from autoscale_ds.mixture.simplex import epoch_caps, tightest
@@ -34,9 +35,9 @@ def parser(description: str, commands: Mapping[str, Callable[[argparse.Namespace
             description=command.__doc__,
             epilog=f"example:\n  python tools/fit_mixture.py {name} {example}",
         )
-        sub.set_defaults(command=command)
+        sub.set_defaults(command=command, name=name)
         sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        sub.add_argument("--plot", metavar="FILE.png", help="draw a figure (extra 'plots')")
+        sub.add_argument("--plot", type=file_name, metavar="FILE.png", help="draw a figure (extra 'plots')")
         sub.add_argument("--seed", type=natural, default=0, help="seed of everything random (default: 0)")
         add_options(sub)
     return top
@@ -70,17 +71,25 @@ def _bounds(s: argparse.ArgumentParser) -> None:
     s.add_argument("--floor", type=share, default=0.0, help="smallest weight of every domain (default: 0)")
     s.add_argument("--cap", action="append", default=[], metavar="DOMAIN=W", help="largest weight of a domain")
     s.add_argument("--max-epochs", type=positive, help="read no domain of --corpus more often than this")
-    s.add_argument("--corpus", metavar="DIR", help="corpus folder (corpus.json): domains and their tokens")
+    s.add_argument(
+        "--corpus", type=file_name, metavar="DIR", help="corpus folder (corpus.json): domains and their tokens"
+    )
 
 
 def _out(s: argparse.ArgumentParser, what: str) -> None:
-    s.add_argument("--out", required=True, metavar="FILE.json", help=what)
+    s.add_argument("--out", required=True, type=file_name, metavar="FILE.json", help=what)
 
 
 def _fit_options(s: argparse.ArgumentParser) -> None:
     _runs(s)
     _targets(s)
-    s.add_argument("--law", default="auto", help=f"auto (default) or one of: {', '.join(registry.NAMES)}")
+    s.add_argument(
+        "--law",
+        dest="law_name",
+        metavar="LAW",
+        default="auto",
+        help=f"auto (default) or one of: {', '.join(registry.NAMES)}",
+    )
     s.add_argument(
         "--for",
         dest="purpose",
@@ -110,12 +119,13 @@ def _optimize_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--parameters", type=positive, help="model size, where the law depends on it")
     _bounds(s)
     s.add_argument("--allow-unseen", action="store_true", help="give domains more than any run of the table gave them")
-    s.add_argument("--prior", metavar="FILE", help="weights to stay near")
+    s.add_argument("--prior", type=file_name, metavar="FILE", help="weights to stay near")
+    s.add_argument("--kl", type=real(least=0), help="price of a nat of divergence from --prior (0.05 to 0.1)")
     s.add_argument(
-        "--kl", type=real(least=0), default=0.0, help="price of a nat of divergence from --prior (0.05 to 0.1)"
-    )
-    s.add_argument(
-        "--objective", default="mean-loss", help=f"JSON of target weights, or one of: {', '.join(OBJECTIVES)}"
+        "--objective",
+        type=file_name,
+        default="mean-loss",
+        help=f"JSON of target weights, or one of: {', '.join(OBJECTIVES)}",
     )
     _out(s, "the weights")
 
@@ -125,16 +135,26 @@ def _ddo_options(s: argparse.ArgumentParser) -> None:
     _targets(s)
     s.add_argument("--base", required=True, metavar="RUN", help="name of the unperturbed run, without @seed")
     s.add_argument("--accept-noise", action="store_true", help="fit also what does not stand out of the noise")
-    s.add_argument("--objective", default="mean-perplexity", help=f"JSON or one of: {', '.join(OBJECTIVES)}")
+    s.add_argument(
+        "--objective", type=file_name, default="mean-perplexity", help=f"JSON or one of: {', '.join(OBJECTIVES)}"
+    )
     _bounds(s)
     _out(s, "the weights")
 
 
 def _autoscale_options(s: argparse.ArgumentParser) -> None:
-    s.add_argument("--at", action="append", default=[], metavar="TOKENS=FILE", help="optimum at a scale; two or more")
+    s.add_argument(
+        "--at",
+        action="append",
+        default=[],
+        metavar="TOKENS=FILE",
+        help="optimum at a scale, weights.json of ddo or optimize; two or more",
+    )
     s.add_argument("--tokens", type=positive, required=True, help="training budget, tokens")
     s.add_argument("--floor", type=share, default=0.0, help="weight the optima were held above, and kept (default: 0)")
-    s.add_argument("--law", metavar="LAW.json", help="show the optimum of this law beside it, and decide by it")
+    s.add_argument(
+        "--law", type=file_name, metavar="LAW.json", help="show the optimum of this law beside it, and decide by it"
+    )
     s.add_argument("--parameters", type=positive, help="model size, where that law depends on it")
     s.add_argument(
         "--decide",
@@ -143,22 +163,28 @@ def _autoscale_options(s: argparse.ArgumentParser) -> None:
         "probability 0.9; without --law it is kept",
     )
     s.add_argument(
-        "--objective", default="mean-loss", help=f"of --law: JSON of target weights, or one of: {', '.join(OBJECTIVES)}"
+        "--objective",
+        type=file_name,
+        help=f"of --law: JSON of target weights, or one of: {', '.join(OBJECTIVES)} (default: mean-loss)",
     )
-    s.add_argument("--corpus", metavar="DIR", help="corpus folder, for bits-per-byte")
-    s.add_argument("--save-path", metavar="FILE.json", help="the path itself, for mixture.predictor of a run")
+    s.add_argument("--corpus", type=file_name, metavar="DIR", help="corpus folder, for bits-per-byte")
+    s.add_argument(
+        "--save-path", type=file_name, metavar="FILE.json", help="the path itself, for mixture.predictor of a run"
+    )
     _out(s, "the weights")
 
 
 def _design_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--domains", metavar="A,B,C", help="domain names (or --corpus, or --prior)")
     s.add_argument("--kind", choices=design.KINDS, default="dirichlet")
-    s.add_argument("--runs", type=positive_int, metavar="K", help="number of runs (ddo: always 2 m + 1)")
+    s.add_argument(
+        "--runs", dest="num_runs", type=positive_int, metavar="K", help="number of runs (ddo: always 2 m + 1)"
+    )
     s.add_argument("--tokens", type=positive, required=True, help="tokens of a run (ddo: of the base run)")
     s.add_argument("--parameters", type=positive, help="model size of the probe runs, for the cost in FLOPs")
-    s.add_argument("--prior", metavar="FILE", help="mixture at the centre (default: uniform)")
-    s.add_argument("--low", type=real(least=0), default=1 / 3, help="ddo: factor of the low runs (default: 1/3)")
-    s.add_argument("--high", type=positive, default=3.0, help="ddo: factor of the high runs (default: 3)")
+    s.add_argument("--prior", type=file_name, metavar="FILE", help="mixture at the centre (default: uniform)")
+    s.add_argument("--low", type=real(least=0), help="ddo: factor of the low runs (default: 1/3)")
+    s.add_argument("--high", type=positive, help="ddo: factor of the high runs (default: 3)")
     s.add_argument("--target-tokens", type=positive, help="budget of the target run, to compare the cost with")
     s.add_argument("--target-parameters", type=positive, help="size of the target run, to compare the cost with")
     _bounds(s)
@@ -170,9 +196,10 @@ def _stability_options(s: argparse.ArgumentParser) -> None:
     _targets(s)
     s.add_argument(
         "--objective",
+        type=file_name,
         help=f"rank by one number, not target by target: JSON of target weights, or one of: {', '.join(OBJECTIVES)}",
     )
-    s.add_argument("--corpus", metavar="DIR", help="corpus folder, for bits-per-byte")
+    s.add_argument("--corpus", type=file_name, metavar="DIR", help="corpus folder, for bits-per-byte")
 
 
 OPTIONS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
@@ -187,7 +214,48 @@ OPTIONS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
 }
 
 
+# -- which of them are of use together --------------------------------------------------------------------------
+
+# Command, option, when it counts, and what it counts for: given in vain it is refused, as its user expects an effect.
+USED: tuple[tuple[str, str, Callable[[argparse.Namespace], Any], str], ...] = (
+    ("optimize", "prior", lambda a: a.kl is not None, "--kl, the price of leaving it (0.05 to 0.1)"),
+    ("optimize", "corpus", lambda a: _reads_corpus(a), "--max-epochs or --objective bits-per-byte"),
+    ("ddo", "corpus", lambda a: _reads_corpus(a), "--max-epochs or --objective bits-per-byte"),
+    ("stability", "corpus", lambda a: _reads_corpus(a), "--objective bits-per-byte"),
+    ("autoscale", "objective", lambda a: a.law, "--law"),
+    ("autoscale", "parameters", lambda a: a.law, "--law"),
+    ("autoscale", "corpus", lambda a: a.law and _reads_corpus(a), "--law and --objective bits-per-byte"),
+    ("design", "num_runs", lambda a: a.kind != "ddo", "--kind dirichlet or axis; ddo has 2 m + 1 runs"),
+    ("design", "floor", lambda a: a.kind != "ddo", "--kind dirichlet or axis"),
+    ("design", "cap", lambda a: a.kind == "dirichlet", "--kind dirichlet"),
+    ("design", "max_epochs", lambda a: a.kind == "dirichlet", "--kind dirichlet"),
+    ("design", "low", lambda a: a.kind == "ddo", "--kind ddo"),
+    ("design", "high", lambda a: a.kind == "ddo", "--kind ddo"),
+    ("design", "target_parameters", lambda a: a.target_tokens and a.parameters, "--target-tokens and --parameters"),
+)
+
+
+def refuse_ignored(a: argparse.Namespace) -> None:
+    """Raise MixtureError for an option that would change nothing."""
+    for command, option, counts, needed in USED:
+        if a.name == command and getattr(a, option) and not counts(a):
+            flag = "--runs" if option == "num_runs" else f"--{option.replace('_', '-')}"
+            raise MixtureError(f"{flag} changes nothing here; it needs {needed}")
+
+
+def _reads_corpus(a: argparse.Namespace) -> bool:
+    return a.objective == "bits-per-byte" or getattr(a, "max_epochs", None) is not None
+
+
 # -- what they name ---------------------------------------------------------------------------------------------
+
+
+def input_files(a: argparse.Namespace) -> list[str]:
+    """Return the files a command reads."""
+    single = [getattr(a, name, None) for name in ("law", "mixtures", "prior", "objective")]
+    scales = [text.partition("=")[2] for text in getattr(a, "at", [])]
+    corpus = [f"{a.corpus}/corpus.json"] if getattr(a, "corpus", None) else []
+    return [name for name in [*getattr(a, "runs", []), *single, *scales, *corpus] if name and name not in OBJECTIVES]
 
 
 def read_runs(a: argparse.Namespace) -> RunTable:
@@ -195,19 +263,39 @@ def read_runs(a: argparse.Namespace) -> RunTable:
     table = RunTable.read(a.runs, drop_bad=a.drop_bad, loss_kind=a.loss_kind, columns=a.columns)
     for line in table.dropped:
         log.warning("dropped: %s", line)
-    targets = getattr(a, "targets", None)
-    return table.with_targets([name for text in targets for name in text.split(",") if name]) if targets else table
+    if getattr(a, "targets", None) is None:
+        return table
+    targets = [name for text in a.targets for name in text.split(",") if name]
+    if not targets:
+        raise MixtureError(f"--targets names none; the table has: {', '.join(table.targets)}")
+    return table.with_targets(targets)
+
+
+def fill_scales(given: npt.NDArray[np.float64], option: float | None, what: str, path: str) -> npt.NDArray[np.float64]:
+    """Return tokens or sizes of mixtures (n,), those of an option where the file says none; say which counts."""
+    if option is None:
+        return given
+    said = ~np.isnan(given)
+    if said.all():
+        raise MixtureError(
+            f"{path} gives the {what} of every mixture, so --{what} {option:g} would change nothing; leave the option "
+            f"out, or take {what} out of the file"
+        )
+    if said.any():
+        log.warning("--%s %g is taken for %d mixtures of %s, the others say theirs", what, option, (~said).sum(), path)
+    return np.where(said, given, option)
 
 
 def read_objective(a: argparse.Namespace, targets: Sequence[str]) -> Objective:
     """Return the objective; bits per byte know the bytes of a token from the corpus."""
     bytes_per_token = None
-    if a.objective == "bits-per-byte" and a.corpus:
+    kind = a.objective or "mean-loss"
+    if kind == "bits-per-byte" and a.corpus:
         corpus = _open_corpus(a.corpus)
         measured = [*corpus.targets, *corpus.tasks]
         splits = {**dict.fromkeys(corpus.domains, "train"), **dict.fromkeys(measured, "validation")}
         bytes_per_token = {t: b for t in targets if t in splits and (b := corpus.bytes_per_token(t, splits[t]))}
-    return Objective.named(a.objective, targets, bytes_per_token)
+    return Objective.named(kind, targets, bytes_per_token)
 
 
 def read_caps(a: argparse.Namespace, domains: Sequence[str], tokens: float) -> dict[str, float]:
@@ -233,12 +321,7 @@ def parse_caps(texts: Sequence[str]) -> dict[str, float]:
         name, _, number = text.rpartition("=")
         if name in caps:
             raise MixtureError(f"--cap gives {name!r} twice; leave one out")
-        try:
-            caps[name] = share(number if name else "")
-        except argparse.ArgumentTypeError:
-            raise MixtureError(
-                f"--cap {text!r} is not of the form DOMAIN=WEIGHT, for example --cap books=0.2"
-            ) from None
+        caps[name] = _of_form(text, bool(name), number, share, "--cap", "DOMAIN=WEIGHT, for example --cap books=0.2")
     return caps
 
 
@@ -278,11 +361,23 @@ def read_scales(a: argparse.Namespace) -> list[tuple[float, WeightsFile]]:
 def _parse_scale(text: str) -> tuple[float, WeightsFile]:
     """Parse TOKENS=FILE."""
     tokens, separator, path = text.partition("=")
+    number = _of_form(text, bool(separator), tokens, positive, "--at", "TOKENS=FILE, for example --at 0.3e9=w1.json")
+    file = WeightsFile.read(path)
+    if file.tokens is not None and not number / SAME <= file.tokens <= number * SAME:
+        raise MixtureError(
+            f"--at {text}: {path} says it is for {file.tokens:g} tokens; give that number, or mend the file"
+        )
+    return number, file
+
+
+def _of_form(text: str, is_pair: bool, number: str, parse: Callable[[str], float], option: str, form: str) -> float:
+    """Return the number of an option of the form NAME=NUMBER or NUMBER=NAME."""
+    if not is_pair:
+        raise MixtureError(f"{option} {text!r} is not of the form {form}")
     try:
-        number = positive(tokens if separator else "")
-    except argparse.ArgumentTypeError:
-        raise MixtureError(f"--at {text!r} is not of the form TOKENS=FILE, for example --at 0.3e9=w1.json") from None
-    return number, WeightsFile.read(path)
+        return parse(number)
+    except argparse.ArgumentTypeError as error:
+        raise MixtureError(f"{option} {text!r}: {error}") from None
 
 
 def _open_corpus(folder: str) -> Any:

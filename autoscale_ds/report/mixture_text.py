@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from autoscale_ds.search.solver import Goal, Loss, Optimum
 Report = tuple[dict[str, Any], str]
 # Whose interval it is: that of the expectation says where the mean of many runs would lie.
 LOSS_COLUMNS = ("predicted loss", "expectation 90% low", "high", "one run 90% low", "high")
+# Lines of a stability table.
+MOST_PAIRS = 20
 SELECTION = {
     "error": "error",
     "mixtures_spearman_within": "mixtures: spearman",
@@ -72,6 +75,7 @@ def of_fit(fitted: LossModel, table: RunTable, out: str) -> Report:
             for name, model in fitted.targets.items()
         },
         "selection": list(fitted.selection),
+        "warnings": list(fitted.notes),
     }
     parts = []
     compared = [row for row in fitted.selection if "error" in row]
@@ -85,7 +89,7 @@ def of_fit(fitted: LossModel, table: RunTable, out: str) -> Report:
     rows = [[name, *entry.values()] for name, entry in result["targets"].items()]
     parts.append(text_table(["target", "runs", "noise (nats)", "spearman on these runs"], rows))
     parts.append(f"law: {fitted.law}, {len(table)} runs, {len(fitted.domains)} domains -> {out}")
-    return result, "\n\n".join(parts)
+    return result, _with_warnings(parts, fitted.notes)
 
 
 def of_score(result: Mapping[str, Any]) -> str:
@@ -94,32 +98,40 @@ def of_score(result: Mapping[str, Any]) -> str:
     rows = [[name, *(measured[metric] for metric in names)] for name, measured in result["targets"].items()]
     rows.append(["mean", *(result["mean"][metric] for metric in names)])
     note = "coverage: share of runs inside their 90 % interval (.85 to .95 is right); width: of that interval"
-    return f"{text_table(['target', *names], rows)}\n\n{note}"
+    return _with_warnings([text_table(["target", *names], rows), note], result["warnings"])
 
 
 def of_predictions(
     fitted: LossModel,
     mixtures: Mixtures,
     tokens: Array,
+    sizes: Array,
     predicted: Sequence[Mapping[str, Loss]],
     warnings: Sequence[str],
 ) -> Report:
     """Report the predicted losses of mixtures."""
+    scales = [
+        (float(budget), None if np.isnan(size) else float(size)) for budget, size in zip(tokens, sizes, strict=True)
+    ]
     result = {
         "law": fitted.law,
         "mixtures": {
-            name: {"tokens": float(budget), "losses": _losses(losses)}
-            for name, budget, losses in zip(mixtures.names, tokens, predicted, strict=True)
+            name: {"tokens": budget, "parameters": size, "losses": _losses(losses)}
+            for name, (budget, size), losses in zip(mixtures.names, scales, predicted, strict=True)
         },
         "warnings": list(warnings),
     }
     rows = [
-        [name, target, loss.value, *loss.expected, *loss.of_a_run]
-        for name, losses in zip(mixtures.names, predicted, strict=True)
+        [name, *scale, target, loss.value, *loss.expected, *loss.of_a_run]
+        for name, scale, losses in zip(mixtures.names, scales, predicted, strict=True)
         for target, loss in losses.items()
     ]
-    text = text_table(["mixture", "target", *LOSS_COLUMNS], rows)
-    return result, "\n\n".join([text, *(f"warning: {line}" for line in warnings)])
+    text = text_table(["mixture", "tokens", "parameters", "target", *LOSS_COLUMNS], rows)
+    return result, _with_warnings([text], warnings)
+
+
+def _with_warnings(parts: Sequence[str], warnings: Sequence[str]) -> str:
+    return "\n\n".join([*parts, *(f"warning: {text}" for text in warnings)])
 
 
 def _losses(losses: Mapping[str, Loss]) -> dict[str, Any]:
@@ -133,10 +145,18 @@ def of_optimum(
     best: Optimum, goal: Goal, file: WeightsFile, caps: Mapping[str, float], warnings: Sequence[str]
 ) -> Report:
     """Report the best weights, their intervals, what is within noise, and the mixtures they compete with."""
-    rivals = _rivals(goal)
+    plain = replace(goal, kl=0.0)  # what the objective is, without the price of leaving the prior
+    rivals, value = _rivals(plain), float(plain.value(np.array([list(best.weights.values())]))[0])
+    price = best.value - value
     result = {
         **file.as_dict(),
-        "objective": {"name": goal.objective.name, "value": best.value, "noise": best.noise, **rivals},
+        "objective": {
+            "name": goal.objective.name,
+            "value": value,
+            "noise": best.noise,
+            **rivals,
+            **({"price_of_leaving_prior": price} if goal.kl else {}),
+        },
         "losses": _losses(best.losses),
         "within_noise": {name: list(pair) for name, pair in best.within_noise.items()},
         "flat": best.flat,
@@ -144,19 +164,30 @@ def of_optimum(
         "warnings": list(warnings),
     }
     rows = [
-        [name, w, *best.intervals[name], *best.within_noise[name], caps.get(name) if caps.get(name, 1) < 1 else None]
+        [
+            name,
+            *map(_weight, (w, *best.intervals[name], *best.within_noise[name])),
+            caps.get(name) if caps.get(name, 1) < 1 else None,
+        ]
         for name, w in best.weights.items()
     ]
     parts = [text_table(["domain", "weight", "90% low", "high", "within noise low", "high", "cap"], rows)]
+    parts.append(f"Intervals hold if {goal.model.law} is the law; another one may have its optimum elsewhere.")
     losses = [[name, loss.value, *loss.expected, *loss.of_a_run] for name, loss in best.losses.items()]
     parts.append(text_table(["target", *LOSS_COLUMNS], losses))
     beside = ", ".join(f"{name} {value:.5g}" for name, value in rivals.items())
-    parts.append(f"{goal.objective.name}: best {best.value:.5g}; {beside}; run-to-run noise {best.noise:.2g}")
+    left = f"; leaving the prior is priced at {price:.2g} more" if goal.kl else ""
+    parts.append(f"{goal.objective.name}: best {value:.5g}; {beside}; run-to-run noise {best.noise:.2g}{left}")
     if best.flat:
         parts.append(
             "The optimum is flat: any mixture in the columns 'within noise' could be the best; prefer a prior."
         )
-    return result, "\n\n".join([*parts, *(f"warning: {text}" for text in warnings)])
+    return result, _with_warnings(parts, warnings)
+
+
+def _weight(value: float) -> float:
+    """Return a weight as it is printed: 0 where it is below a millionth."""
+    return 0.0 if value < 1e-6 else value
 
 
 def _rivals(goal: Goal) -> dict[str, float]:
@@ -169,7 +200,7 @@ def of_ddo(fitted: DDO, file: WeightsFile, effects: Sequence[Effect]) -> Report:
     """Report DDO curves, the optimum beside the base, and each perturbation's effect beside the noise."""
     curves = {n: {"a": c.a, "b": c.b, "c": c.c, "residual": c.residual} for n, c in fitted.curves.items()}
     rows = [
-        [name, fitted.base[name], weight, *file.intervals.get(name, ()), c.a, c.b, c.c]
+        [name, *map(_weight, (fitted.base[name], weight, *file.intervals.get(name, ()))), c.a, c.b, c.c]
         for (name, weight), c in zip(file.weights.items(), fitted.curves.values(), strict=True)
     ]
     ends = ["5 %", "95 %"] if file.intervals else []
@@ -248,8 +279,10 @@ def of_autoscale(
     if move:
         columns["decided"] = [file.weights[name] for name in path.domains]
     if file.intervals:
-        columns["5 %"] = [file.intervals[name][0] for name in path.domains]
-        columns["95 %"] = [file.intervals[name][1] for name in path.domains]
+        of = "decided " if move else ""
+        columns[f"{of}5 %"] = [file.intervals[name][0] for name in path.domains]
+        columns[f"{of}95 %"] = [file.intervals[name][1] for name in path.domains]
+    columns = {name: list(map(_weight, values)) for name, values in columns.items()}
     columns["held"] = ["floor" if name in held else None for name in path.domains]
     text = text_table(["domain", *columns], list(zip(path.domains, *columns.values(), strict=True)))
     if move:
@@ -281,13 +314,18 @@ def of_plan(content: dict[str, Any], out: str) -> Report:
 
 
 def of_stability(result: Mapping[str, Any]) -> str:
-    """Return the table of a stability report."""
-    rows = [
-        [_scale(p["from"]), _scale(p["to"]), p["mixtures"], p["mean"], p["same_best"], p["regret"]]
-        for p in result["pairs"]
-    ]
+    """Return the table of a stability report: of many pairs of scales those that agree the least."""
+    pairs = sorted(result["pairs"], key=lambda pair: pair["mean"])[:MOST_PAIRS]
+    pairs = [pair for pair in result["pairs"] if pair in pairs]  # in order of scale again
+    rows = [[_scale(p["from"]), _scale(p["to"]), p["mixtures"], p["mean"], p["same_best"], p["regret"]] for p in pairs]
     header = ["from", "to", "mixtures", "spearman", "same best", "regret (nats)"]
-    return f"{text_table(header, rows)}\n\n{result['advice']}"
+    note = (
+        "spearman: mean over targets; same best: share of targets with the same best mixture at both scales; regret: "
+        "loss at the larger scale of the smaller one's best, over its own best"
+    )
+    if len(pairs) < len(result["pairs"]):
+        note += f"\nthe {len(pairs)} of {len(result['pairs'])} pairs that agree the least (--json has all)"
+    return f"{text_table(header, rows)}\n\n{note}\n\n{result['advice']}"
 
 
 def _scale(scale: Mapping[str, Any]) -> str:

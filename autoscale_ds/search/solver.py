@@ -206,7 +206,10 @@ def _within_prior(goal: Goal, bounds: Bounds) -> Bounds:
         raise MixtureError(f"the prior turns {name!r} off and the floor keeps it on; change one of them")
     caps = np.where(off, 0.0, bounds.caps)
     if caps.sum() < 1 - 1e-9:
-        raise MixtureError("the domains the prior keeps cannot fill the budget within their caps; raise a cap")
+        raise MixtureError(
+            f"the domains the prior keeps may get {caps.sum():.3g} of the budget at most; give the prior more domains, "
+            "raise their --cap, or lift the limit to what runs gave them with --allow-unseen"
+        )
     return Bounds(bounds.floors, caps)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.model import GAUSSIAN_90
 from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.mixture.weights import DomainWeights
 from autoscale_ds.mixture.weightsfile import WeightsFile
 from autoscale_ds.search.autoscale import AutoScale
@@ -99,8 +100,7 @@ def _prediction(optima: Sequence[tuple[float, DomainWeights]], floor: float, off
             return weights
         logs, before = (np.log(np.maximum([each[name] for name in weights], 1e-9)) for each in (weights, last))
         moved = float(np.sqrt(np.mean((logs - before) ** 2)))
-        amounts = np.maximum(np.exp(logs + moved * off), floor)
-        return DomainWeights.normalised(dict(zip(weights, map(float, amounts), strict=True)))
+        return _above(floor, dict(zip(weights, map(float, np.exp(logs + moved * off)), strict=True)))
 
     return predict
 
@@ -110,5 +110,13 @@ def _draw(file: WeightsFile, floor: float, rng: np.random.Generator) -> DomainWe
     for name, weight in file.weights.items():
         low, high = file.intervals[name]
         spread = np.log(max(high, 1e-9) / max(low, 1e-9)) / (2 * GAUSSIAN_90)
-        amounts[name] = max(weight * float(np.exp(spread * rng.normal())), floor)
-    return DomainWeights.normalised(amounts)
+        amounts[name] = weight * float(np.exp(spread * rng.normal()))
+    return _above(floor, amounts)
+
+
+def _above(floor: float, amounts: Mapping[str, float]) -> DomainWeights:
+    """Return weights in proportion to amounts, none below the floor."""
+    if floor == 0:
+        return DomainWeights.normalised(amounts)
+    weights = Bounds.of(list(amounts), floor).scale_in(np.array([list(amounts.values())]))[0]
+    return DomainWeights(dict(zip(amounts, map(float, weights), strict=True)))

@@ -175,3 +175,12 @@ def test_runs_of_one_mixture_teach_nothing_about_weights():
     for law in ("auto", "exposure"):
         with pytest.raises(MixtureError, match="all 12 runs have the same mixture"):
             selection.fit(same, law)
+
+
+@pytest.mark.parametrize(("rows", "tokens"), [(4, (1e9,)), (8, (1e9, 2e9, 4e9))])
+def test_a_table_too_small_to_leave_runs_out_is_still_fitted(rows, tokens):
+    """Of so few runs some splits leave fewer than a fit asks for; those say nothing about the intervals."""
+    table = World("linear", m=2, targets=1, tokens=tokens).table(rows)
+    fitted = selection.fit(table, "linear", draws=2)
+    low, high = fitted.intervals(fitted.inputs(table.weights, table.tokens, table.parameters))
+    assert (low < high).all()

@@ -73,10 +73,11 @@ def test_auto_on_64_released_runs_orders_the_test_mixtures():
     assert score(fitted, test)["mean"]["spearman"] >= 0.980
 
 
-def test_a_target_that_never_changes_does_not_disturb_the_choice():
+def test_a_target_that_never_changes_is_refused():
     table = World("exposure", m=5, targets=2, seed=5).table(50)
     table.losses[:, 1] = 2.5
-    assert "exposure" in selection.fit(table, draws=2).law
+    with pytest.raises(MixtureError, match=r"'domain1' is 2\.5 in all 50 rows"):
+        selection.fit(table, draws=2)
 
 
 def test_fewer_runs_than_domains_are_refused():

@@ -16,6 +16,9 @@ ROWS = [
 ]
 
 
+OBJECTS = [dict(zip(ROWS[0], [row[0], *map(float, row[1:])], strict=True)) for row in ROWS[1:]]
+
+
 def text(separator=","):
     return "\n".join(separator.join(row) for row in ROWS) + "\n"
 
@@ -36,9 +39,11 @@ def written(tmp_path, content, name="runs.csv"):
         text(",").encode("utf-16"),
         b"\xef\xbb\xbf" + text(",").encode(),
         text(",").replace("\n", "\r\n"),
-        "\n".join(json.dumps(dict(zip(ROWS[0], [r[0], *map(float, r[1:])], strict=True))) for r in ROWS[1:]),
+        text("|"),
+        "\n".join(map(json.dumps, OBJECTS)),
+        json.dumps(OBJECTS, indent=1),
     ],
-    ids=["comma", "semicolon", "tab", "decimal comma", "utf-16", "byte order mark", "windows", "json lines"],
+    ids=[*["comma", "semicolon", "tab", "decimal", "utf-16", "mark", "windows", "bar", "lines", "array"]],
 )
 def test_the_same_table_in_another_form_is_the_same(tmp_path, content):
     runs = RunTable.read(written(tmp_path, content))
@@ -56,6 +61,15 @@ def test_the_same_table_in_another_form_is_the_same(tmp_path, content):
         (b"  \n", "is empty"),
         ('{"a": 1}\n[1]\n', "line 2: list, expected a JSON object"),
         ('{"a": 1}\n{"a"\n', "line 2: not JSON"),
+        ("[1]", "row 1: int, expected a JSON object"),
+        (
+            text().replace("tokens", "Tokens"),
+            "columns are: run, Tokens, weight/a, weight/b, loss/x; rename .*--columns",
+        ),
+        (text().replace("weight/", "w."), "0 columns named weight/.*the columns are: .*w.a, w.b.*--columns"),
+        (text().replace("loss/", "l."), "no column named loss/.*the columns are: .*l.x; rename"),
+        (text().replace("0.25", "25").replace("0.75", "75"), "weights sum to 100.*per cent, divide them by 100"),
+        (text().replace("0.25", "-0.25"), "weight/a is -0.25, expected at least 0; mend it"),
         (text().replace("weight/b", "weight/"), "'weight/' without a name"),
         (text().replace("loss/x", "loss/ "), "'loss/' without a name"),
         (text().replace("0.25", ""), "write 0 where a run did not use the domain"),
@@ -88,8 +102,9 @@ def test_columns_of_an_experiment_tracker_are_renamed(tmp_path):
         (["33.1", "25.8"], "no nats per token; if perplexities, --loss-kind perplexity"),
         ([".61", ".72"], "if accuracies, --loss-kind accuracy, if bits per byte"),
         (["-3.5", "-3.25"], "log likelihoods"),
-        (["3.5", "-3.25"], "loss/x is -3.25, expected 0 to 20 nats.*--drop-bad"),
-        (["3.5", "333"], "loss/x is 333, expected 0 to 20 nats.*--drop-bad"),
+        (["3.5", "-3.25"], "loss/x is -3.25, expected above 0 and at most 20 nats.*--drop-bad"),
+        (["3.5", "0"], "loss/x is 0, expected above 0 and at most 20 nats.*--drop-bad"),
+        (["3.5", "333"], "loss/x is 333, expected above 0 and at most 20 nats.*--drop-bad"),
     ],
 )
 def test_losses_that_cannot_be_nats_are_asked_about(tmp_path, losses, message):
@@ -103,6 +118,7 @@ def test_losses_that_cannot_be_nats_are_asked_about(tmp_path, losses, message):
     [
         ("perplexity", ["33.1", "25.8"], np.log([33.1, 25.8])),
         ("accuracy", [".61", ".72"], [0.39, 0.28]),
+        ("accuracy", [".61", "1"], [0.39, 0.0]),
         ("accuracy", ["61", "72"], [0.39, 0.28]),
         ("bits-per-byte", [".91", ".87"], np.array([0.91, 0.87]) * np.log(2)),
         ("nats", [".61", ".72"], [0.61, 0.72]),
@@ -135,6 +151,21 @@ def test_weights_rounded_to_two_decimals_are_scaled_to_one(tmp_path):
 def test_a_rest_of_a_subtraction_is_zero(tmp_path):
     runs = RunTable.read(written(tmp_path, text().replace("0.25", "-1e-17").replace("0.75", "1")))
     assert runs.weights[0].tolist() == [0.0, 1.0]
+
+
+def test_what_is_no_file_is_said_to_be_none(tmp_path):
+    for path, message in ((tmp_path, "is a folder"), (tmp_path / "none.csv", "does not exist"), ("/dev/null", "empty")):
+        with pytest.raises(MixtureError, match=message):
+            RunTable.read(path)
+
+
+def test_mixtures_to_predict_may_be_rounded_as_runs_may(tmp_path):
+    table = written(tmp_path, "weight/b,weight/a\n.333333,.666666\n.333,.664\n-1e-17,1\n")
+    assert read_mixtures(table, ("a", "b")).weights == pytest.approx(
+        np.array([[2 / 3, 1 / 3], [0.664 / 0.997, 0.333 / 0.997], [1.0, 0.0]]), abs=1e-9
+    )
+    with pytest.raises(MixtureError, match=r"'row2': weights sum to 0\.99, expected 1 within 0\.005; mend the row"):
+        read_mixtures(written(tmp_path, "weight/b,weight/a\n.329,.661\n"), ("a", "b"))
 
 
 def test_mixtures_to_predict_come_from_a_table_or_a_weights_file(tmp_path):

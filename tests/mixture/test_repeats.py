@@ -111,6 +111,44 @@ def test_columns_say_which_runs_repeat_each_other(tmp_path):
     assert (copy.designs, copy.seeds) == (("base", "base", "low@a"), ("0", "1", "0"))
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["a,q,0,1,.5,.5,3", "b,q,1,1,.4,.6,3"], r"'a' and 'b' are called seeds.*'q'.*weight/a is 0\.5 and 0\.4"),
+        (["a,q,0,1,.5,.5,3", "b,q,0,1,.5,.5,3"], "'a' and 'b' are both seed '0' of design 'q' at 1 tokens"),
+        (["a,q,,1,.5,.5,3", "b,q,,1,.5,.5,3"], "'a' and 'b' are both seed '' of design 'q'"),
+    ],
+)
+def test_what_is_no_repeat_is_not_averaged(tmp_path, rows, message):
+    head = "run,design,seed,tokens,weight/a,weight/b,loss/x\n"
+    (tmp_path / "runs.csv").write_text(head + "\n".join(rows) + "\n")
+    with pytest.raises(MixtureError, match=message) as error:
+        RunTable.read(tmp_path / "runs.csv")
+    assert "\n" not in str(error.value)
+
+
+def test_names_that_call_different_mixtures_seeds_are_refused(tmp_path):
+    table([("r@0", 0.5, 1.0, (3, 3)), ("r@1", 0.4, 1.0, (3, 3))]).write(tmp_path / "runs.csv")
+    with pytest.raises(MixtureError, match=r"'r@0' and 'r@1' are called seeds of one design.*the name before the @"):
+        RunTable.read(tmp_path / "runs.csv")
+
+
+def test_rounded_weights_of_a_repeat_and_checkpoints_whose_weights_moved_are_accepted(tmp_path):
+    rows = [("r@0", 0.3333, 1.0, (3, 3)), ("r@1", 0.333, 1.0, (3, 3)), ("r@0", 0.4, 2.0, (3, 3))]
+    table(rows).write(tmp_path / "runs.csv")
+    assert averaged(RunTable.read(tmp_path / "runs.csv")).tokens.tolist() == [1.0, 2.0]
+
+
+def test_tables_of_one_name_in_two_folders_stay_apart(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        SEEDS.take([0, 1]).write(tmp_path / name / "runs.csv")
+    paths = [tmp_path / name / "runs.csv" for name in ("one", "two")]
+    assert len(averaged(RunTable.read(paths))) == 2
+    with pytest.raises(MixtureError, match="occurs twice"):
+        RunTable.read([paths[0], paths[0]])
+
+
 def test_names_say_it_where_a_table_lacks_the_columns():
     assert (SEEDS.designs[3], SEEDS.seeds[3]) == ("low/a", "1")
     assert SEEDS.take([3]).designs == ("low/a",)

@@ -9,7 +9,7 @@ import pytest
 from published import RUNS
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.mixture import RunTable
+from autoscale_ds.mixture import RunTable, WeightsFile
 
 HEADER = "run,parameters,tokens,weight/a,weight/b,loss/x,loss/y"
 
@@ -121,3 +121,18 @@ def test_a_table_survives_writing(tmp_path):
     copy = RunTable.read(tmp_path / "copy.csv")
     assert copy.runs == runs.runs
     assert (copy.losses == runs.losses).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ('"tokens": "many"', "tokens is 'many', expected a finite number above 0"),
+        ('"intervals": {"a": [0.4, 0.6]}', "intervals.b is missing"),
+        ('"intervals": {"a": [0.4, NaN], "b": [0, 1]}', r"intervals.a\[1\] is nan"),
+        ('"intervals": {"a": [0.6, 0.4], "b": [0, 1]}', r"intervals.a is \[0.6, 0.4\], expected two numbers"),
+    ],
+)
+def test_a_damaged_weights_file_names_the_field(tmp_path, field, message):
+    (tmp_path / "w.json").write_text(f'{{"weights": {{"a": 0.5, "b": 0.5}}, {field}}}')
+    with pytest.raises(MixtureError, match=f"w.json is damaged: {message}"):
+        WeightsFile.read(tmp_path / "w.json")

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import runpy
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from argparse import Namespace
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
 from published import DOMAINS, FIGURES, RUNS, ddo_table, optimum
 from synthetic import World
 
+from autoscale_ds.laws import selection
 from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.report import mixture_options
 from autoscale_ds.search.predictor import read_predictor
@@ -60,7 +63,10 @@ def test_fit_auto_score_and_optimize_follow_each_other(folder, tmp_path):
     assert {"mean", "nearest run", "keep the last weights"} <= {row["law"] for row in fitted["selection"]}
 
     scored = json.loads(fit_mixture("score", law, folder / "held_out.csv", "--json"))
-    assert set(scored) == {"targets", "mean"}
+    assert set(scored) == {"targets", "mean", "warnings"}
+    assert scored["warnings"] == []
+    own = fit_mixture("score", law, folder / "runs.csv")
+    assert "runs.csv has the name of a table the law was fitted to" in own
     assert set(scored["targets"]) == {"domain0", "domain1", "domain2"}
     expected = {"spearman", "spearman_within", "mae", "mae_within", "mre", "coverage", "width"}
     assert set(scored["mean"]) == set(scored["targets"]["domain0"]) == expected
@@ -132,14 +138,34 @@ def test_a_prior_an_objective_and_caps_are_taken(folder, tmp_path):
     assert WeightsFile.read(tmp_path / "w.json").weights["domain0"] <= 0.35 + 1e-9
 
 
-def test_a_table_that_never_changes_still_gives_a_law(tmp_path):
-    table = World("exposure", m=4, targets=2).table(30)
+def test_losses_that_never_change_are_refused(tmp_path):
+    table = World("exposure", m=4, targets=2, tokens=(1e9, 4e9)).table(10, crossed=True)
+    table.losses[:, 1] = 3.0
+    table.write(tmp_path / "one.csv")
     table.losses[:] = 3.0
-    table.write(tmp_path / "runs.csv")
-    fit_mixture("fit", tmp_path / "runs.csv", "--out", tmp_path / "law.json")
-    scored = json.loads(fit_mixture("score", tmp_path / "law.json", tmp_path / "runs.csv", "--json"))
-    assert scored["mean"]["mae"] < 1e-6
-    assert scored["mean"]["spearman"] is None  # constants have no order
+    table.write(tmp_path / "all.csv")
+    for law in ("auto", "linear"):
+        said = fit_mixture("fit", tmp_path / "one.csv", "--law", law, "--out", tmp_path / "law.json", code=2)
+        assert "target 'domain1' is 3 in all 20 rows, so nothing tells what weights do to it" in said
+        assert said.count("\n") == 1
+    assert "equal losses" in fit_mixture("stability", tmp_path / "all.csv", code=2)
+    assert not (tmp_path / "law.json").exists()
+
+
+def test_a_law_no_better_than_the_mean_says_so_everywhere(tmp_path):
+    """Pure noise: what auto compares on held-out runs is then best predicted by a constant."""
+    table = World("exposure", m=3, targets=2).table(24)
+    table.losses[:] = 3 + 0.1 * np.random.default_rng(0).normal(size=table.losses.shape)
+    table.write(tmp_path / "noise.csv")
+    law = tmp_path / "law.json"
+    found = json.loads(fit_mixture("fit", tmp_path / "noise.csv", "--out", law, "--json"))
+    errors = {row["law"]: row["error"] for row in found["selection"] if "error" in row}
+    assert min(errors.values()) > 0.95 * errors["mean"]
+    assert ["no law predicts clearly better than the mean" in text for text in found["warnings"]] == [True]
+    assert json.loads(law.read_text())["source"]["warnings"] == found["warnings"]
+    options = ("--tokens", "1e9", "--out", tmp_path / "w.json")
+    assert f"warning: {found['warnings'][0]}" in fit_mixture("optimize", law, *options)
+    fit_mixture("fit", tmp_path / "noise.csv", "--law", "linear", "--out", law)  # nothing was compared
 
 
 def test_ddo_prints_the_released_optimum(tmp_path):
@@ -207,6 +233,7 @@ def test_autoscale_decides_to_keep_the_last_optimum_unless_a_law_shows_a_gain(tm
     assert kept["weights"] == kept["keep_the_last"]
     assert kept["decision"]["move"] == 0
     assert "no law of several scales is given" in kept["decision"]["reason"]
+    assert kept["intervals"]["domain0"] == pytest.approx([0.7 / 1.02, 0.7 * 1.02])  # those it had, not the path's
 
     # These "optima" are none: the law knows better ones and moves there, no farther than it shows a gain.
     path = tmp_path / "path.json"
@@ -221,6 +248,7 @@ def test_autoscale_decides_to_keep_the_last_optimum_unless_a_law_shows_a_gain(tm
     # At the law's own optimum there is nothing to gain.
     best = tmp_path / "best.json"
     fit_mixture("optimize", tmp_path / "law.json", "--tokens", "8e9", "--out", best)
+    WeightsFile(WeightsFile.read(best).weights, None, "test", WeightsFile.read(best).intervals).write(best)
     at = ["--at", f"1e9={tmp_path / 'w1.json'}", "--at", f"4e9={best}"]
     options = ("autoscale", *at, "--tokens", "8e9", "--out", tmp_path / "w.json", "--json", "--decide")
     stays = json.loads(fit_mixture(*options, "--law", tmp_path / "law.json"))
@@ -339,6 +367,128 @@ def test_other_mistakes_are_one_line_and_code_2(folder, tmp_path):
         said = fit_mixture(*arguments, code=2)
         assert message in said
         assert said.count("\n") == 1
+
+
+def test_an_output_never_replaces_an_input_or_another_output(folder, tmp_path):
+    law, runs, weights = tmp_path / "law.json", tmp_path / "runs.csv", tmp_path / "w.json"
+    for path in (law, runs):
+        path.write_bytes((folder / path.name).read_bytes())
+    WeightsFile(optimum("0.3e9")).write(weights)
+    before = {path: path.read_bytes() for path in (law, runs, weights)}
+    at = ["--at", f"1e9={weights}", "--at", "2e9=w2.json", "--tokens", "4e9"]
+    for arguments, message in (
+        (["fit", runs, "--out", runs], "--out .* would replace the input .*runs.csv"),
+        (["optimize", law, "--tokens", "4e9", "--out", law], "would replace the input .*law.json"),
+        (["optimize", law, "--tokens", "4e9", "--prior", weights, "--kl", 1, "--out", weights], "the input .*w.json"),
+        (["optimize", law, "--tokens", "4e9", "--objective", weights, "--out", weights], "the input .*w.json"),
+        (["autoscale", *at, "--out", weights], "the input .*w.json"),
+        (["autoscale", *at, "--out", tmp_path / "a.json", "--save-path", tmp_path / "a.json"], "what --out writes"),
+        (["score", law, runs, "--plot", runs], "--plot .* would replace the input .*runs.csv"),
+        (["fit", runs, "--out", ""], "--out: '' given, expected the name of a file"),
+        (["fit", runs, "--out", tmp_path], "is a folder"),
+    ):
+        said = fit_mixture(*arguments, code=2)
+        assert re.search(message, said), said
+        assert said.count("\n") == 1
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_option_that_would_change_nothing_is_refused(folder, tmp_path):
+    out = ["--out", tmp_path / "out.json"]
+    law, runs = folder / "law.json", folder / "runs.csv"
+    WeightsFile(optimum("0.3e9"), 1e9).write(tmp_path / "w1.json")
+    WeightsFile(optimum("1.2e9"), 2e9).write(tmp_path / "w2.json")
+    at = ["--at", f"1e9={tmp_path / 'w1.json'}", "--at", f"2e9={tmp_path / 'w2.json'}", "--tokens", "4e9"]
+    swapped = ["--at", f"2e9={tmp_path / 'w1.json'}", "--at", f"1e9={tmp_path / 'w2.json'}", "--tokens", "4e9"]
+    optimize = ["optimize", law, "--tokens", "4e9", "--parameters", "1e8"]
+    design = ["design", "--domains", "a,b", "--tokens", "1e9"]
+    for arguments, message in (
+        ([*optimize, "--prior", tmp_path / "w1.json", *out], "--prior changes nothing here; it needs --kl"),
+        ([*optimize, "--corpus", tmp_path, *out], "--corpus changes nothing here; it needs --max-epochs or"),
+        (["autoscale", *at, "--objective", "foo", *out], "--objective changes nothing here; it needs --law"),
+        (["autoscale", *at, "--parameters", "1e8", *out], "--parameters changes nothing here; it needs --law"),
+        (["autoscale", *swapped, *out], "w1.json says it is for 1e\\+09 tokens"),
+        ([*design, "--kind", "ddo", "--runs", "9", *out], "--runs changes nothing here; it needs --kind"),
+        ([*design, "--kind", "axis", "--runs", "9", "--high", "4", *out], "--high changes nothing here"),
+        (["predict", law, runs, "--tokens", "4e9"], "runs.csv gives the tokens of every mixture, so --tokens 4e"),
+        (["predict", law, runs, "--parameters", "1e8"], "gives the parameters of every mixture, so --parameters"),
+        (["fit", runs, "--targets", "", *out], "--targets names none; the table has: domain0"),
+        ([*optimize, "--cap", "domain0=2", *out], "--cap 'domain0=2': '2' given, expected a finite number at least 0"),
+        ([*optimize, "--cap", "0.2", *out], "--cap '0.2' is not of the form DOMAIN=WEIGHT"),
+        (["autoscale", "--at", "0=w.json", "--tokens", 1, *out], "--at '0=w.json': '0' given, expected a finite"),
+    ):
+        said = fit_mixture(*arguments, code=2)
+        assert re.search(message, said), said
+        assert said.count("\n") == 1
+
+
+def test_predictions_say_their_scale_and_take_options_where_the_table_says_none(folder, tmp_path, caplog):
+    names = [f"weight/domain{i}" for i in range(4)]
+    mixtures = tmp_path / "mixtures.csv"
+    mixtures.write_text(",".join(["run", "tokens", *names]) + "\na,,1,0,0,0\na,2e9,1,0,0,0\n")
+    options = ("predict", folder / "law.json", mixtures, "--tokens", "4e9", "--parameters", "1e8")
+    found = json.loads(fit_mixture(*options, "--json"))["mixtures"]
+    scales = {name: (entry["tokens"], entry["parameters"]) for name, entry in found.items()}
+    assert scales == {"a (line 2)": (4e9, 1e8), "a (line 3)": (2e9, 1e8)}  # two points of one run stay two
+    assert f"--tokens 4e+09 is taken for 1 mixtures of {mixtures}, the others say theirs" in caplog.text
+    header, first = fit_mixture(*options).splitlines()[:2]
+    assert header.split()[:4] == ["mixture", "tokens", "parameters", "target"]
+    assert first.split()[:6] == ["a", "(line", "2)", "4e+09", "1e+08", "domain0"]
+
+
+def test_the_price_of_leaving_a_prior_is_not_part_of_the_objective(tmp_path):
+    World("linear", m=3, targets=1).table(16).write(tmp_path / "runs.csv")
+    fit_mixture("fit", tmp_path / "runs.csv", "--law", "linear", "--out", tmp_path / "law.json")
+    (tmp_path / "prior.json").write_text('{"domain0": 0.4, "domain1": 0.3, "domain2": 0.3}')
+    options = ["optimize", tmp_path / "law.json", "--tokens", "1e9", "--out", tmp_path / "w.json"]
+    prior = ["--prior", tmp_path / "prior.json", "--kl"]
+    text = fit_mixture(*options)
+    assert "Intervals hold if linear is the law" in text
+    assert "e-3" not in text.split("target")[0]  # a weight below a millionth is printed as 0
+    near, far = (json.loads(fit_mixture(*options, *prior, kl, "--json"))["objective"] for kl in (0.1, 1e6))
+    assert near["uniform"] == far["uniform"] < 10
+    assert near["value"] < far["value"] == pytest.approx(far["prior"], abs=1e-6)
+    assert near["price_of_leaving_prior"] > 0
+    assert "leaving the prior is priced at" in fit_mixture(*options, *prior, 0.1)
+
+
+def test_no_interval_of_a_loss_reaches_below_zero(folder, tmp_path):
+    mixtures = tmp_path / "mixtures.csv"
+    mixtures.write_text(",".join(f"weight/domain{i}" for i in range(4)) + "\n.25,.25,.25,.25\n")
+    options = ("--tokens", "1e2", "--parameters", "1e8", "--json")
+    found = json.loads(fit_mixture("predict", folder / "law.json", mixtures, *options))
+    (mixture,) = found["mixtures"].values()
+    assert min(end for loss in mixture["losses"].values() for end in loss["run_interval"]) >= 0
+    assert "of the smallest of the table (1e+09), MUCH FARTHER" in found["warnings"][0]
+
+
+@pytest.mark.parametrize(("law", "tokens"), [("auto", (1e9,)), ("linear", (1e9, 2e9, 4e9))])
+def test_fit_counts_its_steps_to_the_end(law, tokens):
+    table = World("linear", m=2, targets=1, tokens=tokens).table(10)
+    steps: list[int] = []
+    selection.fit(table, law, draws=1, advance=steps.append)
+    assert sum(steps) == selection.num_steps(table, law)
+
+
+def test_stability_compares_smaller_scales_with_larger_ones_in_few_lines(tmp_path):
+    truth = World("exposure", m=4, targets=2, tokens=(1e9, 2e9, 4e9, 8e9), sizes=(1e7, 1e8, 1e9))
+    truth.table(6, crossed=True).write(tmp_path / "runs.csv")
+    pairs = json.loads(fit_mixture("stability", tmp_path / "runs.csv", "--json"))["pairs"]
+    assert all(p["from"][key] <= p["to"][key] for p in pairs for key in ("tokens", "parameters"))
+    assert len(pairs) == 10 * 6 - 12  # (token counts up to) x (sizes up to), less a scale with itself
+    text = fit_mixture("stability", tmp_path / "runs.csv")
+    assert len(text.splitlines()) <= 20 + 8
+    assert "the 20 of 48 pairs that agree the least" in text
+    assert "same best: share of targets with the same best mixture" in text
+
+
+def test_an_interrupted_fit_says_what_is_true(folder, tmp_path, monkeypatch, capsys):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(selection, "fit", interrupt)
+    said = fit_mixture("fit", folder / "runs.csv", "--out", tmp_path / "law.json", code=130)
+    assert said == "interrupted; no file was left half written, the same command starts from the beginning\n"
 
 
 def test_bits_per_byte_know_the_bytes_of_targets_and_tasks(measured_corpus):

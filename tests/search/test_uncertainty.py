@@ -88,3 +88,13 @@ def test_the_path_inherits_the_intervals_of_its_optima():
             if n != "c"
         )
     assert path_intervals([(1e6, file(one, 1.1)), (2e6, WeightsFile(DomainWeights(two)))], 8e6) == {}
+
+
+def test_no_interval_of_a_path_reaches_below_its_floor():
+    floor, ranges = 0.05, {"a": (0.3, 0.9), "b": (0.01, 0.3), "c": (0.01, 0.2)}
+    optima = [
+        (scale, WeightsFile(DomainWeights(weights), scale, "", ranges))
+        for scale, weights in ((1e9, {"a": 0.6, "b": 0.3, "c": 0.1}), (2e9, {"a": 0.7, "b": 0.22, "c": 0.08}))
+    ]
+    found = path_intervals(optima, 4e9, floor=floor)
+    assert min(low for low, _ in found.values()) >= floor - 1e-12
