@@ -18,6 +18,7 @@ import numpy.typing as npt
 from autoscale_ds.laws.base import Natural, Parameter
 from autoscale_ds.laws.least_squares import TOLERANCE, Problem, Solution, solve
 from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.jsonfields import Field
 
 Evaluate = Callable[[Natural], tuple[Array, Mapping[str, Array]]]
 """Natural parameters to values (n,) and the derivative by each of them, (n,) or (n, m)."""
@@ -116,6 +117,38 @@ def internal(layout: Sequence[Parameter], values: Mapping[str, Any]) -> Array:
         value = np.atleast_1d(np.asarray(values[q.name], float))
         pieces.append(np.log(value) if q.form == "log" else np.log(value / (1 - value)) if q.form == "logit" else value)
     return np.concatenate(pieces)
+
+
+def decode(layout: Sequence[Parameter], entry: Field, domains: Sequence[str] = ()) -> Estimate:
+    """Return an estimate from the fields ``parameters``, in natural units by name, ``noise`` and ``draws`` of a file.
+
+    Raises
+    ------
+    ValueError
+        Naming the field that is missing or cannot be.
+    """
+    given = entry["parameters"]
+    theta = internal(layout, {q.name: _decode_parameter(given[q.name], q, domains) for q in layout})
+    draws = np.array([_decode_draw(line, len(theta)) for line in entry["draws"].items(fewest=1)])
+    return Estimate(theta, entry["noise"].number(least=0), draws)
+
+
+def _decode_parameter(field: Field, q: Parameter, domains: Sequence[str]) -> list[float]:
+    above = -np.inf if q.form == "linear" else 0.0
+    numbers = [each.number(above=above) for each in ([field[name] for name in domains] if q.per_domain else [field])]
+    if q.form == "logit" and max(numbers) >= 1:
+        raise field.wrong("numbers between 0 and 1")
+    return numbers
+
+
+def _decode_draw(field: Field, count: int) -> list[float]:
+    try:
+        numbers = [float(text) for text in field.text().split()]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise field.wrong(f"{count} finite numbers")
+    return numbers
 
 
 def problem(evaluate: Evaluate, layout: Sequence[Parameter], y: Array, m: int = 1) -> Problem:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from autoscale_ds.laws.base import Inputs, Law, Natural, Parameter, Setting
-from autoscale_ds.laws.estimation import estimate, internal, natural
+from autoscale_ds.laws.estimation import decode, estimate, natural
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.jsonfields import Field
 
@@ -135,26 +133,5 @@ class Formula(Law):
     def decode(self, entry: Field, setting: Setting) -> Fit:
         """Return the fit that ``encode`` described."""
         layout = self.parameters(setting, np.array([1.0, 2.0]))  # only names and forms are used after fitting
-        given = entry["parameters"]
-        values = {q.name: _decode_parameter(given[q.name], q, setting.domains) for q in layout}
-        theta = internal(layout, values)
-        draws = np.array([_decode_draw(line, len(theta)) for line in entry["draws"].items(fewest=1)])
-        return Fit(self, setting, layout, theta, entry["noise"].number(least=0), draws)
-
-
-def _decode_parameter(field: Field, q: Parameter, domains: Sequence[str]) -> list[float]:
-    above = 0.0 if q.form in ("log", "logit") else -math.inf
-    numbers = [each.number(above=above) for each in ([field[name] for name in domains] if q.per_domain else [field])]
-    if q.form == "logit" and max(numbers) >= 1:
-        raise field.wrong("numbers between 0 and 1")
-    return numbers
-
-
-def _decode_draw(field: Field, count: int) -> list[float]:
-    try:
-        numbers = [float(text) for text in field.text().split()]
-    except ValueError:
-        numbers = []
-    if len(numbers) != count or not np.isfinite(numbers).all():
-        raise field.wrong(f"{count} finite numbers")
-    return numbers
+        found = decode(layout, entry, setting.domains)
+        return Fit(self, setting, layout, found.theta, found.noise, found.draws)

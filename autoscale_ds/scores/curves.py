@@ -6,14 +6,14 @@ few small runs cannot tell, such as the score of a perfect model, near what is u
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from autoscale_ds.laws.base import Inputs, Natural, Parameter, Setting, level, scale_parameters, scale_terms
-from autoscale_ds.laws.estimation import Estimate, estimate, internal, natural
+from autoscale_ds.laws.estimation import Estimate, estimate, natural
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.scores.table import ScoreTable
 
@@ -136,14 +136,6 @@ def encode(layout: Sequence[Parameter], found: Estimate) -> dict[str, Any]:
         "parameters": {name: float(value) for name, value in values.items()},
         "draws": [" ".join(f"{number:.7g}" for number in draw) for draw in found.draws],
     }
-
-
-def decode(layout: Sequence[Parameter], entry: Mapping[str, Any]) -> Estimate:
-    """Return what ``encode`` described."""
-    draws = np.array([[float(number) for number in line.split()] for line in entry["draws"]])
-    if draws.ndim != 2 or draws.shape[1] != len(layout):
-        raise ValueError(f"draws have {draws.shape[-1]} numbers each, expected {len(layout)}")
-    return Estimate(internal(layout, entry["parameters"]), float(entry["noise"]), draws)
 
 
 def _inputs(size_unit: float, token_unit: float, parameters: Array, tokens: Array) -> Inputs:

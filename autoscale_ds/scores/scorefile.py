@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 
 from autoscale_ds.errors import MixtureError, ScoreError
 from autoscale_ds.files import write_json
+from autoscale_ds.laws import estimation
+from autoscale_ds.mixture.jsonfields import Field
 from autoscale_ds.mixture.weightsfile import read_json
 from autoscale_ds.scores import curves
 from autoscale_ds.scores.curves import BitsCurve, ScoreCurve
@@ -44,8 +46,8 @@ def load(path: str | Path) -> ScoreModel:
         raise ScoreError(f"{path}: version {raw.get('version')!r}, this program reads version {VERSION}; fit it again")
     try:
         return decode(raw)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ScoreError(f"{path} lacks or misnames a field: {error}; fit it again") from None
+    except ValueError as error:
+        raise ScoreError(f"{path} is damaged: {error}; fit it again") from None
 
 
 def encode(model: ScoreModel) -> dict[str, Any]:
@@ -65,16 +67,17 @@ def encode(model: ScoreModel) -> dict[str, Any]:
 
 
 def decode(raw: dict[str, Any]) -> ScoreModel:
-    """Return the model of a JSON form."""
-    chance = {str(name): float(value) for name, value in raw["chance"].items()}
+    """Return the model of a JSON form; raises ValueError naming a field that is missing or cannot be."""
+    file = Field(raw)
+    chance = {name: share.number(least=0) for name, share in file["chance"].mapping().items()}
     return ScoreModel(
-        {name: _decode_task(entry, chance.get(name)) for name, entry in raw["tasks"].items()},
+        {name: _decode_task(entry, chance.get(name)) for name, entry in file["tasks"].mapping(fewest=1).items()},
         chance,
-        float(raw["widen"]),
-        _pair(raw["parameters"]),
-        _pair(raw["tokens"]),
-        float(raw["compute"]),
-        tuple(raw["source"]["files"]),
+        file["widen"].number(least=0),
+        _pair(file["parameters"]),
+        _pair(file["tokens"]),
+        file["compute"].number(above=0),
+        tuple(name.text() for name in file["source"]["files"].items()),
     )
 
 
@@ -88,18 +91,21 @@ def _encode_task(task: TaskModel) -> dict[str, Any]:
     }
 
 
-def _decode_task(entry: dict[str, Any], chance: float | None) -> TaskModel:
-    units = float(entry["units"]["parameters"]), float(entry["units"]["tokens"])
+def _decode_task(entry: Field, chance: float | None) -> TaskModel:
+    units = (entry["units"]["parameters"].number(least=0), entry["units"]["tokens"].number(least=0))
     # Of the layouts only names and forms are used after fitting.
     some = np.array([1.0, 2.0])
     layout, score_layout = curves.bits_layout(*units, some), curves.score_layout(some, some / 10, chance)
+    check = {field.name: entry["check"][field.name].number() for field in fields(Check)}
     return TaskModel(
-        BitsCurve(*units, layout, curves.decode(layout, entry["bits"])),
-        ScoreCurve(score_layout, curves.decode(score_layout, entry["score"])),
-        Check(**entry["check"]),
+        BitsCurve(*units, layout, estimation.decode(layout, entry["bits"])),
+        ScoreCurve(score_layout, estimation.decode(score_layout, entry["score"])),
+        Check(**check | {"runs": int(check["runs"])}),  # type: ignore[arg-type]
     )
 
 
-def _pair(values: list[float]) -> tuple[float, float]:
-    low, high = values
-    return float(low), float(high)
+def _pair(field: Field) -> tuple[float, float]:
+    ends = [end.number(above=0) for end in field.items()]
+    if len(ends) != 2:
+        raise field.wrong("two numbers")
+    return ends[0], ends[1]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 import runpy
 import sys
@@ -135,7 +136,9 @@ def test_a_file_that_is_no_fit_is_one_line(folder, tmp_path):
     broken = {
         "no fitted scores": {"kind": "autoscale_ds law"},
         "version 9": raw | {"version": 9},
-        "lacks or misnames a field": {key: value for key, value in raw.items() if key != "widen"},
+        "is damaged: widen is missing": {key: value for key, value in raw.items() if key != "widen"},
+        "is damaged: compute is nan, expected a finite number above 0": raw | {"compute": math.nan},
+        "is damaged: tasks is {}, expected an object of 1 or more": raw | {"tasks": {}},
     }
     for message, content in broken.items():
         (tmp_path / "s.json").write_text(json.dumps(content))
