@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 import score_runs
@@ -39,9 +41,8 @@ def places(make_trainer, data, tmp_path):
         path.write_text(path.read_text().replace("/pairs", "/boolq"))
     names = ["exported", "prompts.txt", "book.txt", "small_runs.csv", "large_runs.csv", "scores.json", "fit.png"]
     run = str(trainer.folder.path)
-    known = {name: str(tmp_path / name) for name in names} | {"RUN": run, "FOLDER": str(data), "4000": "3", "256": "16"}
-    done = tool("export_hf.py", run, "--output", known["exported"])
-    assert done.returncode == 0, done.stderr
+    known = {name: str(tmp_path / name) for name in names}
+    known |= {"RUN": run, "FOLDER": str(data), "4000": "3", "256": "16"}
     return known
 
 
@@ -56,4 +57,9 @@ def test_the_commands_of_the_page_run_as_they_stand(places):
         assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
         assert done.stdout, words  # perhaps nothing but spaces: the model is that young
         ran += 1
-    assert ran >= 10
+    assert ran >= 11
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code = snippet.replace('"exported"', repr(places["exported"]))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Once upon a time")
