@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 r"""Train a small GPT-2 on real text and watch downstream tasks: scores, bits per byte, and what measuring them costs.
 
-    python benchmarks/downstream.py raw/ eval/     about 40 minutes on 2 cores; writes results/downstream.json
+    python benchmarks/downstream.py raw/ eval/     about 15 minutes on 2 cores; writes results/downstream.json
 
 raw/ holds one NAME.jsonl.gz a domain, eval/ the documents of the shipped tasks (docs/evaluation.md). Three of the tasks
 are task targets too: bits per byte of their gold completions. The corpus and the run are kept in --work; the same
@@ -40,7 +40,7 @@ from benchmarks._machine import describe, write_result
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY, LENGTH, BATCH = 4096, 256, 32
-SHAPE = {"layers": 6, "heads": 4, "width": 256}
+SHAPE = {"layers": 4, "heads": 4, "width": 192}
 # Fields of prompt, choices, gold choice and its label in the tasks' documents.
 TARGETS = {
     "hellaswag": ("hellaswag_val.jsonl.gz", "ctx", "endings", "label", None),
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("raw", type=Path, help="folder with NAME.jsonl.gz, one a domain")
     parser.add_argument("eval", type=Path, help="folder with the documents of tasks")
     parser.add_argument("--work", type=Path, default=Path("runs/downstream"), help="corpus and run are kept here")
-    parser.add_argument("--tokens", type=cli.positive, default=6e6, help="training tokens (default: 6e6)")
+    parser.add_argument("--tokens", type=cli.positive, default=3e6, help="training tokens (default: 3e6)")
     arguments = parser.parse_args()
     corpus = prepare(arguments.raw, arguments.eval, arguments.work)
     share = cost(corpus, arguments.work)
