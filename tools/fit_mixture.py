@@ -16,6 +16,9 @@ Examples:
   python tools/fit_mixture.py optimize law.json --tokens 10e9 --parameters 774e6 --max-epochs 4 --corpus corpora/all \
       --out weights.json
 
+  # is changing the mixture worth it? expected gain over what would be trained otherwise, its probability, a verdict
+  python tools/fit_mixture.py decide law.json --tokens 10e9 --against uniform --out weights.json
+
   # AutoScale: the best mixture at each of two scales, then at the target's
   python tools/fit_mixture.py design --domains web,code,books --kind ddo --tokens 0.3e9 --out plan.json
   python tools/fit_mixture.py ddo runs_0.3B.csv --base base --floor 0.02 --out w1.json
@@ -54,6 +57,7 @@ from autoscale_ds.report import mixture_options as options
 from autoscale_ds.report import mixture_text, style
 from autoscale_ds.report.mixture_text import Report
 from autoscale_ds.search import AutoScale, design, moving, solver, uncertainty
+from autoscale_ds.search import decision as decisions
 from autoscale_ds.search.ddo_sweep import DDOSweep
 from autoscale_ds.search.predictor import save_optima
 
@@ -135,6 +139,29 @@ def optimize(a: argparse.Namespace) -> Report:
     return mixture_text.of_optimum(
         best, goal, file, caps, fitted.warnings(best.weights, a.tokens, a.parameters, optimum=True)
     )
+
+
+def decide(a: argparse.Namespace) -> Report:
+    """Decide whether to change the mixture of a run, by the gain that laws expect and how sure they are of it."""
+    laws = [lawfile.load(path) for path in a.laws]
+    names = list(laws[0].domains)
+    objective = options.read_objective(a, tuple(laws[0].targets))
+    goals = []
+    for law in laws:
+        law.refuse_beyond(a.tokens, a.parameters)
+        goals.append(solver.Goal(law, objective, a.tokens, law.size(a.parameters)))
+    against = options.read_against(a, names)
+    bounds = solver.seen_bounds(laws[0], a.floor, options.read_caps(a, names, a.tokens), allow_unseen=a.allow_unseen)
+    belief = decisions.Belief(tuple(goals), a.seed)
+    with cli.counting("draws", len(belief.every)) as advance:
+        found = decisions.decide(belief, against, bounds, risk=a.risk, advance=advance)
+    source = f"fit_mixture.py decide, against {a.against}, {objective.name}: {found.sentence}"
+    file = WeightsFile(found.weights, a.tokens, source)
+    file.write(a.out)
+    if a.plot:
+        figures.plot_weights(a.plot, {a.against: against, "best": found.best}, found.within_noise)
+    warnings = [text for law in laws for text in law.warnings(found.best, a.tokens, a.parameters, optimum=True)]
+    return mixture_text.of_decision(found, objective.name, a.against, file, list(dict.fromkeys(warnings)))
 
 
 def ddo(a: argparse.Namespace) -> Report:
@@ -258,6 +285,7 @@ COMMANDS = {
     "score": score_,
     "predict": predict,
     "optimize": optimize,
+    "decide": decide,
     "ddo": ddo,
     "autoscale": autoscale,
     "design": plan,

@@ -304,8 +304,7 @@ def usable_rows(table: RunTable) -> int:
     """Return how many runs measured the usual target.
 
     Raises MixtureError for a target that hardly any run measured or that never changes, and for a table of one mixture.
-    Where a few targets
-    were measured less often, their fits lean on the priors and say so by wide intervals.
+    Where a few targets were measured less often, their fits lean on the priors and say so by wide intervals.
     """
     if len(table) > 1 and (np.ptp(table.weights, axis=0) < 1e-6).all():
         raise MixtureError(

@@ -107,6 +107,12 @@ class Scales:
             parameters_vary=self.parameters_vary,
         )
 
+    def nearest(self, tokens: float, parameters: float) -> tuple[float, float]:
+        """Return the scale of the table that is nearest to a run's; what did not vary stays as it is."""
+        seen = float(np.clip(tokens, *self.tokens_seen)) if self.tokens_vary else tokens
+        size = float(np.clip(parameters, *self.parameters_seen)) if self.parameters_vary else parameters
+        return seen, size
+
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return asdict(self)

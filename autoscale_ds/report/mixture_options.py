@@ -113,14 +113,11 @@ def _predict_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--parameters", type=positive, help="model size, where the table has no column parameters")
 
 
-def _optimize_options(s: argparse.ArgumentParser) -> None:
-    s.add_argument("law", metavar="LAW.json")
+def _goal(s: argparse.ArgumentParser) -> None:
     s.add_argument("--tokens", type=positive, required=True, help="training budget, tokens")
     s.add_argument("--parameters", type=positive, help="model size, where the law depends on it")
     _bounds(s)
     s.add_argument("--allow-unseen", action="store_true", help="give domains more than any run of the table gave them")
-    s.add_argument("--prior", type=file_name, metavar="FILE", help="weights to stay near")
-    s.add_argument("--kl", type=real(least=0), help="price of a nat of divergence from --prior (0.05 to 0.1)")
     s.add_argument(
         "--objective",
         type=file_name,
@@ -128,6 +125,31 @@ def _optimize_options(s: argparse.ArgumentParser) -> None:
         help=f"JSON of target weights, or one of: {', '.join(OBJECTIVES)}",
     )
     _out(s, "the weights")
+
+
+def _optimize_options(s: argparse.ArgumentParser) -> None:
+    s.add_argument("law", metavar="LAW.json")
+    s.add_argument("--prior", type=file_name, metavar="FILE", help="weights to stay near")
+    s.add_argument("--kl", type=real(least=0), help="price of a nat of divergence from --prior (0.05 to 0.1)")
+    _goal(s)
+
+
+def _decide_options(s: argparse.ArgumentParser) -> None:
+    s.add_argument(
+        "laws", nargs="+", metavar="LAW.json", help="several laws of one table are taken to be equally likely"
+    )
+    s.add_argument(
+        "--against",
+        type=file_name,
+        default="uniform",
+        help="what would be trained otherwise: uniform (default), proportional to --corpus, or a file of weights",
+    )
+    s.add_argument(
+        "--risk",
+        type=real(above=0.5, most=0.99),
+        help="choose by the gain that is exceeded with this probability, 0.9 for example (default: by the mean)",
+    )
+    _goal(s)
 
 
 def _ddo_options(s: argparse.ArgumentParser) -> None:
@@ -207,6 +229,7 @@ OPTIONS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "score": (_score_options, "law.json held_out.csv --json"),
     "predict": (_predict_options, "law.json mixtures.csv --tokens 10e9"),
     "optimize": (_optimize_options, "law.json --tokens 10e9 --floor 0.01 --out weights.json"),
+    "decide": (_decide_options, "law.json --tokens 10e9 --against uniform --out weights.json"),
     "ddo": (_ddo_options, "runs.csv --base base --objective mean-perplexity --floor 0.02 --out weights.json"),
     "autoscale": (_autoscale_options, "--at 0.3e9=w1.json --at 1.2e9=w2.json --tokens 10e9 --out weights.json"),
     "design": (_design_options, "--domains web,code,books --kind dirichlet --runs 32 --tokens 1e9 --out plan.json"),
@@ -221,6 +244,12 @@ USED: tuple[tuple[str, str, Callable[[argparse.Namespace], Any], str], ...] = (
     ("optimize", "prior", lambda a: a.kl is not None, "--kl, the price of leaving it (0.05 to 0.1)"),
     ("optimize", "corpus", lambda a: _reads_corpus(a), "--max-epochs or --objective bits-per-byte"),
     ("ddo", "corpus", lambda a: _reads_corpus(a), "--max-epochs or --objective bits-per-byte"),
+    (
+        "decide",
+        "corpus",
+        lambda a: a.against == "proportional" or _reads_corpus(a),
+        "--against proportional, --max-epochs or --objective bits-per-byte",
+    ),
     ("stability", "corpus", lambda a: _reads_corpus(a), "--objective bits-per-byte"),
     ("autoscale", "objective", lambda a: a.law, "--law"),
     ("autoscale", "parameters", lambda a: a.law, "--law"),
@@ -252,10 +281,12 @@ def _reads_corpus(a: argparse.Namespace) -> bool:
 
 def input_files(a: argparse.Namespace) -> list[str]:
     """Return the files a command reads."""
-    single = [getattr(a, name, None) for name in ("law", "mixtures", "prior", "objective")]
+    single = [getattr(a, name, None) for name in ("law", "mixtures", "prior", "objective", "against")]
+    single += getattr(a, "laws", [])
     scales = [text.partition("=")[2] for text in getattr(a, "at", [])]
     corpus = [f"{a.corpus}/corpus.json"] if getattr(a, "corpus", None) else []
-    return [name for name in [*getattr(a, "runs", []), *single, *scales, *corpus] if name and name not in OBJECTIVES]
+    words = (*OBJECTIVES, "uniform", "proportional")
+    return [name for name in [*getattr(a, "runs", []), *single, *scales, *corpus] if name and name not in words]
 
 
 def read_runs(a: argparse.Namespace) -> RunTable:
@@ -307,11 +338,17 @@ def read_caps(a: argparse.Namespace, domains: Sequence[str], tokens: float) -> d
         raise MixtureError("--max-epochs needs to know how many tokens there are: give --corpus DIR")
     if not a.max_epochs > 0:
         raise MixtureError(f"--max-epochs is {a.max_epochs:g}, expected a positive number")
-    available = _open_corpus(a.corpus).num_tokens()
+    available = _tokens_of(a.corpus, domains)
+    return tightest(epoch_caps(dict.fromkeys(domains, a.max_epochs), available, tokens), caps)
+
+
+def _tokens_of(corpus: str, domains: Sequence[str]) -> dict[str, float]:
+    """Return the training tokens of each domain."""
+    available = _open_corpus(corpus).num_tokens()
     missing = [name for name in domains if name not in available]
     if missing:
-        raise MixtureError(f"{a.corpus} has no domain {missing[0]!r}; it holds: {', '.join(available)}")
-    return tightest(epoch_caps(dict.fromkeys(domains, a.max_epochs), available, tokens), caps)
+        raise MixtureError(f"{corpus} has no domain {missing[0]!r}; it holds: {', '.join(available)}")
+    return {name: float(available[name]) for name in domains}
 
 
 def parse_caps(texts: Sequence[str]) -> dict[str, float]:
@@ -323,6 +360,19 @@ def parse_caps(texts: Sequence[str]) -> dict[str, float]:
             raise MixtureError(f"--cap gives {name!r} twice; leave one out")
         caps[name] = _of_form(text, bool(name), number, share, "--cap", "DOMAIN=WEIGHT, for example --cap books=0.2")
     return caps
+
+
+def read_against(a: argparse.Namespace, domains: Sequence[str]) -> DomainWeights:
+    """Return the mixture that a decision is compared with."""
+    if a.against == "uniform":
+        return DomainWeights.uniform(list(domains))
+    if a.against != "proportional":
+        weights = WeightsFile.read(a.against).weights
+        weights.check_domains(list(domains))
+        return weights
+    if not a.corpus:
+        raise MixtureError("--against proportional needs to know how many tokens there are: give --corpus DIR")
+    return DomainWeights.normalised(_tokens_of(a.corpus, domains))
 
 
 def read_prior(a: argparse.Namespace, domains: Sequence[str]) -> npt.NDArray[np.float64] | None:

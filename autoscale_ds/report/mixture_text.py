@@ -19,6 +19,7 @@ from autoscale_ds.mixture.weights import DomainWeights
 from autoscale_ds.mixture.weightsfile import WeightsFile
 from autoscale_ds.search.autoscale import AutoScale
 from autoscale_ds.search.ddo import DDO
+from autoscale_ds.search.decision import Decision
 from autoscale_ds.search.moving import Move
 from autoscale_ds.search.solver import Goal, Loss, Optimum
 
@@ -183,6 +184,37 @@ def of_optimum(
             "The optimum is flat: any mixture in the columns 'within noise' could be the best; prefer a prior."
         )
     return result, _with_warnings(parts, warnings)
+
+
+def of_decision(found: Decision, objective: str, against: str, file: WeightsFile, warnings: Sequence[str]) -> Report:
+    """Report a decision: the verdict first, then both mixtures."""
+    value, low, high = found.gain
+    saved = found.tokens_saved and dict(zip(("value", "low", "high"), found.tokens_saved, strict=True))
+    result = {
+        **file.as_dict(),
+        "verdict": "change" if found.change else "keep",
+        "sentence": found.sentence,
+        "objective": objective,
+        "against": {"name": against, "weights": found.against.as_dict()},
+        "best": found.best.as_dict(),
+        "expected_gain": {"value": value, "low": low, "high": high},
+        "probability_of_gain": found.probability,
+        "expected_regret": found.regret,
+        "noise": found.noise,
+        "tokens_saved": saved or None,
+        "within_noise": {name: list(pair) for name, pair in found.within_noise.items()},
+        "warnings": list(warnings),
+    }
+    rows = [
+        [name, *map(_weight, (found.weights[name], found.against[name], weight, *found.within_noise[name]))]
+        for name, weight in found.best.items()
+    ]
+    parts = [found.sentence, text_table(["domain", "decided", against, "best", "within noise low", "high"], rows)]
+    facts = [f"{objective}; perfect knowledge of the laws' draws would gain {found.regret:.2g} more on average"]
+    if found.tokens_saved:
+        share, *ends = (tokens / (file.tokens or 1.0) for tokens in found.tokens_saved)
+        facts.append(f"the best mixture needs {share:.0%} fewer tokens (90 % {ends[0]:.0%} to {ends[1]:.0%})")
+    return result, _with_warnings([*parts, "; ".join(facts)], warnings)
 
 
 def _weight(value: float) -> float:

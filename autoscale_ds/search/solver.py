@@ -192,6 +192,18 @@ def minimum(goal: Goal, bounds: Bounds, *, seed: int = 0) -> DomainWeights:
     return DomainWeights.normalised(dict(zip(goal.model.domains, map(float, best), strict=True)))
 
 
+def minimum_from(goal: Goal, bounds: Bounds, starts: Array, *, seed: int = 0) -> Array:
+    """Return the best weights (m,) that are reached from some points (n, m) within bounds."""
+    return _minimum(goal, _within_prior(goal, bounds), starts, seed, TREE_SAMPLES // 5)
+
+
+def range_within_noise(
+    goal: Goal, bounds: Bounds, weights: Array, noise: float, *, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Return the range of each weight over mixtures that a run of this noise could not tell from weights (m,)."""
+    return _pairs(goal.model.domains, *_range_within(goal, bounds, weights, GAUSSIAN_90 * noise, seed))
+
+
 def _pairs(names: tuple[str, ...], low: Array, high: Array) -> dict[str, tuple[float, float]]:
     return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
 

@@ -511,3 +511,36 @@ def test_epochs_cap_what_a_small_corpus_can_give(folder, tmp_path):
     options = ["--tokens", "4e9", "--parameters", "1e8", "--max-epochs", 4, "--corpus", tmp_path]
     fit_mixture("optimize", folder / "law.json", *options, "--out", tmp_path / "w.json")
     assert WeightsFile.read(tmp_path / "w.json").weights["domain0"] <= 4 * 1e8 / 4e9 + 1e-9
+
+
+def test_decide_says_its_verdict_first_and_writes_what_to_train(folder, tmp_path):
+    law, out = folder / "law.json", tmp_path / "w.json"
+    asked = ("decide", law, "--tokens", "4e9", "--parameters", "1e8", "--out", out)
+    found = json.loads(fit_mixture(*asked, "--json"))
+    keys = {"weights", "expected_gain", "probability_of_gain", "expected_regret", "tokens_saved", "verdict"}
+    assert keys <= set(found)
+    assert found["expected_gain"]["low"] <= found["expected_gain"]["value"] <= found["expected_gain"]["high"]
+    written = WeightsFile.read(out)
+    assert dict(written.weights) == pytest.approx(found["weights"])
+    assert written.source.startswith("fit_mixture.py decide, against uniform, mean-loss: ")
+    kept = found["against"]["weights"]
+    assert found["weights"] == pytest.approx(found["best"] if found["verdict"] == "change" else kept)
+    said = fit_mixture(*asked[:-1], tmp_path / "again.json", "--against", out, "--risk", 0.9)
+    assert said.startswith(("keep: ", "change: "))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--against", "proportional"), "give --corpus DIR"),
+        (("--against", "nowhere.json"), "cannot read nowhere.json"),
+        (("--corpus", "x"), "--corpus changes nothing here; it needs --against proportional"),
+        (("--risk", "0.2"), "'0.2' given, expected a finite number above 0.5"),
+    ],
+)
+def test_a_decision_that_cannot_be_made_is_one_line(folder, tmp_path, options, message):
+    asked = ("decide", folder / "law.json", "--tokens", "4e9", "--parameters", "1e8", "--out", tmp_path / "w.json")
+    said = fit_mixture(*asked, *options, code=2)
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "w.json").exists()
