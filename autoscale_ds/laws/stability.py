@@ -98,6 +98,11 @@ def _pair(table: RunTable, a: tuple, b: tuple, groups: dict) -> dict[str, Any] |
 
 def _advice(mean: float, pairs: list[dict[str, Any]]) -> str:
     regret = max(pair["regret"] for pair in pairs)
+    if all(pair["same_best"] == 1 for pair in pairs):
+        return (
+            "the best mixture is the same at every scale, so keeping it loses nothing; over all mixtures the mean rank "
+            f"correlation is {mean:.3f}"
+        )
     if mean >= STABLE:
         return (
             f"the order of mixtures holds (mean rank correlation {mean:.3f}); keeping the best mixture of a small "

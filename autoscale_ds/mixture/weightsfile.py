@@ -51,7 +51,10 @@ class WeightsFile:
         file = Field(raw)
         try:
             tokens = None if raw.get("tokens") is None else file["tokens"].number(above=0)
-            intervals = {name: _interval(file["intervals"][name]) for name in checked} if raw.get("intervals") else {}
+            known = file["intervals"].mapping() if raw.get("intervals") else {}
+            intervals = {name: _interval(ends) for name, ends in known.items()}
+            if odd := sorted(set(intervals) - set(checked)):
+                raise ValueError(f"intervals has {odd[0]!r}, which weights has not")
         except ValueError as error:
             raise MixtureError(f"{path} is damaged: {error}; write it again, or leave the field out") from None
         return cls(checked, tokens, str(raw.get("source", "")), intervals)

@@ -13,10 +13,11 @@ import numpy as np
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import LossModel, selection
 from autoscale_ds.laws.stability import stability
-from autoscale_ds.mixture import Objective
+from autoscale_ds.mixture import DomainWeights, Objective
 from autoscale_ds.mixture.repeats import averaged
 from autoscale_ds.report.sweep_analysis import OBJECTIVE, floor_of
 from autoscale_ds.report.sweep_reading import Scale, Sweep
+from autoscale_ds.search.decision import Belief, Decision, decide
 from autoscale_ds.search.solver import Goal, Optimum, optimize, seen_bounds
 
 log = logging.getLogger(__name__)
@@ -38,19 +39,31 @@ class LawFit:
         Best mixture at each scale.
     warnings : tuple of str
         What a user of the optimum at the target should know.
+    decision : Decision or None
+        Whether to train the law's mixture at the target, or at the largest scale; None where that is not known.
+    undecided : str
+        Why there is no decision.
     """
 
     model: LossModel | None
     origin: str
     optima: Mapping[Scale, Optimum]
     warnings: tuple[str, ...] = ()
+    decision: Decision | None = None
+    undecided: str = ""
 
 
-def fit_law(sweep: Sweep, *, draws: int = LAW_DRAWS) -> LawFit:
-    """Return the law of a sweep with its optima at every scale and at the target."""
+def fit_law(sweep: Sweep, against: DomainWeights, *, draws: int = LAW_DRAWS) -> LawFit:
+    """Return the law of a sweep with its optima at every scale and at the target, and a decision there.
+
+    Parameters
+    ----------
+    against : DomainWeights
+        What would be trained otherwise.
+    """
     model, origin = _model(sweep, draws)
     if model is None:
-        return LawFit(None, origin, {})
+        return LawFit(None, origin, {}, undecided=origin)
     scales = [*sweep.scales, *([sweep.target] if sweep.target else [])]
     optima: dict[Scale, Optimum] = {}
     warnings: tuple[str, ...] = ()
@@ -65,7 +78,8 @@ def fit_law(sweep: Sweep, *, draws: int = LAW_DRAWS) -> LawFit:
             *warnings,
             *model.warnings(weights, sweep.target.tokens, sweep.target.parameters or None, optimum=True),
         )
-    return LawFit(model, origin, optima, warnings)
+    found, reason = _decision(model, scales[-1], against)
+    return LawFit(model, origin, optima, warnings, found, reason)
 
 
 def rank_stability(sweep: Sweep) -> tuple[dict[str, Any] | None, str]:
@@ -93,6 +107,17 @@ def _model(sweep: Sweep, draws: int) -> tuple[LossModel | None, str]:
 
 
 def _optimum(model: LossModel, scale: Scale) -> Optimum:
+    return optimize(_goal(model, scale), seen_bounds(model, floor_of(model.domains)))
+
+
+def _decision(model: LossModel, scale: Scale, against: DomainWeights) -> tuple[Decision | None, str]:
+    try:
+        bounds = seen_bounds(model, floor_of(model.domains))
+        return decide(Belief((_goal(model, scale),)), against, bounds), ""
+    except MixtureError as error:
+        return None, str(error)
+
+
+def _goal(model: LossModel, scale: Scale) -> Goal:
     objective = Objective.of_kind(OBJECTIVE, tuple(model.targets))
-    goal = Goal(model, objective, scale.tokens, scale.parameters or math.nan)
-    return optimize(goal, seen_bounds(model, floor_of(model.domains)))
+    return Goal(model, objective, scale.tokens, scale.parameters or math.nan)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.report import page, sweep_figures
 from autoscale_ds.report.mixture_text import SELECTION
 from autoscale_ds.report.page import Html
@@ -22,18 +23,49 @@ def sections(sweep: Sweep) -> tuple[Sections, list[Image]]:
     """Return the sections about a sweep or run table, and its figures."""
     fits = [fit for scale in sweep.scales if (fit := fit_scale(sweep, scale)) is not None]
     path = fit_path(fits, floor_of(sweep.domains))
-    law = fit_law(sweep)
+    uniform = DomainWeights.uniform(list(sweep.domains))
+    base = DomainWeights(dict(zip(sweep.domains, fits[-1].base.weights, strict=True))) if fits else uniform
+    law = fit_law(sweep, base)
     effects, drawn_effects = _effects(fits)
     optima, drawn_optima = _optima(sweep, fits, path, law)
     compared, drawn_laws = _laws(law)
     ranks, drawn_ranks = _ranks(sweep)
     return [
+        page.section("Verdict", *_verdict(sweep, law, path)),
         page.section("Search and its cost", _summary(sweep), _cost(sweep), *map(page.note, sweep.notes)),
         page.section("Effects against noise", *effects),
         page.section("Optimal weights against scale", *optima),
         page.section("Laws", *compared),
         page.section("Does the ranking of mixtures hold?", *ranks),
     ], [*drawn_effects, *drawn_optima, *drawn_laws, *drawn_ranks]
+
+
+def _verdict(sweep: Sweep, law: LawFit, path: PathFit) -> list[Html]:
+    """Return what to train, what it gains, and what the search cost."""
+    end, found = sweep.target or sweep.scales[-1], law.decision
+    if found is None:
+        return [page.note(f"Nothing can be decided: {law.undecided}.")]
+    spent = math.fsum(design.tokens * len(design.rows) for design in sweep.designs)
+    share = f", {spent / end.tokens:.2g} times those of one run there" if end.tokens else ""
+    saved = f" It needs {found.tokens_saved[0] / end.tokens:.0%} fewer tokens." if found.tokens_saved else ""
+    said = f"At {end.name()}, against the sweep's base: {found.sentence}.{saved}"
+    cost = f"The search took {compact(spent)} tokens{share}."
+    predicted = path.predict(end.tokens)
+    published: Mapping[str, float] = predicted[0] if predicted else {}
+    rows = [
+        [name, found.weights[name], found.against[name], weight, _range(found.within_noise[name]), published.get(name)]
+        for name, weight in found.best.items()
+    ]
+    header = ["domain", "to train", "base", "smallest expected loss", "within the noise of a run", "AutoScale's path"]
+    caption = (
+        "Weights (shares of training tokens). The mean loss over targets is minimised; the verdict is to change when a "
+        "gain has probability .9 and is expected to be larger than the noise of one run"
+    )
+    return [page.paragraph(f"{said} {cost}"), page.table(header, rows, caption=caption, text_columns=(0, 4))]
+
+
+def _range(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
 def _summary(sweep: Sweep) -> Html:

@@ -127,7 +127,7 @@ def test_a_table_survives_writing(tmp_path):
     ("field", "message"),
     [
         ('"tokens": "many"', "tokens is 'many', expected a finite number above 0"),
-        ('"intervals": {"a": [0.4, 0.6]}', "intervals.b is missing"),
+        ('"intervals": {"c": [0.4, 0.6]}', "intervals has 'c', which weights has not"),
         ('"intervals": {"a": [0.4, NaN], "b": [0, 1]}', r"intervals.a\[1\] is nan"),
         ('"intervals": {"a": [0.6, 0.4], "b": [0, 1]}', r"intervals.a is \[0.6, 0.4\], expected two numbers"),
     ],

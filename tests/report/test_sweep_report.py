@@ -11,6 +11,7 @@ from pages import Page, run_tool
 from autoscale_ds.errors import AutoScaleError, MixtureError, ReportError
 from autoscale_ds.laws import lawfile
 from autoscale_ds.laws.model import fit_law
+from autoscale_ds.laws.stability import _advice
 from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.mixture.repeats import averaged
 from autoscale_ds.report import sweep_law, sweep_page
@@ -40,6 +41,11 @@ def test_a_sweep_at_two_scales_is_reported_whole(tmp_path):
     page = Page(build([sweep])).check()
     assert {path.stem for path in (sweep / "report").glob("*.png")} == FIGURES
     assert "42 of 42 planned" in page.text
+    assert page.text.index("Verdict") < page.text.index("Search and its cost")
+    assert "against the sweep's base: " in page.text
+    assert "expected gain" in page.text
+    to_train = {row[0]: float(row[1]) for row in page.rows[:6] if row[0] in sweeps.DOMAINS}  # the first table
+    assert sum(to_train.values()) == pytest.approx(1, abs=1e-3)
     assert "42 points before the end of a learning-rate schedule are not used here." in page.text
     assert page.row("keep the last weights")  # a baseline of the comparison of laws
     # 2m + 1 runs at uniform weights: 1 + m low (1 - 2/9) and m high (1 + 2/3) = 1 + 21/9 + 5 budgets of the scale
@@ -93,6 +99,12 @@ def test_a_sweep_without_repeats_or_target_has_no_intervals(tmp_path, no_laws):
     page = Page(build([folder])).check()
     assert "unknown: the base has one seed" in page.text
     assert "No law: not compared in this test." in page.text
+
+
+def test_a_best_mixture_that_is_the_same_at_every_scale_is_not_called_changed():
+    pair = {"same_best": 1.0, "regret": 0.0}
+    assert _advice(0.6, [pair]).startswith("the best mixture is the same at every scale, so keeping it loses nothing")
+    assert _advice(0.6, [pair, {"same_best": 0.5, "regret": 0.01}]).startswith("the order of mixtures changes")
 
 
 def test_the_ranking_of_mixtures_is_compared_between_scales_of_base_runs(tmp_path):
