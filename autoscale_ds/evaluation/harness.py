@@ -168,6 +168,24 @@ def run_tasks(model: Any, tasks: dict[str, Any], limit: int | None = None) -> li
     ]
 
 
+def longest_continuations(model: Any, tasks: dict[str, Any], limit: int | None = None) -> dict[str, int]:
+    """Return the tokens of each task's longest continuation; a task without any is left out.
+
+    Parameters
+    ----------
+    model : lm_eval.api.model.LM
+        From ``adapted``; only its tokenizer is used.
+    """
+    longest: dict[str, int] = {}
+    with _quiet():
+        for name, task in tasks["tasks"].items():
+            task.build_all_requests(limit=limit, rank=0, world_size=1)
+            asked = [request.args for request in task.instances if request.request_type == "loglikelihood"]
+            pairs = (model._encode_pair(*arguments) for arguments in asked)
+            longest |= {name: max(len(continuation) for _, continuation in pairs)} if asked else {}
+    return longest
+
+
 def _figures(metrics: dict[str, Any]) -> dict[str, Figure]:
     """Return the metrics of ``{"acc,none": 0.5, "acc_stderr,none": 0.1}``."""
     figures = {}

@@ -84,7 +84,14 @@ class TaskScores(Evaluation):
         def model_of(scorer: Any) -> Any:
             return harness.adapted(scorer, encode, tokenizer.decode, tokenizer.info.end_of_document)
 
-        return cls(tasks, model_of, run.data.sequence_length, asked.tasks_every_steps, asked.tasks_limit)
+        length = run.data.sequence_length
+        for name, longest in harness.longest_continuations(model_of(None), tasks, asked.tasks_limit).items():
+            if longest > length:
+                raise ConfigError(
+                    f"a continuation of task {name} has {longest:,} tokens, more than data.sequence_length={length:,} "
+                    "reads at once; train on longer sequences, or leave the task out of evaluation.tasks"
+                )
+        return cls(tasks, model_of, length, asked.tasks_every_steps, asked.tasks_limit)
 
     def is_empty(self) -> bool:
         """Return whether no task was asked for."""

@@ -102,6 +102,13 @@ def test_tasks_that_cannot_be_scored_are_refused_before_step_0(make_trainer, tex
         make_trainer(budget_tokens=256, **text, **(asked | changes))
 
 
+def test_a_continuation_that_no_sequence_holds_is_refused_before_step_0_with_its_task(make_trainer, text, asked):
+    message = r"a continuation of task hellaswag has \d+ tokens, more than data\.sequence_length=4 reads at once"
+    changes = {"data.sequence_length": 4}
+    with pytest.raises(ConfigError, match=message):
+        make_trainer(budget_tokens=256, **text, **(asked | changes))
+
+
 def test_a_task_that_generates_text_is_refused(make_trainer, text, asked, data, tmp_path):
     (tmp_path / "asked.jsonl").write_text(json.dumps({"question": "yes", "answer": "no"}) + "\n")
     (tmp_path / "talk.yaml").write_text(
