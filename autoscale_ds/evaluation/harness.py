@@ -16,7 +16,7 @@ from typing import Any
 from autoscale_ds.config import did_you_mean
 from autoscale_ds.corpus.hub import hub_obstacle
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.evaluation.scoring import Scorer
+from autoscale_ds.evaluation.scoring import Row, Score, Scorer
 from autoscale_ds.evaluation.task_files import expand, local_task, read_task_file, shipped_tasks
 
 # For standard errors without a closed form (perplexity); lm-eval's own 100,000 take minutes.
@@ -168,21 +168,37 @@ def run_tasks(model: Any, tasks: dict[str, Any], limit: int | None = None) -> li
     ]
 
 
-def longest_continuations(model: Any, tasks: dict[str, Any], limit: int | None = None) -> dict[str, int]:
-    """Return the tokens of each task's longest continuation; a task without any is left out.
+class _Lengths:
+    """A scorer that computes nothing, and keeps the tokens of the longest continuation."""
+
+    context, truncated, longest = 0, 0, 0
+
+    def log_likelihoods(self, rows: Sequence[Row]) -> list[Score]:
+        self.longest = max([self.longest, *(len(continuation) for _, continuation in rows)])
+        return [Score(0.0, True)] * len(rows)
+
+    def greedy(self, prompts: Any, max_tokens: int, stop: Any) -> list[list[int]]:
+        raise NotImplementedError
+
+
+def longest_continuations(
+    model_of: Callable[[Scorer], Any], tasks: dict[str, Any], limit: int | None = None
+) -> dict[str, int]:
+    """Return the tokens of each task's longest continuation, without a model; 0 for a task that has none.
 
     Parameters
     ----------
-    model : lm_eval.api.model.LM
-        From ``adapted``; only its tokenizer is used.
+    model_of : callable
+        Given a scorer, returns lm-eval's view of it, see ``adapted``.
     """
-    longest: dict[str, int] = {}
+    longest = {}
     with _quiet():
         for name, task in tasks["tasks"].items():
             task.build_all_requests(limit=limit, rank=0, world_size=1)
-            asked = [request.args for request in task.instances if request.request_type == "loglikelihood"]
-            pairs = (model._encode_pair(*arguments) for arguments in asked)
-            longest |= {name: max(len(continuation) for _, continuation in pairs)} if asked else {}
+            lengths = _Lengths()
+            asked = [request for request in task.instances if request.request_type == "loglikelihood"]
+            model_of(lengths).loglikelihood(asked)
+            longest[name] = lengths.longest
     return longest
 
 

@@ -85,7 +85,7 @@ class TaskScores(Evaluation):
             return harness.adapted(scorer, encode, tokenizer.decode, tokenizer.info.end_of_document)
 
         length = run.data.sequence_length
-        for name, longest in harness.longest_continuations(model_of(None), tasks, asked.tasks_limit).items():
+        for name, longest in harness.longest_continuations(model_of, tasks, asked.tasks_limit).items():
             if longest > length:
                 raise ConfigError(
                     f"a continuation of task {name} has {longest:,} tokens, more than data.sequence_length={length:,} "

@@ -15,7 +15,7 @@ from autoscale_ds.evaluation.engine_scorer import EngineScorer
 from autoscale_ds.evaluation.task_scores import TaskScores
 from autoscale_ds.training.trained import open_trained
 
-TASKS = ["lambada", "hellaswag", "boolq"]
+TASKS = ["lambada", "hellaswag", "boolq", "blimp_passive_1"]  # the last has no contexts
 
 
 @pytest.fixture
