@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from autoscale_ds.errors import AutoScaleError
+from autoscale_ds.files import finite
 from autoscale_ds.interrupts import remember_interrupts
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def counting(label: str, total: int | None, shown: bool = True) -> Iterator[Call
 
 def json_text(value: Any) -> str:
     """Return JSON, indented; NaN and infinity, which JSON does not have, as null."""
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def run(
@@ -202,14 +203,6 @@ def run(
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _fail(message: str) -> int:

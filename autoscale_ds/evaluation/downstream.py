@@ -14,8 +14,8 @@ from autoscale_ds.evaluation.harness import TaskResult
 from autoscale_ds.evaluation.rank_sharing import SharedScorer
 from autoscale_ds.evaluation.scoring import ModelScorer, Scorer
 from autoscale_ds.evaluation.text_perplexity import TextScore, text_score
+from autoscale_ds.files import finite
 from autoscale_ds.training.distributed import Ranks, gather_objects
-from autoscale_ds.training.metrics import finite
 from autoscale_ds.training.trained import TrainedModel, described, is_hf_folder, text_to_ids
 
 _VERSION = 1

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from autoscale_ds.errors import ReportError
-from autoscale_ds.files import PatientFile, write_atomic
+from autoscale_ds.files import PatientFile, finite, write_atomic
 from autoscale_ds.training.loggers.background import BackgroundLogger, close_all
 from autoscale_ds.training.losses import StepReport
 from autoscale_ds.training.record_kinds import kind_of, scalars
@@ -212,10 +212,3 @@ def _open_board(folder: Path, resume_step: int) -> Any:
         log.warning("tensorboard is not installed: only metrics.jsonl is written")
         return None
     return SummaryWriter(str(folder), purge_step=resume_step + 1)
-
-
-def finite(value: Any) -> Any:
-    """Return the value with null for numbers JSON does not know."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
