@@ -180,7 +180,7 @@ def totals(
         if site.interrupted():
             return None
         moved = batch.to(site.device)
-        found = site.engine.losses(moved, likeliest) if likeliest else site.engine.losses(moved)
+        found = site.engine.losses(moved, likeliest)
         if found is not None:  # exactly one of the ranks that compute the same losses counts them
             figures = [*sample_sums(found.losses, found.counted)]
             if likeliest:

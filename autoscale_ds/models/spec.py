@@ -119,8 +119,9 @@ class ModelSpec(ABC):
     def build(self) -> nn.Module:
         """Return the model, weights not yet set.
 
-        Called with ``(token_ids, targets, first_position)`` it returns the loss of every token, with
-        ``(token_ids, logits_at=t)`` the logits (batch, vocabulary) of position t, with ``token_ids`` alone the logits
+        Called with ``(token_ids, targets, first_position)`` it returns the loss of every token, and with
+        ``likeliest=True`` besides what ``LanguageModelHead`` returns then, (2, batch, time). With ``(token_ids,
+        logits_at=t)`` it returns the logits (batch, vocabulary) of position t, with ``token_ids`` alone the logits
         (batch, time, vocabulary) of all. It has the spec as ``config``. For families with a ``cache``, see there.
         """
 

@@ -13,6 +13,7 @@ from autoscale_ds.models import FAMILIES, ModelSpec, initialise
 from autoscale_ds.models.generation import generate
 from autoscale_ds.models.layers import LanguageModelHead
 from autoscale_ds.models.spec import LayerSplit, StageLayer
+from autoscale_ds.objectives import Batch
 from autoscale_ds.training.engine import saved_weights
 
 
@@ -39,9 +40,9 @@ class BagModel(nn.Module):
         )
         self.tokens.weight = self.head.weight
 
-    def forward(self, token_ids, targets=None, first_position=0, logits_at=None):
+    def forward(self, token_ids, targets=None, first_position=0, logits_at=None, likeliest=False):
         x = self.blocks(self.tokens(token_ids))
-        return self.head(x if logits_at is None else x[:, logits_at], targets)
+        return self.head(x if logits_at is None else x[:, logits_at], targets, likeliest)
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,10 @@ def test_a_new_family_trains_stops_resumes_and_predicts(make_trainer, stage):
     assert losses(again.folder.path) == losses(whole.folder.path)
     assert losses(again.folder.path)[30][0] < losses(again.folder.path)[1][0]
     assert torch.equal(again.parts.engine.next_token_logits(torch.arange(1, 9)[None]), logits)
+    text = [*range(1, 9), int(logits.argmax())]
+    found = again.parts.engine.losses(Batch(torch.tensor([text, [0] * 9]), torch.zeros(2, dtype=torch.long)), True)
+    assert found.likeliest[0, -1] == 1
+    assert found.likeliest.mean() < 1
     newest = again.folder.checkpoints / "step-00000030"
     weights = saved_weights(newest, again.parts.engine.layout, again.parts.model_spec, again.folder.path)
     assert {name: tensor.shape for name, tensor in weights.items() if name != "head.weight"} == (
