@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autoscale_ds.mixture.arrays import Array
-from autoscale_ds.mixture.jsonfields import Field
+from autoscale_ds.mixture.jsonfiles import Field
 
 Natural = Mapping[str, Array]
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from autoscale_ds.laws.base import Natural, Parameter
 from autoscale_ds.laws.least_squares import TOLERANCE, Problem, Solution, solve
 from autoscale_ds.mixture.arrays import Array
-from autoscale_ds.mixture.jsonfields import Field
+from autoscale_ds.mixture.jsonfiles import Field
 
 Evaluate = Callable[[Natural], tuple[Array, Mapping[str, Array]]]
 """Natural parameters to values (n,) and the derivative by each of them, (n,) or (n, m)."""

@@ -11,7 +11,7 @@ import numpy as np
 from autoscale_ds.laws.base import Inputs, Law, Natural, Parameter, Setting
 from autoscale_ds.laws.estimation import decode, estimate, natural
 from autoscale_ds.mixture.arrays import Array
-from autoscale_ds.mixture.jsonfields import Field
+from autoscale_ds.mixture.jsonfiles import Field
 
 
 @dataclass(frozen=True)

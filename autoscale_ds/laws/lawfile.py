@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from autoscale_ds.errors import MixtureError
-from autoscale_ds.files import write_json
 from autoscale_ds.laws.base import Law, Setting, TargetModel
 from autoscale_ds.laws.calibration import Calibration
 from autoscale_ds.laws.fitting import Fit
@@ -20,35 +18,22 @@ from autoscale_ds.laws.model import AVERAGE, Average, LossModel
 from autoscale_ds.laws.registry import LAWS
 from autoscale_ds.laws.scales import Scales
 from autoscale_ds.laws.trees import TreeFit
-from autoscale_ds.mixture.jsonfields import Field
-from autoscale_ds.mixture.weightsfile import read_json
+from autoscale_ds.mixture.jsonfiles import Field, read_versioned, write_or_say
 
 # Ten times what a table's losses may be (``losskinds.LARGEST``).
 ABSURD = 200.0
 KIND, VERSION = "autoscale_ds law", 3
+WHAT = "is no fitted law; make one with: fit_mixture.py fit RUNS --out law.json"
 
 
 def save(model: LossModel, path: str | Path) -> None:
     """Write law.json atomically."""
-    try:
-        write_json(path, encode(model))
-    except OSError as error:
-        raise MixtureError(f"cannot write {path}: {error.strerror or error}") from None
+    write_or_say(path, encode(model))
 
 
 def load(path: str | Path) -> LossModel:
     """Read law.json; raises MixtureError when it is none, damaged, or of another version."""
-    raw = read_json(path)
-    if not isinstance(raw, dict) or raw.get("kind") != KIND:
-        raise MixtureError(f"{path} is no fitted law; make one with: fit_mixture.py fit RUNS --out law.json")
-    if raw.get("version") != VERSION:
-        raise MixtureError(
-            f"{path}: version {raw.get('version')!r}, this program reads version {VERSION}; fit it again"
-        )
-    try:
-        return decode(raw)
-    except ValueError as error:
-        raise MixtureError(f"{path} is damaged: {error}; fit it again") from None
+    return read_versioned(path, KIND, VERSION, WHAT, decode)
 
 
 def encode(model: LossModel) -> dict[str, Any]:

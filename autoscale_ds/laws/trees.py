@@ -10,7 +10,7 @@ import numpy as np
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.base import Inputs, Law, Setting
 from autoscale_ds.mixture.arrays import Array
-from autoscale_ds.mixture.jsonfields import Field
+from autoscale_ds.mixture.jsonfiles import Field
 
 # The paper's rate and number of trees. Its leaves (31, of 20 runs) cannot split a table of 64; eight leaves of three
 # runs score .967 there and .990 on 512, against .904 and .989, in half the time.

@@ -11,8 +11,8 @@ import numpy as np
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.jsonfiles import read_json
 from autoscale_ds.mixture.table import RunTable
-from autoscale_ds.mixture.weightsfile import read_json
 
 KINDS = ("mean-perplexity", "mean-loss", "weighted-loss", "bits-per-byte")
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.files import unique_keys, write_json
-from autoscale_ds.mixture.jsonfields import Field
+from autoscale_ds.mixture.jsonfiles import Field, read_json, write_or_say
 from autoscale_ds.mixture.weights import DomainWeights
 
 
@@ -61,10 +59,7 @@ class WeightsFile:
 
     def write(self, path: str | Path) -> None:
         """Write the file atomically."""
-        try:
-            write_json(path, self.as_dict())
-        except OSError as error:
-            raise MixtureError(f"cannot write {path}: {error.strerror or error}") from None
+        write_or_say(path, self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -81,15 +76,3 @@ def _interval(field: Field) -> tuple[float, float]:
     if len(ends) != 2 or ends[0] > ends[1]:
         raise field.wrong("two numbers, the smaller first")
     return ends[0], ends[1]
-
-
-def read_json(path: str | Path) -> Any:
-    """Read JSON; raises MixtureError in one line when that fails."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
-    except OSError as error:
-        raise MixtureError(f"cannot read {path}: {error.strerror or error}") from None
-    except json.JSONDecodeError as error:
-        raise MixtureError(f"{path} is not JSON: {error}") from None
-    except ValueError as error:
-        raise MixtureError(f"cannot read {path}: {error}") from None

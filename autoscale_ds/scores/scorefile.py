@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 
 from autoscale_ds.errors import MixtureError, ScoreError
-from autoscale_ds.files import write_json
 from autoscale_ds.laws import estimation
-from autoscale_ds.mixture.jsonfields import Field
-from autoscale_ds.mixture.weightsfile import read_json
+from autoscale_ds.mixture.jsonfiles import Field, read_versioned, write_or_say
 from autoscale_ds.scores import curves
 from autoscale_ds.scores.curves import BitsCurve, ScoreCurve
 from autoscale_ds.scores.model import Check, ScoreModel, TaskModel
 
 KIND, VERSION = "autoscale_ds scores", 1
+WHAT = "holds no fitted scores; make it with: predict_scores.py fit RUNS --out scores.json"
 BITS = "E + A / N^alpha + B_D / D^beta"
 SCORE = "low + (high - low) / (1 + exp(k (bits - middle)))"
 
@@ -29,25 +28,17 @@ SCORE = "low + (high - low) / (1 + exp(k (bits - middle)))"
 def save(model: ScoreModel, path: str | Path) -> None:
     """Write scores.json atomically."""
     try:
-        write_json(path, encode(model))
-    except OSError as error:
-        raise ScoreError(f"cannot write {path}: {error.strerror or error}") from None
+        write_or_say(path, encode(model))
+    except MixtureError as error:
+        raise ScoreError(str(error)) from None
 
 
 def load(path: str | Path) -> ScoreModel:
     """Read scores.json; raises ScoreError when it is none, damaged, or of another version."""
     try:
-        raw = read_json(path)
+        return read_versioned(path, KIND, VERSION, WHAT, decode)
     except MixtureError as error:
         raise ScoreError(str(error)) from None
-    if not isinstance(raw, dict) or raw.get("kind") != KIND:
-        raise ScoreError(f"{path} holds no fitted scores; make it with: predict_scores.py fit RUNS --out scores.json")
-    if raw.get("version") != VERSION:
-        raise ScoreError(f"{path}: version {raw.get('version')!r}, this program reads version {VERSION}; fit it again")
-    try:
-        return decode(raw)
-    except ValueError as error:
-        raise ScoreError(f"{path} is damaged: {error}; fit it again") from None
 
 
 def encode(model: ScoreModel) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_json
 from autoscale_ds.laws import lawfile
 from autoscale_ds.laws.model import LossModel
+from autoscale_ds.mixture.jsonfiles import read_json
 from autoscale_ds.mixture.objective import Objective
 from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.mixture.weights import DomainWeights
-from autoscale_ds.mixture.weightsfile import WeightsFile, read_json
+from autoscale_ds.mixture.weightsfile import WeightsFile
 from autoscale_ds.search.autoscale import AutoScale
 from autoscale_ds.search.solver import Goal, minimum, seen_bounds
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.mixture.weightsfile import read_json
+from autoscale_ds.mixture.jsonfiles import read_json
 from autoscale_ds.search.design import ProbeRun
 from autoscale_ds.training.setup import initial_weights
 

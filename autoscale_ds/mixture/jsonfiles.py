@@ -1,11 +1,18 @@
-"""Values of a JSON file with their place in it: a wrong one is a ValueError that names the field."""
+"""JSON files of fitted things: read and written with errors in one line, their values checked by their place."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.files import unique_keys, write_json
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,3 +67,51 @@ class Field:
     def wrong(self, expected: str) -> ValueError:
         """Return the error that says what stands here and what is expected."""
         return ValueError(f"{self.place or 'the file'} is {self.value!r:.60}, expected {expected}")
+
+
+def write_or_say(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically; raises MixtureError in one line when that fails."""
+    try:
+        write_json(path, content)
+    except OSError as error:
+        raise MixtureError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def read_versioned(path: str | Path, kind: str, version: int, what: str, decode: Callable[[dict[str, Any]], T]) -> T:
+    """Return what a JSON file with ``kind`` and ``version`` holds.
+
+    Parameters
+    ----------
+    what : str
+        What is expected, and the command that makes it: ``is no fitted law; make one with: …``.
+    decode : callable
+        Raises ValueError naming a field that is missing or cannot be.
+
+    Raises
+    ------
+    MixtureError
+        When it is another file, of another version, or damaged.
+    """
+    raw = read_json(path)
+    if not isinstance(raw, dict) or raw.get("kind") != kind:
+        raise MixtureError(f"{path} {what}")
+    if raw.get("version") != version:
+        raise MixtureError(
+            f"{path}: version {raw.get('version')!r}, this program reads version {version}; fit it again"
+        )
+    try:
+        return decode(raw)
+    except ValueError as error:
+        raise MixtureError(f"{path} is damaged: {error}; fit it again") from None
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; raises MixtureError in one line when that fails."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
+    except OSError as error:
+        raise MixtureError(f"cannot read {path}: {error.strerror or error}") from None
+    except json.JSONDecodeError as error:
+        raise MixtureError(f"{path} is not JSON: {error}") from None
+    except ValueError as error:
+        raise MixtureError(f"cannot read {path}: {error}") from None
