@@ -53,6 +53,7 @@ from autoscale_ds.laws.stability import stability
 from autoscale_ds.mixture import DomainWeights, WeightsFile, repeats
 from autoscale_ds.mixture.mixturesfile import read_mixtures
 from autoscale_ds.report import mixture_figures as figures
+from autoscale_ds.report import mixture_inputs as inputs
 from autoscale_ds.report import mixture_options as options
 from autoscale_ds.report import mixture_text, style
 from autoscale_ds.report.mixture_text import Report
@@ -72,7 +73,7 @@ def main() -> None:
     outputs = {"--out": "out", "--save-path": "save_path", "--plot": "plot"}
     named = {option: getattr(arguments, attribute, None) for option, attribute in outputs.items()}
     options.refuse_ignored(arguments)
-    check_outputs(named, options.input_files(arguments))
+    check_outputs(named, inputs.input_files(arguments))
     result, text = arguments.command(arguments)
     print(cli.json_text(result) if arguments.json else text)
 
@@ -82,7 +83,7 @@ def main() -> None:
 
 def fit(a: argparse.Namespace) -> Report:
     """Fit a law to run tables."""
-    table = repeats.averaged(options.read_runs(a))
+    table = repeats.averaged(inputs.read_runs(a))
     with cli.counting("fitting", selection.num_steps(table, a.law_name, a.seed)) as advance:
         fitted = selection.fit(table, a.law_name, purpose=a.purpose, seed=a.seed, advance=advance)
     fitted = fitted.with_source(files=[Path(path).name for path in a.runs], loss_kind=a.loss_kind or "nats")
@@ -94,7 +95,7 @@ def fit(a: argparse.Namespace) -> Report:
 
 def score_(a: argparse.Namespace) -> Report:
     """Score a law on run tables."""
-    fitted, table = lawfile.load(a.law), options.read_runs(a)
+    fitted, table = lawfile.load(a.law), inputs.read_runs(a)
     known = [path for path in a.runs if Path(path).name in fitted.source.get("files", ())]
     result = {**score(fitted, table), "warnings": [f"{path} {SEEN}" for path in known]}
     if a.plot:
@@ -106,8 +107,8 @@ def predict(a: argparse.Namespace) -> Report:
     """Predict the losses of given mixtures, with intervals."""
     fitted = lawfile.load(a.law)
     mixtures = read_mixtures(a.mixtures, fitted.domains)
-    tokens = options.fill_scales(mixtures.tokens, a.tokens, "tokens", a.mixtures)
-    sizes = options.fill_scales(mixtures.parameters, a.parameters, "parameters", a.mixtures)
+    tokens = inputs.fill_scales(mixtures.tokens, a.tokens, "tokens", a.mixtures)
+    sizes = inputs.fill_scales(mixtures.parameters, a.parameters, "parameters", a.mixtures)
     if np.isnan(tokens).any():
         name = mixtures.names[int(np.isnan(tokens).argmax())]
         raise MixtureError(f"{a.mixtures} does not say how many tokens {name!r} is for; give --tokens")
@@ -127,9 +128,9 @@ def optimize(a: argparse.Namespace) -> Report:
     fitted = lawfile.load(a.law)
     fitted.refuse_beyond(a.tokens, a.parameters)
     names = list(fitted.domains)
-    objective, prior = options.read_objective(a, tuple(fitted.targets)), options.read_prior(a, names)
+    objective, prior = inputs.read_objective(a, tuple(fitted.targets)), inputs.read_prior(a, names)
     goal = solver.Goal(fitted, objective, a.tokens, fitted.size(a.parameters), prior, a.kl or 0.0)
-    caps = options.read_caps(a, names, a.tokens)
+    caps = inputs.read_caps(a, names, a.tokens)
     best = solver.optimize(goal, solver.seen_bounds(fitted, a.floor, caps, allow_unseen=a.allow_unseen), seed=a.seed)
     source = f"fit_mixture.py optimize, law {fitted.law}, {goal.objective.name}"
     file = WeightsFile(best.weights, a.tokens, source, best.intervals)
@@ -145,13 +146,13 @@ def decide(a: argparse.Namespace) -> Report:
     """Decide whether to change the mixture of a run, by the gain that laws expect and how sure they are of it."""
     laws = [lawfile.load(path) for path in a.laws]
     names = list(laws[0].domains)
-    objective = options.read_objective(a, tuple(laws[0].targets))
+    objective = inputs.read_objective(a, tuple(laws[0].targets))
     goals = []
     for law in laws:
         law.refuse_beyond(a.tokens, a.parameters)
         goals.append(solver.Goal(law, objective, a.tokens, law.size(a.parameters)))
-    against = options.read_against(a, names)
-    bounds = solver.seen_bounds(laws[0], a.floor, options.read_caps(a, names, a.tokens), allow_unseen=a.allow_unseen)
+    against = inputs.read_against(a, names)
+    bounds = solver.seen_bounds(laws[0], a.floor, inputs.read_caps(a, names, a.tokens), allow_unseen=a.allow_unseen)
     belief = decisions.Belief(tuple(goals), a.seed)
     with cli.counting("draws", len(belief.every)) as advance:
         found = decisions.decide(belief, against, bounds, risk=a.risk, advance=advance)
@@ -166,12 +167,12 @@ def decide(a: argparse.Namespace) -> Report:
 
 def ddo(a: argparse.Namespace) -> Report:
     """Solve one scale from perturbation runs."""
-    table = options.read_runs(a)
-    sweep = DDOSweep.of(table, a.base, options.read_objective(a, table.targets))
+    table = inputs.read_runs(a)
+    sweep = DDOSweep.of(table, a.base, inputs.read_objective(a, table.targets))
     if not a.accept_noise:
         sweep.refuse_noise()
     fitted = sweep.fitted
-    caps = options.read_caps(a, list(fitted.base), fitted.tokens)
+    caps = inputs.read_caps(a, list(fitted.base), fitted.tokens)
     weights, intervals = sweep.optimum(sweep.redrawn(seed=a.seed), floor=a.floor, caps=caps)
     source = f"fit_mixture.py ddo, base {a.base}, {sweep.objective.name}"
     file = WeightsFile(weights, fitted.tokens, source, intervals)
@@ -183,7 +184,7 @@ def ddo(a: argparse.Namespace) -> Report:
 
 def autoscale(a: argparse.Namespace) -> Report:
     """Extrapolate the optima of two scales or more (AutoScale as published), or decide whether to move at all."""
-    files = options.read_scales(a)
+    files = inputs.read_scales(a)
     optima = [(tokens, file.weights) for tokens, file in files]
     path = AutoScale.fit(optima, floor=a.floor)
     published = path.predict(a.tokens)
@@ -213,7 +214,7 @@ def law_goal(a: argparse.Namespace, domains: tuple[str, ...]) -> solver.Goal:
     fitted = lawfile.load(a.law)
     fitted.refuse_beyond(a.tokens, a.parameters)
     DomainWeights.uniform(list(domains)).check_domains(list(fitted.domains))
-    objective = options.read_objective(a, tuple(fitted.targets))
+    objective = inputs.read_objective(a, tuple(fitted.targets))
     return solver.Goal(fitted, objective, a.tokens, fitted.size(a.parameters))
 
 
@@ -249,7 +250,7 @@ def decided_path(
 
 def plan(a: argparse.Namespace) -> Report:
     """Plan the runs of a sweep."""
-    centre = options.read_centre(a)
+    centre = inputs.read_centre(a)
     runs = design.plan(
         a.kind,
         centre,
@@ -258,7 +259,7 @@ def plan(a: argparse.Namespace) -> Report:
         low=1 / 3 if a.low is None else a.low,
         high=3.0 if a.high is None else a.high,
         floor=a.floor,
-        caps=options.read_caps(a, list(centre), a.tokens) if a.kind == "dirichlet" else {},
+        caps=inputs.read_caps(a, list(centre), a.tokens) if a.kind == "dirichlet" else {},
         parameters=a.parameters,
         seed=a.seed,
     )
@@ -271,8 +272,8 @@ def plan(a: argparse.Namespace) -> Report:
 
 def stability_(a: argparse.Namespace) -> Report:
     """Compare the ranking of mixtures between scales."""
-    table = options.read_runs(a)
-    objective = options.read_objective(a, table.targets) if a.objective else None
+    table = inputs.read_runs(a)
+    objective = inputs.read_objective(a, table.targets) if a.objective else None
     result = stability(table, objective)
     if a.plot:
         figures.plot_stability(a.plot, result)

@@ -18,7 +18,7 @@ from synthetic import World
 
 from autoscale_ds.laws import selection
 from autoscale_ds.mixture import DomainWeights, WeightsFile
-from autoscale_ds.report import mixture_options
+from autoscale_ds.report import mixture_inputs
 from autoscale_ds.search.predictor import read_predictor
 
 ROOT = Path(__file__).parents[2]
@@ -494,7 +494,7 @@ def test_an_interrupted_fit_says_what_is_true(folder, tmp_path, monkeypatch, cap
 def test_bits_per_byte_know_the_bytes_of_targets_and_tasks(measured_corpus):
     """The corpus says 4 bytes a token of text, and its task 3 bytes a token of its completions."""
     options = Namespace(objective="bits-per-byte", corpus=measured_corpus)
-    weights = mixture_options.read_objective(options, ["web", "exams", "quiz"]).weights
+    weights = mixture_inputs.read_objective(options, ["web", "exams", "quiz"]).weights
     expected = {"web": 1 / 4 / math.log(2), "exams": 1 / 4 / math.log(2), "quiz": 1 / 3 / math.log(2)}
     assert weights == pytest.approx(expected)
 
