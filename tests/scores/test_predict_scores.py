@@ -1,29 +1,16 @@
 """tools/predict_scores.py as its users run it."""
 
-import io
+import functools
 import json
 import math
 import re
-import runpy
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import score_runs
+from tools_in_process import in_process
 
-TOOL = Path(__file__).parents[2] / "tools" / "predict_scores.py"
-
-
-def predict_scores(*arguments: object, code: int = 0) -> str:
-    """Run the tool in this process; return stdout, or the one line of stderr when it is meant to fail."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(TOOL), run_name="__main__")
-    assert (ended.value.code or 0) == code, err.getvalue()
-    return out.getvalue() if code == 0 else err.getvalue()
+predict_scores = functools.partial(in_process, "predict_scores.py")
 
 
 @pytest.fixture(scope="module")
