@@ -83,7 +83,9 @@ def test_a_logger_that_fails_warns_once_and_the_next_start_sends_the_rest(tmp_pa
 
 
 def test_a_logger_added_later_gets_the_run_from_its_beginning(tmp_path):
-    MetricsWriter(tmp_path / "metrics.jsonl", -1, None).write({"kind": "train", "step": 1, "loss": 2.0})
+    earlier = MetricsWriter(tmp_path / "metrics.jsonl", -1, None)
+    earlier.write({"kind": "train", "step": 1, "loss": 2.0})
+    earlier.close()
     assert start(tmp_path, 1, 3, Listed()).steps == [1, 2, 3]
 
 
