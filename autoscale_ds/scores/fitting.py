@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from autoscale_ds.errors import ScoreError
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.scores.curves import SAME, BitsCurve, ScoreCurve
-from autoscale_ds.scores.model import DRAWS, FEWEST_RUNS, Check, ScoreModel, TaskModel, predict
+from autoscale_ds.scores.model import Check, ScoreModel, TaskModel, predict
 from autoscale_ds.scores.table import ScoreTable
 
 # The first fifth of a run is left out: there the score is not yet a matter of bits per byte alone.
@@ -20,8 +20,10 @@ WARMING_UP = 0.2
 CHECKPOINTS = 12
 # Sizes left out one after the other, each with all larger ones, from the largest down.
 SIZES_LEFT_OUT = 2
-# Draws of a fit whose intervals are only checked.
-FEWER_DRAWS = 60
+# Fewest finished runs. Two exponents and a level are then held by their priors, and the intervals say so.
+FEWEST_RUNS = 4
+# Draws of a fit, and of one whose intervals are only checked.
+DRAWS, FEWER_DRAWS = 100, 60
 Mask = npt.NDArray[np.bool_]
 
 
@@ -104,10 +106,9 @@ def _curves(rows: ScoreTable, chance: float | None, seed: int, draws: int) -> tu
 
 def _counted(rows: ScoreTable) -> npt.NDArray[np.intp]:
     """Return the checkpoints a score curve is fitted to: spread over each run, after its beginning."""
-    late = np.flatnonzero(rows.tokens > WARMING_UP * rows.lengths)
+    run, late = rows.run, np.flatnonzero(rows.tokens > WARMING_UP * rows.lengths)
     kept = []
-    for run in np.unique(rows.run):
-        own = late[rows.run[late] == run]
+    for own in (late[run[late] == number] for number in np.unique(run)):
         kept.append(own[np.unique(np.linspace(0, len(own) - 1, CHECKPOINTS).round().astype(int))])
     return np.concatenate(kept)
 

@@ -11,10 +11,8 @@ from autoscale_ds.errors import ScoreError
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.scores.curves import SAME, BitsCurve, ScoreCurve
 
-# Fewest finished runs. Two exponents and a level are then held by their priors, and the intervals say so.
-FEWEST_RUNS = 4
-# Draws of a fit, and noise drawn on top of each.
-DRAWS, REPEATS = 100, 20
+# Noise drawn on top of each draw of a fit.
+REPEATS = 20
 # Ends of the 90 % interval.
 ENDS = (0.05, 0.95)
 # A warning is given beyond this multiple of the largest compute (tokens times parameters) that was fitted.

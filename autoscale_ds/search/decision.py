@@ -59,8 +59,20 @@ class Belief:
         for goal in self.goals:
             if len(goal.model.members()) < 2:
                 raise MixtureError(f"law {goal.model.law} has no draws, so nothing says how sure it is; fit it again")
-            if goal.model.domains != self.goals[0].model.domains:
-                raise MixtureError("the laws have different domains; give laws that were fitted to the same table")
+            self._refuse_another_table(goal)
+
+    def _refuse_another_table(self, goal: Goal) -> None:
+        first = self.goals[0].model
+        for what, ours, its in (
+            ("domains", set(first.domains), set(goal.model.domains)),
+            ("targets", set(first.targets), set(goal.model.targets)),
+        ):
+            if odd := sorted(ours ^ its):
+                raise MixtureError(
+                    f"{odd[0]!r} is in the {what} of only one of the laws; give laws fitted to the same table"
+                )
+        if first.domains != goal.model.domains:  # weights are in this order
+            raise MixtureError("the laws have their domains in different orders; give laws fitted to the same table")
 
     @cached_property
     def members(self) -> list[list[Goal]]:

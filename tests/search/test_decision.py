@@ -109,5 +109,11 @@ def test_a_law_without_draws_and_laws_of_other_domains_are_refused():
         Belief((linear([-0.2]),))
     goal = linear([-0.2] * 3)
     other = replace(goal, model=replace(goal.model, domains=("a", "b")))
-    with pytest.raises(MixtureError, match="the laws have different domains"):
+    with pytest.raises(MixtureError, match="'a' is in the domains of only one of the laws; give laws fitted"):
+        Belief((goal, other))
+    other = replace(goal, model=replace(goal.model, domains=("domain1", "domain0")))
+    with pytest.raises(MixtureError, match="their domains in different orders"):
+        Belief((goal, other))
+    other = replace(goal, model=replace(goal.model, targets={"else": goal.model.targets["domain0"]}))
+    with pytest.raises(MixtureError, match="'domain0' is in the targets of only one of the laws"):
         Belief((goal, other))
