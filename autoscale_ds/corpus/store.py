@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -128,6 +128,15 @@ class Corpus:
         if domain in self.manifest.tasks:
             tokens = int(self.store(domain, split).shards[0].lengths[1::2].sum())
         return text_bytes / tokens if text_bytes and tokens else None
+
+    def bytes_per_token_of(self, names: Iterable[str]) -> dict[str, float]:
+        """Return the bytes a token of those names that are domains, targets or tasks here and whose text size is known.
+
+        Of a domain its training text counts, of others what they have.
+        """
+        measured = [*self.targets, *self.tasks]
+        splits = {**dict.fromkeys(self.domains, "train"), **dict.fromkeys(measured, "validation")}
+        return {t: b for t in names if t in splits and (b := self.bytes_per_token(t, splits[t]))}
 
     def verify(self, info: ShardInfo) -> str | None:
         """Return the damage of a shard (missing, size, checksum), or None when it is as it was written."""

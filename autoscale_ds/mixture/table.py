@@ -5,14 +5,15 @@ A CSV or Parquet file with the columns ``run``, ``parameters`` (may be absent wh
 measured"; a loss of ``nan`` or ``inf`` is a broken run and refused, or dropped on request. A column ``phase`` tells
 ``final`` losses, at the end of a learning-rate schedule, from ``constant`` ones, before its cooldown: the two are never
 fitted together. The columns ``design`` and ``seed`` say which runs repeat each other; in a table without both of them
-the names do, see ``design_and_seed``. Other columns are not read.
+the names do, see ``design_and_seed``. The columns ``tokenizer`` and ``text/<name>`` tell rows of different text apart,
+see ``evidence``. Other columns are not read.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_atomic
 from autoscale_ds.mixture import losskinds, tablefile
 from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.evidence import Evidence
 from autoscale_ds.mixture.tablefile import number, read_cells
 
 # Published tables round weights to three digits, so that 22 of them miss 1 by a few thousandths. Those rounded to two
@@ -64,6 +66,10 @@ class RunTable:
         Nats per token, NaN where not measured.
     dropped : tuple of str
         What was left out on request, one line each.
+    notes : tuple of str
+        What should be said of the text and tokenizer of the rows, one line each.
+    evidence : mapping of str to str
+        Digests of tokenizer and texts in which all rows agree, by column (see ``evidence``).
     designs, seeds : tuple of str
         Length n: runs of one design differ in nothing but their seed, which is empty where unknown. Rows without them
         (the tuples are shorter than ``runs``) get those of their names.
@@ -79,6 +85,8 @@ class RunTable:
     dropped: tuple[str, ...] = ()
     designs: tuple[str, ...] = ()
     seeds: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    evidence: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Fill ``designs`` and ``seeds`` of rows that came without them."""
@@ -95,6 +103,7 @@ class RunTable:
         phase: str = "final",
         loss_kind: str | None = None,
         columns: Sequence[str] = (),
+        accept_changed: bool = False,
     ) -> RunTable:
         """Read one table, or several with the same domains as one.
 
@@ -111,19 +120,24 @@ class RunTable:
             token, and refused where they look like another kind.
         columns : sequence of str
             ``OLD=NEW`` each: columns that are called otherwise, see ``tablefile.read_cells``.
+        accept_changed : bool
+            Take rows together although the text of a domain or target changed between them.
 
         Raises
         ------
         MixtureError
-            For a missing column, weights that do not sum to 1, a value that is no number, a run listed twice, or runs
-            of one design whose weights differ.
+            For a missing column, weights that do not sum to 1, a value that is no number, a run listed twice, runs of
+            one design whose weights differ, or rows of different tokenizers or changed texts.
         """
         paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
         if not paths:
             raise MixtureError("no run table given; name at least one CSV or Parquet file")
-        table = _join([(Path(p), _read_one(Path(p), drop_bad, phase, loss_kind, columns)) for p in paths])
+        files = [(Path(path), read_cells(Path(path), phase, columns)) for path in paths]
+        read = [(path, _read_one(path, *cells, drop_bad, loss_kind)) for path, cells in files]
+        table = _join(read)
         _refuse_false_repeats(" and ".join(map(str, paths)), table)
-        return table
+        said = Evidence.joined(Evidence.of(path, *cells, _names(*cells)) for path, cells in files)
+        return replace(table, notes=tuple(said.checked(accept_changed)), evidence=said.agreed)
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -189,15 +203,21 @@ class RunTable:
         write_atomic(path, "\n".join(lines) + "\n")
 
 
-def _read_one(path: Path, drop_bad: bool, phase: str, loss_kind: str | None, columns: Sequence[str]) -> RunTable:
-    header, rows = read_cells(path, phase, columns)
+def _names(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Return the runs' names; rows without one are called by their line."""
+    if "run" not in header:
+        return [f"row{i + 2}" for i in range(len(rows))]
+    return [str(row[header.index("run")]) for row in rows]
+
+
+def _read_one(path: Path, header: list[str], rows: list[list[Any]], drop_bad: bool, loss_kind: str | None) -> RunTable:
     domains = tuple(name[len(WEIGHT) :] for name in header if name.startswith(WEIGHT))
     targets = tuple(name[len(LOSS) :] for name in header if name.startswith(LOSS))
     _check_header(path, header, domains, targets)
     if not rows:
         raise MixtureError(f"{path} has a header but no runs")
     column = {name: index for index, name in enumerate(header)}
-    runs = [str(row[column["run"]]) if "run" in column else f"row{i + 2}" for i, row in enumerate(rows)]
+    runs = _names(header, rows)
 
     def numbers(name: str, blank: float = math.inf) -> Array:
         return _numbers(path, name, runs, [row[column[name]] for row in rows], blank)

@@ -31,8 +31,11 @@ def input_files(a: argparse.Namespace) -> list[str]:
 
 
 def read_runs(a: argparse.Namespace) -> RunTable:
-    """Read the run tables, saying on stderr what was dropped."""
-    table = RunTable.read(a.runs, drop_bad=a.drop_bad, loss_kind=a.loss_kind, columns=a.columns)
+    """Read the run tables, saying on stderr what was dropped and what could not be checked."""
+    options = {"drop_bad": a.drop_bad, "loss_kind": a.loss_kind, "columns": a.columns}
+    table = RunTable.read(a.runs, **options, accept_changed=a.accept_changed)
+    for line in table.notes:
+        log.warning("%s", line)
     for line in table.dropped:
         log.warning("dropped: %s", line)
     if getattr(a, "targets", None) is None:
@@ -63,10 +66,7 @@ def read_objective(a: argparse.Namespace, targets: Sequence[str]) -> Objective:
     bytes_per_token = None
     kind = a.objective or "mean-loss"
     if kind == "bits-per-byte" and a.corpus:
-        corpus = _open_corpus(a.corpus)
-        measured = [*corpus.targets, *corpus.tasks]
-        splits = {**dict.fromkeys(corpus.domains, "train"), **dict.fromkeys(measured, "validation")}
-        bytes_per_token = {t: b for t in targets if t in splits and (b := corpus.bytes_per_token(t, splits[t]))}
+        bytes_per_token = _open_corpus(a.corpus).bytes_per_token_of(targets)
     return Objective.named(kind, targets, bytes_per_token)
 
 

@@ -44,6 +44,9 @@ def _runs(s: argparse.ArgumentParser) -> None:
         "--drop-bad", "--drop-nan", action="store_true", help="leave out rows with NaN instead of refusing them"
     )
     s.add_argument(
+        "--accept-changed", action="store_true", help="take runs together although a domain's text changed between them"
+    )
+    s.add_argument(
         "--loss-kind", choices=list(losskinds.KINDS), help="what the losses are (default: nats per token, and checked)"
     )
     s.add_argument(

@@ -14,6 +14,7 @@ from typing import Any
 from autoscale_ds.corpus import CorpusIdentity
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import read_json, write_json
+from autoscale_ds.mixture.evidence import TEXT, TOKENIZER
 from autoscale_ds.mixture.table import LOSS, WEIGHT
 from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.search.design import FLOPS_PER_PARAMETER
@@ -81,7 +82,8 @@ def collect(sweep: str | Path, plan: SweepPlan) -> list[dict[str, Any]]:
     ConfigError
         When no run has finished.
     """
-    rows = [row for planned in plan.runs for row in _rows(planned, _on_the_same_corpus(sweep, plan, planned))]
+    evidence = _evidence(plan.corpus)
+    rows = [row for run in plan.runs for row in _rows(run, _on_the_same_corpus(sweep, plan, run), evidence)]
     if not rows:
         raise ConfigError(f"no run of {sweep} has finished; start workers with: launch/sweep.py work {sweep}")
     _write_parquet(Path(sweep) / TABLE_FILE, rows, plan.corpus)
@@ -115,7 +117,16 @@ def _on_the_same_corpus(sweep: str | Path, plan: SweepPlan, planned: PlannedRun)
     return result
 
 
-def _rows(planned: PlannedRun, result: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _evidence(corpus: CorpusIdentity | None) -> dict[str, str]:
+    """Return the columns that say of which text and tokenizer the losses are; none for plans that do not know it."""
+    if corpus is None:
+        return {}
+    domains = {name: f"{text.train}-{text.validation}" for name, text in corpus.domains.items()}
+    texts = {TEXT + name: digest for name, digest in (*domains.items(), *corpus.targets.items())}
+    return {TOKENIZER: corpus.tokenizer, **texts}
+
+
+def _rows(planned: PlannedRun, result: Mapping[str, Any] | None, evidence: Mapping[str, str]) -> list[dict[str, Any]]:
     if result is None:
         return []
     return [
@@ -129,6 +140,7 @@ def _rows(planned: PlannedRun, result: Mapping[str, Any] | None) -> list[dict[st
             "tokens": float(point["tokens"]),
             "flops": result["flops_per_token"] * point["tokens"],
             "corpus": result.get("corpus", ""),
+            **evidence,
             **{WEIGHT + name: weight for name, weight in planned.weights.items()},
             **{LOSS + name: loss for name, loss in point["loss"].items()},
         }

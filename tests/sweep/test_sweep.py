@@ -87,6 +87,7 @@ def test_the_table_has_what_the_laws_need(undisturbed, tmp_path):
     assert base["flops"] == pytest.approx(6 * base["parameters"] * base["tokens"], rel=0.2)
     assert low["weight/web"] * low["tokens"] == pytest.approx(base["weight/web"] * base["tokens"] / 3, rel=0.03)
     assert low["loss/web"] > base["loss/web"]
+    assert len({base["tokenizer"], base["text/web"], base["text/code"], base["text/books"]}) == 4
 
 
 def test_a_stopped_worker_saves_and_another_goes_on_from_there(tmp_path, small_corpus, undisturbed):
