@@ -10,6 +10,11 @@ Examples:
   python launch/sweep.py plan sweeps/small --mixture uniform --mixture mine=weights.json --tokens 8e6 --seeds 3
   python launch/sweep.py plan sweeps/small --designs plan.json
 
+  # a search: a first batch by D-optimal design, then the runs that tell most, until enough is known
+  python launch/sweep.py plan sweeps/search --config launch/configs/micro.yaml --target-tokens 100e6 \
+      --deepspeed_config ds_configs/zero1_cpu.json --kind d-optimal --runs 8 --tokens 2e6,4e6
+  while python launch/sweep.py work sweeps/search && python launch/sweep.py next sweeps/search --runs 4; do :; done
+
   python launch/sweep.py work sweeps/small                 # one worker; start as many as you like, anywhere, any time
   python launch/sweep.py work sweeps/small --workers 2     # two on this machine, cores or GPUs shared out
   sbatch --array=0-15 launch/slurm/sweep.sbatch sweeps/small
@@ -45,6 +50,8 @@ from autoscale_ds.sweep.results import TABLE_FILE, collect, search_cost
 from autoscale_ds.training import launchers
 
 console = cli.console(stderr=True)
+# Exit code of "next" when no more runs are worth it.
+SEARCH_OVER = 3
 
 
 # -- plan -------------------------------------------------------------------------------------------------------
@@ -200,6 +207,61 @@ def collect_(a: argparse.Namespace) -> int:
     return 0
 
 
+# -- next -------------------------------------------------------------------------------------------------------
+
+
+def next_(a: argparse.Namespace) -> int:
+    """Add the runs that tell most about the best mixture for their cost; exit code 3 when enough is known."""
+    from autoscale_ds.sweep.searching import SearchRequest, find_next
+
+    found = find_next(SearchRequest(**{field.name: getattr(a, field.name) for field in fields(SearchRequest)}))
+    if found.added and not a.dry_run:
+        found.plan.write(a.sweep)
+    advice = found.advice
+    if a.json:
+        print(
+            cli.json_text(
+                {
+                    "added": [
+                        {"run": run.run, "tokens": run.tokens, "weights": run.weights.as_dict(), "worth": worth}
+                        for run, worth in zip(found.added, advice.worth, strict=False)
+                    ],
+                    "best": advice.best.as_dict(),
+                    "expected_regret": advice.regret,
+                    "expected_gain": advice.gain,
+                    "noise": advice.noise,
+                    "pending": found.pending,
+                    "over": found.over,
+                }
+            )
+        )
+    else:
+        say_next(found, a)
+    return 0 if found.added else SEARCH_OVER
+
+
+def say_next(found: Any, a: argparse.Namespace) -> None:
+    """Print what is believed, and the runs that were added or why none were."""
+    advice = found.advice
+    waiting = f" ({found.pending} planned runs have no result yet and count as made)" if found.pending else ""
+    print(
+        f"best mixture now: expected gain over {a.against} {advice.gain:.2g}, expected regret {advice.regret:.2g}, "
+        f"noise of one run {advice.noise:.2g}{waiting}"
+    )
+    print("  " + "  ".join(f"{name} {weight:.3f}" for name, weight in advice.best.items()))
+    if not found.added:
+        print(f"{found.over}; next: python launch/sweep.py collect {a.sweep}, then tools/fit_mixture.py fit and decide")
+        return
+    table = Table()
+    for name in ("run", "tokens", "lowers the regret by", "weights"):
+        table.add_column(name)
+    for run, worth in zip(found.added, advice.worth, strict=False):
+        weights = "  ".join(f"{name} {weight:.2f}" for name, weight in run.weights.items() if weight >= 0.005)
+        table.add_row(run.run, tokens_label(run.tokens), f"{worth:.2g}", weights)
+    cli.console().print(table)
+    print("not added (--dry-run)" if a.dry_run else f"added; next: python launch/sweep.py work {a.sweep}")
+
+
 # -- command line -----------------------------------------------------------------------------------------------
 
 
@@ -224,7 +286,7 @@ def _plan_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--corpus", type=Path, metavar="DIR", help="where the corpus lies (default: as configured)")
     s.add_argument("--tokens", type=_budgets, default=(), metavar="T[,T…]", help="budgets, tokens: one scale each")
     s.add_argument("--kind", choices=design.KINDS, default="ddo", help="which mixtures (default: ddo)")
-    s.add_argument("--runs", type=cli.positive_int, metavar="K", help="number of mixtures, for dirichlet and axis")
+    s.add_argument("--runs", type=cli.positive_int, metavar="K", help="number of mixtures; not for ddo")
     s.add_argument(
         "--mixture", action="append", dest="mixtures", default=[], metavar="NAME[=WEIGHTS]", help=MIXTURE_HELP
     )
@@ -284,6 +346,40 @@ def _work_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
 
 
+def _next_options(s: argparse.ArgumentParser) -> None:
+    s.add_argument("--runs", type=cli.positive_int, default=4, metavar="K", help="how many runs to add (default: 4)")
+    s.add_argument(
+        "--objective", metavar="KIND", help="what is minimised: mean-loss (default), another kind, or targets.json"
+    )
+    s.add_argument(
+        "--against", default="uniform", metavar="WEIGHTS", help="what one would train otherwise (default: uniform)"
+    )
+    s.add_argument(
+        "--tokens", type=_budgets, default=(), metavar="T[,T…]", help="budgets of runs (default: as planned)"
+    )
+    s.add_argument(
+        "--target-tokens", type=cli.positive, help="budget of the run the mixture is for (default: as planned)"
+    )
+    s.add_argument("--target-parameters", type=cli.positive, help="size of that run")
+    s.add_argument("--floor", type=cli.share, default=0.0, help="smallest weight of any mixture (default: 0)")
+    s.add_argument(
+        "--law", action="append", dest="laws", default=[], metavar="NAME", help="law to judge by; may be repeated"
+    )
+    s.add_argument(
+        "--stop-share",
+        type=cli.share,
+        default=0.1,
+        help="enough is known when the expected regret is below this share of the expected gain, or below the noise of "
+        "one run (default: 0.1)",
+    )
+    s.add_argument(
+        "--max-share", type=cli.positive, metavar="S", help="the sweep may cost this share of the target run at most"
+    )
+    s.add_argument("--seed", type=cli.natural, default=0, help="of draws (default: 0)")
+    s.add_argument("--dry-run", action="store_true", help="only say what would be added")
+    s.add_argument("--json", action="store_true", help="for machines")
+
+
 def _status_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--all", action="store_true", help="list finished and waiting runs too")
     s.add_argument("--json", action="store_true", help="for machines")
@@ -294,6 +390,7 @@ COMMANDS: Mapping[str, tuple[Any, Any]] = {
     "work": (work, _work_options),
     "status": (status, _status_options),
     "collect": (collect_, lambda s: None),
+    "next": (next_, _next_options),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ import numpy as np
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_json
+from autoscale_ds.laws.prior import prior_values
 from autoscale_ds.mixture.simplex import Bounds, dirichlet
 from autoscale_ds.mixture.weights import DomainWeights
+from autoscale_ds.search.surface import Surface
 
 # Kaplan et al., arXiv 2001.08361: a token costs 2 N forward and 4 N backward.
 FLOPS_PER_PARAMETER = 6
-KINDS = ("ddo", "dirichlet", "axis")
+KINDS = ("ddo", "dirichlet", "axis", "d-optimal")
+# Mixtures a D-optimal design chooses among, and the noise of a run in units of what mixtures change.
+CANDIDATES, NOISE = 512, 0.05
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def plan(
         raise MixtureError(f"--kind {kind} needs the number of mixtures: give --runs K of at least 1")
     if kind == "axis":
         return axis_plan(prior, runs, tokens, floor=floor, parameters=parameters)
-    return dirichlet_plan(prior, runs, tokens, floor=floor, caps=caps, parameters=parameters, seed=seed)
+    kinds = {"dirichlet": dirichlet_plan, "d-optimal": optimal_plan}
+    return kinds[kind](prior, runs, tokens, floor=floor, caps=caps, parameters=parameters, seed=seed)
 
 
 def ddo_plan(
@@ -110,6 +115,30 @@ def dirichlet_plan(
     points = bounds.scale_in(np.vstack([centre[None], floor + free * drawn[:more]]))
     names = ["prior", *(f"dirichlet{i + 1:03d}" for i in range(more))]
     return [_probe(run, prior, point, tokens, parameters) for run, point in zip(names, points, strict=True)]
+
+
+def optimal_plan(
+    prior: DomainWeights,
+    runs: int,
+    tokens: float,
+    *,
+    floor: float = 0.0,
+    caps: Mapping[str, float] | None = None,
+    parameters: float | None = None,
+    seed: int = 0,
+) -> list[ProbeRun]:
+    """Return the prior, then the mixtures that together tell most of a law, by a greedy D-optimal design.
+
+    Before any run nothing but the law's own prior says how losses of mixtures go together. Chosen are mixtures of a
+    Dirichlet design of ``CANDIDATES``.
+    """
+    candidates = dirichlet_plan(prior, max(CANDIDATES, runs), tokens, floor=floor, caps=caps, seed=seed)
+    weights = np.array([list(probe.weights.values()) for probe in candidates])
+    belief = Surface.of_draws(prior_values(weights, seed=seed)).after_run(0, NOISE)
+    chosen = belief.most_telling(range(1, len(candidates)), runs - 1, NOISE)
+    probes = [candidates[0], *(candidates[i] for i in chosen)]
+    names = ["prior", *(f"d-optimal{i + 1:03d}" for i in range(len(chosen)))]
+    return [replace(probe, run=name, parameters=parameters) for probe, name in zip(probes, names, strict=True)]
 
 
 def axis_plan(

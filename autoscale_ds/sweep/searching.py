@@ -1,0 +1,215 @@
+"""Let the results of a sweep say which runs to train next, and when no more are worth it.
+
+``launch/sweep.py next`` fills a ``SearchRequest`` from its command line; everything is decided here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from autoscale_ds.corpus import Corpus
+from autoscale_ds.errors import ConfigError
+from autoscale_ds.mixture import Objective
+from autoscale_ds.mixture.simplex import Bounds
+from autoscale_ds.mixture.table import RunTable
+from autoscale_ds.search.design import ProbeRun
+from autoscale_ds.search.next_probes import LAWS, Advice, Question, advise
+from autoscale_ds.search.surface import Points
+from autoscale_ds.sweep.designs import named_mixture
+from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, Target, tokens_label, with_seeds
+from autoscale_ds.sweep.progress import survey
+from autoscale_ds.sweep.results import TABLE_FILE, collect
+
+# Names of the runs that are planned here begin with it.
+NEXT = "next"
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What to ask a sweep. The options of ``launch/sweep.py next`` have the same names.
+
+    Attributes
+    ----------
+    sweep : Path
+        Sweep folder; some of its runs must have finished.
+    runs : int
+        How many runs to add.
+    objective : str or None
+        A kind of objective or a file, see ``Objective.named``; None is the mean loss.
+    against : str
+        What one would train otherwise, see ``named_mixture``.
+    tokens : sequence of float
+        Budgets of the runs that may be added; empty for those of the sweep.
+    target_tokens, target_parameters : float or None
+        The run the mixture is for; None as the sweep was planned.
+    floor : float
+        Smallest weight of any mixture.
+    laws : sequence of str
+        Laws to judge by, each as likely; empty for ``search.next_probes.LAWS``.
+    stop_share : float
+        Enough is known when the expected regret is below this share of the expected gain, or below one run's noise.
+    max_share : float or None
+        The most that all runs of the sweep together may cost, as a share of the target run's cost.
+    seed : int
+        Seed of draws.
+    """
+
+    sweep: Path
+    runs: int = 4
+    objective: str | None = None
+    against: str = "uniform"
+    tokens: Sequence[float] = ()
+    target_tokens: float | None = None
+    target_parameters: float | None = None
+    floor: float = 0.0
+    laws: Sequence[str] = ()
+    stop_share: float = 0.1
+    max_share: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a sweep says.
+
+    Attributes
+    ----------
+    plan : SweepPlan
+        The plan with the runs added.
+    added : list of PlannedRun
+        Those runs; empty when the search is over.
+    advice : Advice
+        What is believed now.
+    pending : int
+        Planned runs without a result, which count as made.
+    over : str or None
+        Why the search is over, in words; None where runs were added.
+    """
+
+    plan: SweepPlan
+    added: list[PlannedRun]
+    advice: Advice
+    pending: int
+    over: str | None
+
+
+def find_next(request: SearchRequest) -> Found:
+    """Return what to train next; of the sweep only the table of results is written.
+
+    Raises
+    ------
+    ConfigError, MixtureError
+        For a sweep without a target or without enough finished runs, an unknown target of the objective, or a search
+        budget that no run fits into.
+    """
+    plan = SweepPlan.read(request.sweep)
+    plan = replace(plan, target=_target(request, plan))
+    corpus = Corpus(plan.config["data"]["corpus"])
+    plan.check_corpus(request.sweep, corpus)
+    collect(request.sweep, plan)
+    table = RunTable.read(request.sweep / TABLE_FILE).with_domains(corpus.domains)
+    size = float(np.median(table.parameters))
+    budget = Budget.of(plan, size, request.max_share)
+    scales = [tokens for tokens in request.tokens or sorted({run.scale for run in plan.runs}) if budget.holds(tokens)]
+    if not scales:
+        budget.refuse_if_new(plan)
+    pending = [state.run for state in survey(request.sweep, plan) if state.state not in ("done", "failed")]
+    advice = advise(
+        table,
+        _question(request, plan.target, corpus, table, size),
+        [(tokens, size) for tokens in scales or [table.tokens.min()]],
+        request.runs,
+        pending=_points(pending, table.domains, size),
+        laws=request.laws or LAWS,
+        seed=request.seed,
+    )
+    if advice.is_enough(request.stop_share):
+        return Found(plan, [], advice, len(pending), _enough(advice))
+    added = _named(plan, budget.cut(advice.probes)) if scales else []
+    whole = plan.extended(replace(plan, runs=tuple(added)))
+    return Found(whole, added, advice, len(pending), None if added else budget.spent_in_words)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all runs of a sweep may cost, in tokens of a run of the sweep's size; infinite without a limit."""
+
+    limit: float
+    planned: float
+
+    @classmethod
+    def of(cls, plan: SweepPlan, size: float, share: float | None) -> Budget:
+        """Return the budget that is a share of the target run's cost (tokens times size)."""
+        tokens, parameters = float(plan.target.tokens or math.inf), plan.target.parameters or size
+        limit = math.inf if share is None else share * tokens * parameters / size
+        return cls(limit, math.fsum(run.tokens for run in plan.runs))
+
+    def holds(self, tokens: float) -> bool:
+        """Return whether there is room for a run."""
+        return self.planned + tokens <= self.limit * (1 + 1e-9)
+
+    def cut(self, probes: Sequence[ProbeRun]) -> list[ProbeRun]:
+        """Return the probes that fit, taken in their order."""
+        left, kept = self, []
+        for probe in probes:
+            if left.holds(probe.tokens):
+                kept.append(probe)
+                left = replace(left, planned=left.planned + probe.tokens)
+        return kept
+
+    @property
+    def spent_in_words(self) -> str:
+        """Why nothing is added."""
+        return (
+            f"the search budget is spent: {tokens_label(self.planned)} tokens are planned, --max-share allows "
+            f"{tokens_label(self.limit)}"
+        )
+
+    def refuse_if_new(self, plan: SweepPlan) -> None:
+        """Raise ConfigError when the budget was too small from the start."""
+        if not any(f"/{NEXT}" in run.design for run in plan.runs):
+            raise ConfigError(f"{self.spent_in_words}: no room for a run; raise it, or give smaller --tokens")
+
+
+def _target(request: SearchRequest, plan: SweepPlan) -> Target:
+    tokens = request.target_tokens or plan.target.tokens
+    if not tokens:
+        raise ConfigError("which run is the mixture for? give --target-tokens, 10e9 for example")
+    return Target(tokens, request.target_parameters or plan.target.parameters)
+
+
+def _question(request: SearchRequest, target: Target, corpus: Corpus, table: RunTable, size: float) -> Question:
+    kind = request.objective or "mean-loss"
+    return Question(
+        Objective.named(kind, table.targets, corpus.bytes_per_token_of(table.targets)),
+        float(target.tokens or 0),
+        # One size in the table: nothing is known of others.
+        target.parameters or size,
+        named_mixture(request.against, corpus)[1],
+        Bounds.of(list(table.domains), request.floor),
+    )
+
+
+def _points(runs: Sequence[PlannedRun], domains: Sequence[str], size: float) -> Points:
+    weights = np.array([[run.weights[name] for name in domains] for run in runs]).reshape(-1, len(domains))
+    return Points(weights, np.array([run.tokens for run in runs]), np.full(len(runs), size))
+
+
+def _named(plan: SweepPlan, probes: Sequence[ProbeRun]) -> list[PlannedRun]:
+    """Return probes as runs of the sweep's first seed, numbered on from those added before."""
+    number = len({run.design for run in plan.runs if f"/{NEXT}" in run.design})
+    seed = min(run.seed for run in plan.runs)
+    runs = []
+    for place, probe in enumerate(probes):
+        runs += with_seeds([replace(probe, run=f"{NEXT}{number + place + 1:03d}")], probe.tokens, [seed])
+    return runs
+
+
+def _enough(advice: Advice) -> str:
+    reason = "less than the noise of one run" if advice.regret <= advice.noise else "a small part of the expected gain"
+    return f"enough is known: further runs could improve the choice by {advice.regret:.2g}, {reason}"
