@@ -2,7 +2,7 @@
 r"""How many runs does a search need? Published run tables as the world, methods that may only buy runs of it.
 
     pip install -e '.[trees,peers]'
-    python benchmarks/search_cost.py regmix_1m_train.csv dml_redpajama.csv        about an hour on one core
+    python benchmarks/search_cost.py regmix_1m_train.csv dml_redpajama.csv        under an hour on 2 cores
 
 A table is a world: a method buys its runs one batch after the other and in the end names the mixture of the table that
 it holds for the best at the target scale, the table's largest. Its regret is how much higher that mixture's mean loss
@@ -29,8 +29,10 @@ from pathlib import Path
 sys.path.pop(0)  # this folder holds a tokenize.py (see _machine.py)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,11 +43,13 @@ from autoscale_ds.laws.prior import prior_values
 from autoscale_ds.mixture import Objective, RunTable
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.search.design import NOISE as PRIOR_NOISE
-from autoscale_ds.search.next_probes import LAWS, belief, run_noise
+from autoscale_ds.search.next_probes import DRAWS, LAWS, belief, run_noise
 from autoscale_ds.search.surface import Points, Surface, distances
 from benchmarks._machine import describe, write_result
 
 BATCH, MOST = 8, 64
+# Our search ends here.
+OURS = 48
 SHOWN = (8, 16, 24, 32, 48, 64)
 Rows = list[int]
 # Runs bought so far and the mixture one would name: a step of a search.
@@ -96,18 +100,16 @@ def ours(world: World, seed: int) -> Steps:
     decisions = np.arange(len(world.mixtures))
     offers = len(decisions) + np.arange(len(world.probes))
     points = world.named + Points.of_table(world.probes)
-    while True:
+    while len(bought) <= OURS:
         table = world.probes.take(bought)
         noise = run_noise(table, world.objective)
-        models = [fit_part(table, LAWS[0], seed=seed, draws=48)]
+        models = [fit_part(table, LAWS[0], seed=seed, draws=DRAWS)]
         surface = belief(models, world.objective, table, noise, points, seed)
         yield bought, surface.best(decisions)
         free = np.setdiff1d(np.arange(len(world.probes)), bought)
         costs = Points.of_table(world.probes).take(free).costs
         picks = surface.most_valuable(decisions, offers[free], costs, BATCH, noise)
         bought = [*bought, *(int(free[pick]) for pick, _ in picks)]
-        if not picks:
-            return
 
 
 def random_with(judge: Callable[[World, Rows, int], Array]) -> Callable[[World, int], Steps]:
@@ -202,51 +204,64 @@ def main() -> None:
     parser.add_argument("tables", nargs="+", type=Path, help="run tables")
     parser.add_argument("--starts", type=cli.positive_int, default=20, help="starts of each method (default: 20)")
     parser.add_argument("--methods", default=",".join(METHODS), help="which, separated by commas (default: all)")
+    parser.add_argument("--workers", type=cli.positive_int, default=os.cpu_count(), help="processes (default: cores)")
     arguments = parser.parse_args()
-    worlds = {path.stem: World.of(RunTable.read(path)) for path in arguments.tables}
     names = arguments.methods.split(",")
-    results = {}
-    with cli.counting("searches", len(worlds) * len(names) * arguments.starts) as advance:
-        for title, world in worlds.items():
-            results[title] = {name: curve(world, METHODS[name], arguments.starts, advance) for name in names}
-    for title, world in worlds.items():
-        print(f"\n{title}: {len(world.probes)} runs on offer, {len(world.mixtures)} mixtures, mean regret (nats)")
-        print(markdown(results[title]))
+    tasks = [(path, name, seed) for path in arguments.tables for name in names for seed in range(arguments.starts)]
+    with ProcessPoolExecutor(arguments.workers) as pool, cli.counting("searches", len(tasks)) as advance:
+        searches = []
+        for search in pool.map(searched, tasks):
+            searches.append(search)
+            advance(1)
+    worlds = {}
+    for path in arguments.tables:
+        of_table = {name: [s for t, s in zip(tasks, searches, strict=True) if t[:2] == (path, name)] for name in names}
+        worlds[path.stem] = {name: summary(each) for name, each in of_table.items()}
+        world = World.of(RunTable.read(path))
+        print(f"\n{path.stem}: {len(world.probes)} runs on offer, {len(world.mixtures)} mixtures, mean regret (nats)")
+        print(markdown(worlds[path.stem]))
     machine = describe("numpy", "scipy", "lightgbm", "scikit-learn")
-    write_result("search_cost", {"machine": machine, "starts": arguments.starts, "batch": BATCH, "worlds": results})
+    write_result("search_cost", {"machine": machine, "starts": arguments.starts, "batch": BATCH, "worlds": worlds})
 
 
-def curve(
-    world: World, method: Callable[[World, int], Steps], starts: int, advance: Callable[[int], object]
-) -> dict[str, dict[str, float]]:
-    """Return by number of runs bought: regret over starts, mean and worst, and the mean cost, target runs = 1."""
-    regrets: dict[int, list[float]] = {}
-    costs: dict[int, list[float]] = {}
-    most = min(MOST, len(world.probes))
-    for seed in range(starts):
-        for bought, named in method(world, seed):
-            regrets.setdefault(len(bought), []).append(world.regret(named))
-            spent = Points.of_table(world.probes).take(bought).costs.sum() / (world.tokens * world.parameters)
-            costs.setdefault(len(bought), []).append(float(spent))
-            if len(bought) >= most:
-                break
-        advance(1)
-    return {
-        str(count): {"mean": float(np.mean(each)), "worst": float(np.max(each)), "cost": float(np.mean(costs[count]))}
-        for count, each in sorted(regrets.items())
-    }
+# Runs bought, regret, and what they cost, target runs = 1: one search.
+Search = list[tuple[int, float, float]]
+Curve = dict[int, dict[str, float]]
 
 
-def markdown(curves: dict[str, dict[str, dict[str, float]]]) -> str:
+def searched(task: tuple[Path, str, int]) -> Search:
+    """Search the world of a table with a method from one start."""
+    path, method, seed = task
+    world = World.of(RunTable.read(path))
+    found = []
+    for bought, named in METHODS[method](world, seed):
+        spent = Points.of_table(world.probes).take(bought).costs.sum() / (world.tokens * world.parameters)
+        found.append((len(bought), world.regret(named), float(spent)))
+        if len(bought) >= min(MOST, len(world.probes)):
+            break
+    return found
+
+
+def summary(searches: list[Search]) -> Curve:
+    """Return mean and worst regret and mean cost over starts, by number of runs bought."""
+    counts = sorted({count for search in searches for count, _, _ in search})
+    curve = {}
+    for count in counts:
+        regrets, costs = zip(*((r, c) for search in searches for n, r, c in search if n == count), strict=True)
+        curve[count] = {"mean": float(np.mean(regrets)), "worst": max(regrets), "cost": float(np.mean(costs))}
+    return curve
+
+
+def markdown(curves: dict[str, Curve]) -> str:
     """Return a table for people: a row a method, a column a number of runs."""
     lines = ["| method | " + " | ".join(f"{count} runs" for count in SHOWN) + " |", "|---|" + "---:|" * len(SHOWN)]
     for name, points in curves.items():
         if name == "ddo":
             (count, point) = next(iter(points.items()))
-            lines.append(f"| ddo | {point['mean']:.4f} with {count} runs |" + " |" * (len(SHOWN) - 1))
+            cells = [f"{point['mean']:.4f} with {count}", *[""] * (len(SHOWN) - 1)]
         else:
-            cells = [f"{points[str(count)]['mean']:.4f}" if str(count) in points else "" for count in SHOWN]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+            cells = [f"{points[count]['mean']:.4f}" if count in points else "" for count in SHOWN]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

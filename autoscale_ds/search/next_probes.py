@@ -24,13 +24,15 @@ from autoscale_ds.search.surface import Points, Surface, believed, misfit
 
 # Laws that stand for what one does not know of the world, as far as a table supports them; equally likely.
 LAWS = ("exposure", "exposure-budget")
+# Draws whose optimum is one of the final choices: the belief about them is that of all draws.
+OPTIMA = 16
 # Mixtures offered beside those that draws of the laws hold for the best.
 CANDIDATES = 256
 # Noise between runs of one mixture, nats, where none was repeated (.001 to .003 in published sets of runs), and how
 # many repeated runs that guess counts as.
 NOISE, GUESS = 0.002, 2
-# Draws of the fits that leave mixtures out.
-FEW_DRAWS = 8
+# Draws of a law, and of the fits that leave mixtures out: a belief needs less of them than the ends of intervals.
+DRAWS, FEW_DRAWS = 24, 4
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def fitted(table: RunTable, laws: Sequence[str], seed: int = 0) -> list[LossMode
     supported = [name for name, reason in refused.items() if reason is None]
     if not supported:
         raise MixtureError(str(refused[laws[0]]))
-    return [fit_law(table, name, seed=seed) for name in supported]
+    return [fit_law(table, name, seed=seed, draws=DRAWS) for name in supported]
 
 
 def belief(
@@ -181,15 +183,16 @@ def belief(
 def _decisions(models: Sequence[LossModel], table: RunTable, question: Question, seed: int) -> Array:
     """Return mixtures (d, m) among which the final choice is made: what one would train otherwise comes first.
 
-    Then the mixture of the smallest expected objective, the optimum of every draw of the laws, and what was trained.
+    Then the mixture of the smallest expected objective, the optima of some draws of the laws, and what was trained.
     """
     goals = tuple(Goal(model, question.objective, question.tokens, question.parameters) for model in models)
-    belief, names = Belief(goals, seed), table.domains
+    doubt, names = Belief(goals, seed), table.domains
     other = np.array([question.against[name] for name in names])
     plug_in = solver.minimum(goals[0], question.bounds, seed=seed)
     starts = question.bounds.scale_in(np.array([[plug_in[name] for name in names], other]))
-    best = solver.minimum_from(belief.expected, question.bounds, starts, seed=seed)
-    optima = [solver.minimum_from(each, question.bounds, best[None], seed=seed) for each in belief.every]
+    best = solver.minimum_from(doubt.expected, question.bounds, starts, seed=seed)
+    drawn = doubt.every[:: max(len(doubt.every) // OPTIMA, 1)]
+    optima = [solver.minimum_from(each, question.bounds, best[None], seed=seed) for each in drawn]
     inside = (table.weights >= question.bounds.floors - 1e-6) & (table.weights <= question.bounds.caps + 1e-6)
     trained = np.unique(np.round(table.weights[inside.all(1)], 6), axis=0)
     return np.vstack([other, best, *optima, *trained])
