@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 EXTRAS ?= all
+# Test processes. Each takes whole files, so fixtures of a module are made once; the order is that of tests/conftest.py.
+WORKERS ?= 2
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-unit check format clean
@@ -22,10 +25,10 @@ quickstart: install
 	$(BIN)/python examples/quickstart.py
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-unit: install
-	$(BIN)/python -m pytest -m "not job and not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not job and not slow"
 
 check: install
 	$(BIN)/ruff format --check .

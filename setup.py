@@ -36,6 +36,7 @@ EXTRAS = {
         "mypy>=2.4,<3",
         "pytest>=9,<10",
         "pytest-timeout>=2.3,<3",
+        "pytest-xdist>=3.8,<4",
         "ruff>=0.17,<0.18",
         "types-PyYAML>=6,<7",
         "ninja>=1.11,<2",

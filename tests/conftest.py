@@ -23,6 +23,24 @@ from autoscale_ds.training.ds_config import resolve
 VOCABULARY = 97
 
 
+def pytest_collection_modifyitems(config, items):
+    """Let several test processes begin with the longest files, so that none is left alone with one at the end.
+
+    The longest are those whose tests are given most time; then come files of jobs, then of many fits.
+    """
+    if hasattr(config, "workerinput"):  # of pytest-xdist, which hands out files in this order
+        length_by_file = {}
+        for item in items:
+            length_by_file[item.path] = max(_length(item), length_by_file.get(item.path, ()))
+        items.sort(key=lambda item: length_by_file[item.path], reverse=True)
+
+
+def _length(item):
+    timeout = item.get_closest_marker("timeout")
+    seconds = timeout.args[0] if timeout else float(item.config.getini("timeout"))
+    return seconds, *(item.get_closest_marker(name) is not None for name in ("job", "slow"))
+
+
 def write_corpus(
     folder,
     tokens_by_domain,

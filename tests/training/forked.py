@@ -31,6 +31,14 @@ _IMPORTED = [
 ]
 
 
+def fork_server():
+    """Return the context of multiprocessing whose processes begin with the imports made."""
+    _CONTEXT.set_forkserver_preload(_IMPORTED)
+    with mock.patch.dict(os.environ, {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}):
+        forkserver.ensure_running()  # the libraries read these when they are imported
+    return _CONTEXT
+
+
 class ForkedProcess:
     """One rank, with the methods of ``subprocess.Popen`` that tests use.
 
@@ -47,12 +55,8 @@ class ForkedProcess:
     """
 
     def __init__(self, command, env, log, errors=None):
-        _CONTEXT.set_forkserver_preload(_IMPORTED)
-        with mock.patch.dict(os.environ, {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}):
-            forkserver.ensure_running()  # the libraries read these when they are imported
-        self._process = _CONTEXT.Process(
-            target=_run, args=(command, env, str(log), errors and str(errors)), daemon=True
-        )
+        arguments = (command, env, str(log), errors and str(errors))
+        self._process = fork_server().Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         self.pid = self._process.pid
 

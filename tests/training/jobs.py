@@ -42,19 +42,10 @@ def settings(run, corpus, **changes):
     return tree
 
 
-class Job:
-    """``launch/train.py`` on some ranks, one process each; or another script, given both files and ``more``."""
+class RankProcesses:
+    """A script on some ranks, one forked process each, with the variables that torchrun sets."""
 
-    def __init__(self, folder, tree, ds=None, ranks=1, port=None, script=None, more=()):
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.run = Path(tree["run"])
-        (folder / "run.yaml").write_text(yaml.safe_dump(tree))
-        (folder / "ds.json").write_text(json.dumps(ds or DS))
-        command = [str(ROOT / "launch/train.py"), "--config", str(folder / "run.yaml")]
-        command += ["--deepspeed_config", str(folder / "ds.json")]
-        if script is not None:
-            command = [str(script), str(folder / "run.yaml"), str(folder / "ds.json"), *more]
+    def __init__(self, folder, command, ranks=1, port=None):
         port = str(port or free_port())
         self.logs = [folder / f"rank{rank}.log" for rank in range(ranks)]
         self.processes = []
@@ -70,11 +61,36 @@ class Job:
         finally:
             self.kill()
 
-    def finish(self):
-        """Wait for a job that must succeed."""
-        codes = self.wait()
-        assert codes == [0] * len(codes), self.logs[0].read_text()[-3000:]
+    def finish(self, timeout=240):
+        """Wait for ranks that must succeed."""
+        codes = self.wait(timeout)
+        assert codes == [0] * len(codes), "\n".join(log.read_text()[-3000:] for log in self.logs)
         return self
+
+    def signal(self, number, rank=0):
+        self.processes[rank].send_signal(number)
+
+    def kill(self):
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+
+
+class Job(RankProcesses):
+    """``launch/train.py`` on some ranks; or another script, given both files and ``more``."""
+
+    def __init__(self, folder, tree, ds=None, ranks=1, port=None, script=None, more=()):
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.run = Path(tree["run"])
+        (folder / "run.yaml").write_text(yaml.safe_dump(tree))
+        (folder / "ds.json").write_text(json.dumps(ds or DS))
+        command = [str(ROOT / "launch/train.py"), "--config", str(folder / "run.yaml")]
+        command += ["--deepspeed_config", str(folder / "ds.json")]
+        if script is not None:
+            command = [str(script), str(folder / "run.yaml"), str(folder / "ds.json"), *more]
+        super().__init__(folder, command, ranks, port)
 
     def until_step(self, step, timeout=400):
         """Wait until the run has logged ``step``."""
@@ -88,15 +104,6 @@ class Job:
         """The newest step on record, -1 where there is none: a job that starts anew drops what another one wrote."""
         records = self.metrics("train")
         return records[-1]["step"] if records else -1
-
-    def signal(self, number, rank=0):
-        self.processes[rank].send_signal(number)
-
-    def kill(self):
-        for process in self.processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
 
     def metrics(self, kind):
         return read_metrics(self.run, kind)

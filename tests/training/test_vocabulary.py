@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import fork_server
 from jobs import free_port
 
 from autoscale_ds.models import initialise
@@ -39,7 +39,13 @@ def on_a_rank(rank, port, folder):
 
 @pytest.mark.slow
 def test_losses_and_gradients_of_four_ranks_equal_those_of_the_whole_model(tmp_path):
-    mp.spawn(on_a_rank, (free_port(), tmp_path), RANKS)
+    port = free_port()
+    ranks = [fork_server().Process(target=on_a_rank, args=(rank, port, tmp_path)) for rank in range(RANKS)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert [rank.exitcode for rank in ranks] == [0] * RANKS
     expected, whole = losses_and_gradients(new_model())
     parts = []
     for rank in range(RANKS):
