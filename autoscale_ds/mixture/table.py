@@ -427,11 +427,11 @@ def _join(tables: list[tuple[Path, RunTable]]) -> RunTable:
         dropped=tuple(line for part in parts for line in part.dropped),
         designs=tuple(designs),
         seeds=tuple(seed for part in parts for seed in part.seeds),
-        unique=_joined_unique(parts),
+        unique=joined_unique(parts),
     )
 
 
-def _joined_unique(parts: Sequence[RunTable]) -> Array | None:
-    """Return the unique tokens of all rows, None where a part does not know its own."""
+def joined_unique(parts: Sequence[RunTable]) -> Array | None:
+    """Return the unique tokens of all rows of tables, None where one of them does not know its own."""
     known = [part.unique for part in parts if part.unique is not None]
     return np.concatenate(known) if len(known) == len(parts) else None

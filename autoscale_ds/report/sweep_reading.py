@@ -15,6 +15,7 @@ from autoscale_ds.laws import LossModel, lawfile
 from autoscale_ds.mixture import RunTable, WeightsFile
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.repeats import averaged
+from autoscale_ds.mixture.table import joined_unique
 from autoscale_ds.report.style import compact
 from autoscale_ds.search.ddo import perturbations
 from autoscale_ds.search.design import FLOPS_PER_PARAMETER
@@ -137,6 +138,7 @@ class Sweep:
             losses=np.concatenate([part.losses for part in parts]),
             designs=tuple(design for part in parts for design in part.designs),
             seeds=tuple(seed for part in parts for seed in part.seeds),
+            unique=joined_unique(parts),
         )
 
 

@@ -152,7 +152,14 @@ def controller(
     constant = (run.schedule.warmup_tokens, budget.tokens - run.schedule.cooldown_tokens)
     limits = token_limits(spec, run.data.sequence_length)
     facts = RunFacts(
-        budget, weights, run.mixture.weights, shape.num_parameters, constant, limits, own_copy=weights.own_copy
+        budget,
+        weights,
+        run.mixture.weights,
+        shape.num_parameters,
+        constant,
+        limits,
+        unique_tokens(spec, run.data.sequence_length),
+        own_copy=weights.own_copy,
     )
     return controllers.build(run.mixture.controller, facts)
 
