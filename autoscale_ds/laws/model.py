@@ -123,7 +123,17 @@ class LossModel:
         return self.scales.inputs(weights, tokens, parameters, known)
 
     def inputs_of(self, table: RunTable) -> Inputs:
-        """Return the inputs of a table's runs, whose domains are in the order of ``domains``."""
+        """Return the inputs of a table's runs, whose domains are in the order of ``domains``.
+
+        Raises
+        ------
+        MixtureError
+            When the law counts how often text is repeated, and the table does not say.
+        """
+        if self.needs_unique and table.unique is None:
+            raise MixtureError(
+                f"law {self.law} counts how often text is repeated, so the table needs the columns unique/<domain>"
+            )
         return self.inputs(table.weights, table.tokens, table.parameters, table.unique)
 
     def with_unique(self, tokens: Mapping[str, float]) -> LossModel:
