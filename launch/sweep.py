@@ -9,6 +9,9 @@ Examples:
   python launch/sweep.py plan sweeps/small --kind dirichlet --runs 16 --tokens 1e6
   python launch/sweep.py plan sweeps/small --mixture uniform --mixture mine=weights.json --tokens 8e6 --seeds 3
   python launch/sweep.py plan sweeps/small --designs plan.json
+  # probes that repeat small domains as often as the run of 80M tokens will
+  python launch/sweep.py plan sweeps/matched --config launch/configs/micro.yaml \
+      --deepspeed_config ds_configs/zero1_cpu.json --kind dirichlet --runs 16 --tokens 2e6 --match-repetition 80e6
 
   # a search: a first batch by D-optimal design, then the runs that tell most, until enough is known
   python launch/sweep.py plan sweeps/search --config launch/configs/micro.yaml --target-tokens 100e6 \
@@ -42,6 +45,7 @@ from rich.table import Table
 
 from autoscale_ds import cli
 from autoscale_ds.search import design
+from autoscale_ds.stream.spec import share_in_words
 from autoscale_ds.sweep.local_workers import run_workers
 from autoscale_ds.sweep.plan import SweepPlan, tokens_label
 from autoscale_ds.sweep.planning import PlanRequest, make_plan
@@ -70,12 +74,13 @@ def say_plan(whole: SweepPlan, added: int, sweep: Path) -> None:
     """Print what was planned and what it costs."""
     console.print(f"{sweep}: {len(whole.runs)} runs ({added} new)", soft_wrap=True)
     table = Table()
-    for name in ("scale", "mixtures", "runs", "tokens"):
+    for name in ("scale", "mixtures", "runs", "tokens", "draws from"):
         table.add_column(name, justify="right")
     for scale in sorted({run.scale for run in whole.runs}):
         runs = [run for run in whole.runs if run.scale == scale]
         mixtures = str(len({run.design for run in runs}))
-        table.add_row(tokens_label(scale), mixtures, str(len(runs)), tokens_label(sum(run.tokens for run in runs)))
+        tokens, drawn = tokens_label(sum(run.tokens for run in runs)), share_in_words(whole.window_share(scale))
+        table.add_row(tokens_label(scale), mixtures, str(len(runs)), tokens, drawn)
     console.print(table)
     total = sum(run.tokens for run in whole.runs)
     share = f", {total / whole.target.tokens:.3g} times the target run's" if whole.target.tokens else ""
@@ -320,6 +325,13 @@ def _plan_options(s: argparse.ArgumentParser) -> None:
         "--target-tokens", type=cli.positive, help="budget of the run this sweep is for, to tell the search's cost"
     )
     s.add_argument("--target-parameters", type=cli.positive, help="size of that run")
+    s.add_argument(
+        "--match-repetition",
+        type=cli.positive,
+        metavar="TOKENS",
+        help="let every run repeat its text as a run of that many tokens would: draw it from scale / TOKENS of the "
+        "windows of every domain",
+    )
 
 
 def _budgets(text: str) -> list[float]:

@@ -105,7 +105,7 @@ def score_(a: argparse.Namespace) -> Report:
 
 def predict(a: argparse.Namespace) -> Report:
     """Predict the losses of given mixtures, with intervals."""
-    fitted = lawfile.load(a.law)
+    fitted = inputs.read_law(a.law, a)
     mixtures = read_mixtures(a.mixtures, fitted.domains)
     tokens = inputs.fill_scales(mixtures.tokens, a.tokens, "tokens", a.mixtures)
     sizes = inputs.fill_scales(mixtures.parameters, a.parameters, "parameters", a.mixtures)
@@ -125,7 +125,7 @@ def predict(a: argparse.Namespace) -> Report:
 
 def optimize(a: argparse.Namespace) -> Report:
     """Find the best mixture of a law."""
-    fitted = lawfile.load(a.law)
+    fitted = inputs.read_law(a.law, a)
     fitted.refuse_beyond(a.tokens, a.parameters)
     names = list(fitted.domains)
     objective, prior = inputs.read_objective(a, tuple(fitted.targets)), inputs.read_prior(a, names)
@@ -144,7 +144,7 @@ def optimize(a: argparse.Namespace) -> Report:
 
 def decide(a: argparse.Namespace) -> Report:
     """Decide whether to change the mixture of a run, by the gain that laws expect and how sure they are of it."""
-    laws = [lawfile.load(path) for path in a.laws]
+    laws = [inputs.read_law(path, a) for path in a.laws]
     names = list(laws[0].domains)
     objective = inputs.read_objective(a, tuple(laws[0].targets))
     goals = []
@@ -211,7 +211,7 @@ def autoscale(a: argparse.Namespace) -> Report:
 
 def law_goal(a: argparse.Namespace, domains: tuple[str, ...]) -> solver.Goal:
     """Return the objective of the law fitted to all scales at once, at the budget."""
-    fitted = lawfile.load(a.law)
+    fitted = inputs.read_law(a.law, a)
     fitted.refuse_beyond(a.tokens, a.parameters)
     DomainWeights.uniform(list(domains)).check_domains(list(fitted.domains))
     objective = inputs.read_objective(a, tuple(fitted.targets))

@@ -171,6 +171,7 @@ def build_autoscale(config: AutoScaleConfig, run: RunFacts) -> Controller:
         parameters=run.parameters,
         floor=config.floor,
         limits=run.limits,
+        unique=run.unique,
     )
     _check_predictor(predictor, config, run)
     source = Path(config.predictor).name

@@ -240,6 +240,8 @@ class RunFacts:
         Between these numbers of training tokens the run's learning rate is constant.
     limits : mapping of str to float, optional
         Tokens that may be read of a domain, where there is a limit; the optimum of a law stays within.
+    unique : mapping of str to float, optional
+        Tokens of text that the run can draw from each domain, for laws that count how often text is repeated.
     own_copy : callable
         From a path in the configuration to the file to read: the run keeps its own copy of what it was told to read.
     """
@@ -250,6 +252,7 @@ class RunFacts:
     parameters: int
     constant_tokens: tuple[float, float] = (0.0, math.inf)
     limits: Mapping[str, float] | None = None
+    unique: Mapping[str, float] | None = None
     own_copy: Callable[[str], str] = str
 
     def configured(self) -> Suggestion:

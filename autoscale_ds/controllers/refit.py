@@ -75,12 +75,15 @@ class Evidence:
     constant_tokens : (float, float)
         Between these numbers of tokens this run's learning rate is constant. Only validation losses from there are
         used: in mid-schedule, losses are above those of finished runs, and the fit would blame the mixture for it.
+    unique : mapping of str to float, optional
+        Tokens of text that this run can draw from each domain.
     """
 
     runs: RunTable
     law: str
     parameters: float
     constant_tokens: tuple[float, float]
+    unique: Mapping[str, float] | None = None
 
     def with_own(self, view: View) -> RunTable | None:
         """Return the table with this run's validation losses as rows; None as long as there are none."""
@@ -97,6 +100,10 @@ class Evidence:
         measured = [{**record["domain_loss"], **record.get("target_loss", {})} for record in records]
         losses = [[_number(each.get(name)) for name in table.targets] for each in measured]
         weights = [[share.get(name, 0.0) for name in table.domains] for share in shares]
+        unique = None
+        if table.unique is not None and self.unique is not None:
+            own = [float(self.unique[name]) for name in table.domains]
+            unique = np.vstack([table.unique, np.tile(own, (len(records), 1))])
         return replace(
             table,
             runs=(*table.runs, *(f"this run at {record['tokens']:,} tokens" for record in records)),
@@ -104,6 +111,7 @@ class Evidence:
             tokens=np.append(table.tokens, [float(record["tokens"]) for record in records]),
             parameters=np.append(table.parameters, np.full(len(records), self.parameters)),
             losses=np.vstack([table.losses, losses]),
+            unique=unique,
         )
 
 
@@ -158,7 +166,10 @@ class Refit(Stateless):
             return None
         began = time.perf_counter()
         try:
-            verdict = self._judge(view, fit_law(table, self._evidence.law, draws=DRAWS))
+            law = fit_law(table, self._evidence.law, draws=DRAWS)
+            if law.needs_unique and self._evidence.unique is not None:
+                law = law.with_unique(self._evidence.unique)
+            verdict = self._judge(view, law)
         except (ValueError, ArithmeticError) as error:  # numerical trouble in a fit must not end a training run
             raise MixtureError(f"the law cannot be fitted at {view.tokens:,} tokens: {error}") from None
         what = f"refit at {view.tokens:,} tokens with {len(table)} rows"
@@ -223,7 +234,7 @@ def _evidence(config: RefitConfig, law: LossModel, source: str, run: RunFacts) -
     if not set(runs.targets) & set(law.domains):
         raise ConfigError(f"mixture.refit needs targets this run measures, its domains; {source} has none of them")
     parameters = math.nan if np.isnan(runs.parameters).all() else run.parameters
-    return Evidence(runs, law.law, parameters, run.constant_tokens)
+    return Evidence(runs, law.law, parameters, run.constant_tokens, run.unique)
 
 
 class Ending:

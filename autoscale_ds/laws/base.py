@@ -34,6 +34,8 @@ class Setting:
         Scales are counted in multiples of these, so that coefficients have the size of losses.
     tokens_vary, parameters_vary : bool
         Whether the table carries several; a law leaves out the terms nothing could determine.
+    repeats : bool
+        Whether a run of the table read the text of a domain more than once.
     """
 
     domains: tuple[str, ...]
@@ -42,6 +44,7 @@ class Setting:
     reference_parameters: float = 1.0
     tokens_vary: bool = False
     parameters_vary: bool = False
+    repeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,16 @@ class Inputs:
 
     ``run`` (n,) numbers the run a row is of, where rows may be checkpoints of one run: their errors are alike, so many
     of them tell less than as many runs. None where every row is a run of its own.
+
+    ``passes`` (n, m) are the times that each run would read a domain's text over if it read nothing else, its tokens
+    over the unique tokens of the domain; None where those are not known.
     """
 
     weights: Array
     log_tokens: Array
     log_parameters: Array
     run: npt.NDArray[np.intp] | None = None
+    passes: Array | None = None
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -63,7 +70,8 @@ class Inputs:
     def take(self, rows: npt.NDArray) -> Inputs:
         """Return some of the rows."""
         run = None if self.run is None else self.run[rows]
-        return Inputs(self.weights[rows], self.log_tokens[rows], self.log_parameters[rows], run)
+        passes = None if self.passes is None else self.passes[rows]
+        return Inputs(self.weights[rows], self.log_tokens[rows], self.log_parameters[rows], run, passes)
 
 
 @dataclass(frozen=True)
@@ -112,12 +120,15 @@ class Law(ABC):
         Whether its fits have ``slope(x)``, the derivative by each weight (n, m).
     needs_tokens : bool
         Whether several token counts are needed to fit it.
+    needs_unique : bool
+        Whether it counts how often text is repeated, which takes the unique tokens of every domain.
     """
 
     name: ClassVar[str]
     formula: ClassVar[str]
     smooth: ClassVar[bool] = True
     needs_tokens: ClassVar[bool] = False
+    needs_unique: ClassVar[bool] = False
 
     @abstractmethod
     def fit(

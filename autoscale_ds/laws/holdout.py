@@ -136,12 +136,14 @@ def _ensemble(
     corners = table.weights[rng.integers(0, len(table), (PROBES, 3))]
     weights = np.einsum("nc,ncm->nm", rng.dirichlet(np.ones(3), PROBES), corners)
     largest = np.lexsort([table.tokens, np.nan_to_num(table.parameters)])[-1]
-    x = model.inputs(weights, table.tokens[largest], table.parameters[largest])
+    unique = None if table.unique is None else table.unique[largest]
+    scale = table.tokens[largest], table.parameters[largest], unique
+    x = model.inputs(weights, *scale)
     squares = {name: np.zeros(PROBES) for name in model.targets}
     known = dict.fromkeys(model.targets, 0)
     for fold in folds:
         for name, fitted in fold.targets.items():
-            moved = fitted.predict(fold.inputs(weights, table.tokens[largest], table.parameters[largest]))
+            moved = fitted.predict(fold.inputs(weights, *scale))
             moved = moved - model.targets[name].predict(x)
             squares[name] += (moved - moved.mean()) ** 2
             known[name] += 1
@@ -204,7 +206,7 @@ def _predicted(fitted: LossModel, test: RunTable, widen: Array) -> tuple[Array, 
 
     NaN for a target that was not fitted.
     """
-    x = fitted.inputs(test.weights, test.tokens, test.parameters)
+    x = fitted.inputs_of(test)
     columns = [test.targets.index(name) for name in fitted.targets]
 
     def spread_out(values: Array) -> Array:

@@ -1,7 +1,8 @@
 """law.json: fitted laws as one self-contained file that people can read and other programs can evaluate.
 
 ``targets.<name>.parameters`` holds the numbers of ``formula`` in natural units, by domain name where there is one for
-each domain; w are weights, D and N are tokens and parameters over ``scales.tokens`` and ``scales.parameters``.
+each domain; w are weights, D and N are tokens and parameters over ``scales.tokens`` and ``scales.parameters``, and U
+the unique tokens of a domain over ``scales.tokens``.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def _refuse_absurd(model: LossModel) -> None:
     if not model.smooth:
         return
     m = len(model.domains)
-    x = model.inputs(np.full((1, m), 1 / m), model.scales.tokens, model.scales.parameters)
+    without_end = np.full(m, np.inf)  # text that is never repeated
+    x = model.inputs(np.full((1, m), 1 / m), model.scales.tokens, model.scales.parameters, without_end)
     for name, fitted in model.targets.items():
         with np.errstate(all="ignore"):
             predicted = np.array([each.predict(x)[0] for each in (fitted, *fitted.members())])

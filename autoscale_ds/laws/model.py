@@ -82,6 +82,8 @@ class LossModel:
         Number of runs and files it was fitted to.
     calibration : Calibration
         How far intervals are widened; by default only beyond the table's scales.
+    unique : array (m,) or None
+        Tokens of text of each domain in the corpus of the runs it is asked about, see ``with_unique``.
     """
 
     law: str
@@ -91,10 +93,66 @@ class LossModel:
     selection: Sequence[Mapping[str, Any]] = ()
     source: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
+    unique: Array | None = None
 
-    def inputs(self, weights: Array, tokens: npt.ArrayLike, parameters: npt.ArrayLike = np.nan) -> Inputs:
-        """Return inputs for weights (n, m) in the order of ``domains``, tokens and size (n,) or one for all."""
-        return self.scales.inputs(weights, tokens, parameters)
+    def inputs(
+        self,
+        weights: Array,
+        tokens: npt.ArrayLike,
+        parameters: npt.ArrayLike = np.nan,
+        unique: Array | None = None,
+    ) -> Inputs:
+        """Return inputs for weights (n, m) in the order of ``domains``, tokens and size (n,) or one for all.
+
+        Parameters
+        ----------
+        unique : array (n, m) or (m,), optional
+            Tokens of text of each domain that the runs draw from; by default those of ``with_unique``.
+
+        Raises
+        ------
+        MixtureError
+            When the law needs a size or unique tokens that are not known.
+        """
+        known = self.unique if unique is None else unique
+        if known is None and self.needs_unique:
+            raise MixtureError(
+                f"law {self.law} counts how often text is repeated, so it needs the tokens of text of every domain: "
+                "give --corpus DIR, or --unique FILE or NAME=TOKENS,…"
+            )
+        return self.scales.inputs(weights, tokens, parameters, known)
+
+    def inputs_of(self, table: RunTable) -> Inputs:
+        """Return the inputs of a table's runs, whose domains are in the order of ``domains``.
+
+        Raises
+        ------
+        MixtureError
+            When the law counts how often text is repeated, and the table does not say.
+        """
+        if self.needs_unique and table.unique is None:
+            raise MixtureError(
+                f"law {self.law} counts how often text is repeated, so the table needs the columns unique/<domain>"
+            )
+        return self.inputs(table.weights, table.tokens, table.parameters, table.unique)
+
+    def with_unique(self, tokens: Mapping[str, float]) -> LossModel:
+        """Return the model with the tokens of text of each domain that the runs it is asked about draw from.
+
+        Raises
+        ------
+        MixtureError
+            When a domain of the law is missing.
+        """
+        missing = [name for name in self.domains if name not in tokens]
+        if missing:
+            raise MixtureError(f"the unique tokens of {missing[0]!r} are not known; they are of: {', '.join(tokens)}")
+        return replace(self, unique=np.array([float(tokens[name]) for name in self.domains]))
+
+    @property
+    def needs_unique(self) -> bool:
+        """Whether the law counts how often text is repeated."""
+        return any(_needs_unique(model) for model in self.targets.values())
 
     def predict(self, x: Inputs) -> Array:
         """Return losses (n, k), nats per token, targets in the order of ``targets``."""
@@ -126,7 +184,9 @@ class LossModel:
         """Return alternatives, one for each draw, with the draws of all targets side by side."""
         drawn = [model.members() for model in self.targets.values()]
         return [
-            LossModel(self.law, self.domains, self.scales, dict(zip(self.targets, models, strict=True)))
+            LossModel(
+                self.law, self.domains, self.scales, dict(zip(self.targets, models, strict=True)), unique=self.unique
+            )
             for models in zip(*drawn, strict=False)
         ]
 
@@ -210,6 +270,7 @@ class LossModel:
                     "--allow-unseen"
                 )
         known, measured = self.scales, self.calibration.origins
+        texts += self._beyond_passes(weights, tokens)
         texts += _beyond("tokens", tokens, known.tokens_vary, known.tokens_seen, measured.get("tokens", 0))
         if parameters and not known.largest_parameters:
             texts.append("the law's runs have no model size, so the one given changes nothing")
@@ -217,6 +278,26 @@ class LossModel:
             origins = measured.get("parameters", 0)
             texts += _beyond("parameters", parameters, known.parameters_vary, known.parameters_seen, origins)
         return texts
+
+    def _beyond_passes(self, weights: Mapping[str, float], tokens: float) -> list[str]:
+        """Return a warning where a domain is repeated more often than in any run, and the law counts that."""
+        seen = self.source.get("most_passes")
+        if not self.needs_unique or self.unique is None or seen is None:
+            return []
+        times = {n: weights[n] * tokens / max(u, 1.0) for n, u in zip(self.domains, self.unique, strict=True)}
+        worst = max(times, key=lambda name: times[name])
+        if times[worst] <= max(FAR * seen, 1.0):
+            return []
+        return [
+            f"{worst} is read {times[worst]:.3g} times over, and no run read any domain more than {seen:.3g} times: "
+            "what that is worth is a guess; plan probes with launch/sweep.py plan --match-repetition"
+        ]
+
+
+def _needs_unique(model: TargetModel) -> bool:
+    if isinstance(model, Average):
+        return any(_needs_unique(part) for part in model.parts)
+    return bool(getattr(getattr(model, "law", None), "needs_unique", False))
 
 
 def _beyond(what: str, asked: float, varies: bool, ends: tuple[float, float], origins: int) -> list[str]:
@@ -332,6 +413,9 @@ def unsupported(table: RunTable, name: str) -> str | None:
     name = registry.check_name(name)
     rows = usable_rows(table)
     law, setting = registry.LAWS[name], Scales.of(table).setting(table, table.targets[0])
+    if law.needs_unique and not setting.repeats:
+        why = "has no columns unique/<domain>" if table.unique is None else "has no run that read a text more than once"
+        return f"law {name} describes what repeated text is worth, and the table {why}; choose a law without repetition"
     if missing := law.lacks(setting):
         return (
             f"law {name} describes how losses change with scale, and the table has one; add runs {missing}, or choose "

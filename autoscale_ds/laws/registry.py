@@ -4,6 +4,7 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.base import Law
 from autoscale_ds.laws.exposure import Exposure, ExposureBudget
 from autoscale_ds.laws.own_domain import DCPT, BiMix, Chinchilla
+from autoscale_ds.laws.repetition import RepeatedAdditive, RepeatedExposure, RepeatedExposureBudget
 from autoscale_ds.laws.separable import Additive, DataMixingLaw, Linear, LogLinear
 from autoscale_ds.laws.trees import Trees
 
@@ -20,6 +21,9 @@ LAWS: dict[str, Law] = {
         BiMix(),
         DCPT(),
         Trees(),
+        RepeatedExposure(),
+        RepeatedExposureBudget(),
+        RepeatedAdditive(),
     )
 }
 NAMES = tuple(LAWS)

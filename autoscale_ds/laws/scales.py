@@ -66,8 +66,13 @@ class Scales:
         largest = self.largest_parameters
         return (self.parameters**2 / largest, largest) if largest else (0.0, 0.0)
 
-    def inputs(self, weights: Array, tokens: npt.ArrayLike, parameters: npt.ArrayLike) -> Inputs:
-        """Return the inputs of laws; a scale that did not vary in the table has no effect."""
+    def inputs(
+        self, weights: Array, tokens: npt.ArrayLike, parameters: npt.ArrayLike, unique: Array | None = None
+    ) -> Inputs:
+        """Return the inputs of laws; a scale that did not vary in the table has no effect.
+
+        ``unique`` are the tokens of text of each domain, (n, m) or (m,), None where they are not known.
+        """
         n = len(weights)
         tokens, parameters = np.broadcast_to(np.asarray(tokens, float), n), np.broadcast_to(parameters, n)
         if self.parameters_vary and np.isnan(parameters).any():
@@ -77,11 +82,12 @@ class Scales:
             weights=np.asarray(weights, float),
             log_tokens=np.log(tokens / self.tokens) if self.tokens_vary else zero,
             log_parameters=np.log(parameters / self.parameters) if self.parameters_vary else zero,
+            passes=None if unique is None else passes(tokens, np.broadcast_to(unique, np.shape(weights))),
         )
 
     def of_table(self, table: RunTable) -> Inputs:
         """Return the inputs of a table's runs; rows of one mixture and size count as one run's checkpoints."""
-        inputs = self.inputs(table.weights, table.tokens, table.parameters)
+        inputs = self.inputs(table.weights, table.tokens, table.parameters, table.unique)
         designs = np.column_stack([np.round(table.weights, 6), np.nan_to_num(table.parameters)])
         _, run = np.unique(designs, axis=0, return_inverse=True)
         return replace(inputs, run=run.ravel())
@@ -105,6 +111,7 @@ class Scales:
             reference_parameters=self.parameters,
             tokens_vary=self.tokens_vary,
             parameters_vary=self.parameters_vary,
+            repeats=most_passes(table) > 1,
         )
 
     def nearest(self, tokens: float, parameters: float) -> tuple[float, float]:
@@ -116,6 +123,16 @@ class Scales:
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return asdict(self)
+
+
+def passes(tokens: Array, unique: Array) -> Array:
+    """Return how often runs of ``tokens`` (n,) would read ``unique`` tokens (n, m) over, reading nothing else."""
+    return np.asarray(tokens)[:, None] / np.maximum(unique, 1e-6)
+
+
+def most_passes(table: RunTable) -> float:
+    """Return how often the most repeated text of any run was read; 0 where the table does not say."""
+    return 0.0 if table.unique is None else float((table.weights * passes(table.tokens, table.unique)).max())
 
 
 def own_domain(table: RunTable, target: str) -> int:

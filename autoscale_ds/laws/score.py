@@ -37,7 +37,7 @@ def score(model: LossModel, table: RunTable) -> dict[str, Any]:
             f"the table has none of the law's targets; expected loss columns for: {', '.join(model.targets)}"
         )
     table = table.with_domains(model.domains).with_targets(shared)
-    x = model.inputs(table.weights, table.tokens, table.parameters)
+    x = model.inputs_of(table)
     groups = [rows for _, rows in table.groups()]
     by_target: dict[str, dict[str, float | None]] = {
         name: measures(model.targets[name].predict(x), table.losses[:, i], groups) for i, name in enumerate(shared)

@@ -35,7 +35,7 @@ from autoscale_ds.laws.model import (
     unsupported,
     usable_rows,
 )
-from autoscale_ds.laws.scales import SAME, Scales
+from autoscale_ds.laws.scales import SAME, Scales, most_passes
 from autoscale_ds.laws.score import measures, within_scale
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
@@ -121,6 +121,8 @@ def fit(
     fitted = replace(_averaged(fits, shares), selection=selection, calibration=calibration)
     largest = dict(zip(table.domains, map(float, table.weights.max(0)), strict=True))
     fitted = fitted.with_source(runs=len(table), largest_weights=largest)
+    if fitted.needs_unique:
+        fitted = fitted.with_source(most_passes=most_passes(table))
     return fitted.with_source(warnings=[NO_BETTER]) if _no_better_than_mean(selection) else fitted
 
 

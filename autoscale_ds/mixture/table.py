@@ -6,7 +6,8 @@ measured"; a loss of ``nan`` or ``inf`` is a broken run and refused, or dropped 
 ``final`` losses, at the end of a learning-rate schedule, from ``constant`` ones, before its cooldown: the two are never
 fitted together. The columns ``design`` and ``seed`` say which runs repeat each other; in a table without both of them
 the names do, see ``design_and_seed``. The columns ``tokenizer`` and ``text/<name>`` tell rows of different text apart,
-see ``evidence``. Other columns are not read.
+see ``evidence``. The columns ``unique/<domain>``, for all domains or none, hold the tokens of text that a run could draw
+from a domain: a run that trained on more of them repeated some. Other columns are not read.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from autoscale_ds.mixture.tablefile import number, read_cells
 SUM_TOLERANCE = ROUNDED = 5e-3
 # A weight this little below 0 is 0: the rest of a subtraction.
 NEGATIVE_ZERO = -1e-9
-WEIGHT, LOSS = "weight/", "loss/"
+WEIGHT, LOSS, UNIQUE = "weight/", "loss/", "unique/"
 REPEATS = ("design", "seed")
 
 
@@ -73,6 +74,8 @@ class RunTable:
     designs, seeds : tuple of str
         Length n: runs of one design differ in nothing but their seed, which is empty where unknown. Rows without them
         (the tuples are shorter than ``runs``) get those of their names.
+    unique : array (n, m) or None
+        Tokens of text that each run could draw from each domain; None where the table does not say.
     """
 
     runs: tuple[str, ...]
@@ -85,6 +88,7 @@ class RunTable:
     dropped: tuple[str, ...] = ()
     designs: tuple[str, ...] = ()
     seeds: tuple[str, ...] = ()
+    unique: Array | None = None
     notes: tuple[str, ...] = ()
     evidence: Mapping[str, str] = field(default_factory=dict)
 
@@ -127,7 +131,7 @@ class RunTable:
         ------
         MixtureError
             For a missing column, weights that do not sum to 1, a value that is no number, a run listed twice, runs of
-            one design whose weights differ, or rows of different tokenizers or changed texts.
+            one design whose weights or unique tokens differ, or rows of different tokenizers or changed texts.
         """
         paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
         if not paths:
@@ -154,6 +158,7 @@ class RunTable:
             losses=self.losses[index],
             designs=tuple(self.designs[i] for i in index),
             seeds=tuple(self.seeds[i] for i in index),
+            unique=None if self.unique is None else self.unique[index],
         )
 
     def with_targets(self, targets: Sequence[str]) -> RunTable:
@@ -171,9 +176,9 @@ class RunTable:
             raise MixtureError(
                 f"domain {odd!r} is in only one of the two; expected weight columns for: {', '.join(domains)}"
             )
-        return replace(
-            self, domains=tuple(domains), weights=self.weights[:, [self.domains.index(name) for name in domains]]
-        )
+        columns = [self.domains.index(name) for name in domains]
+        unique = None if self.unique is None else self.unique[:, columns]
+        return replace(self, domains=tuple(domains), weights=self.weights[:, columns], unique=unique)
 
     def measured(self, target: str) -> npt.NDArray[np.bool_]:
         """Return which rows carry this target, shape (n,)."""
@@ -195,9 +200,11 @@ class RunTable:
         repeats = list(zip(self.designs, self.seeds, strict=True))
         named = repeats == [design_and_seed(run) for run in self.runs]
         header = ["run", *([] if named else REPEATS), "parameters", "tokens"]
-        lines = [",".join([*header, *(WEIGHT + d for d in self.domains), *(LOSS + t for t in self.targets)])]
+        unique = np.empty((len(self), 0)) if self.unique is None else self.unique
+        amounts = [UNIQUE + name for name in self.domains] if self.unique is not None else []
+        lines = [",".join([*header, *(WEIGHT + d for d in self.domains), *amounts, *(LOSS + t for t in self.targets)])]
         for i, run in enumerate(self.runs):
-            numbers = [self.parameters[i], self.tokens[i], *self.weights[i], *self.losses[i]]
+            numbers = [self.parameters[i], self.tokens[i], *self.weights[i], *unique[i], *self.losses[i]]
             cells = ["" if math.isnan(x) else repr(float(x)) for x in numbers]
             lines.append(",".join([run, *([] if named else repeats[i]), *cells]))
         write_atomic(path, "\n".join(lines) + "\n")
@@ -213,6 +220,7 @@ def _names(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 def _read_one(path: Path, header: list[str], rows: list[list[Any]], drop_bad: bool, loss_kind: str | None) -> RunTable:
     domains = tuple(name[len(WEIGHT) :] for name in header if name.startswith(WEIGHT))
     targets = tuple(name[len(LOSS) :] for name in header if name.startswith(LOSS))
+    says_unique = any(name.startswith(UNIQUE) for name in header)
     _check_header(path, header, domains, targets)
     if not rows:
         raise MixtureError(f"{path} has a header but no runs")
@@ -241,6 +249,7 @@ def _read_one(path: Path, header: list[str], rows: list[list[Any]], drop_bad: bo
         losses=stack(LOSS, targets, math.nan),
         designs=texts("design"),
         seeds=texts("seed"),
+        unique=stack(UNIQUE, domains) if says_unique else None,
     )
     table = replace(table, weights=without_rests(table.weights))
     if loss_kind is None:
@@ -267,6 +276,13 @@ def _check_header(path: Path, header: list[str], domains: tuple[str, ...], targe
         missing = "no column named loss/<target>, expected at least 1"
     if missing:
         raise MixtureError(f"{path}: {missing}; {tablefile.renaming_hint(header)}")
+    amounts = {name[len(UNIQUE) :] for name in header if name.startswith(UNIQUE)}
+    if amounts and amounts != set(domains):
+        odd = sorted(amounts ^ set(domains))[0]
+        raise MixtureError(
+            f"{path}: of {WEIGHT}{odd} and {UNIQUE}{odd} there is only one; give the columns {UNIQUE}<domain> for all "
+            "domains, or for none"
+        )
     for kind, names in ((WEIGHT, domains), (LOSS, targets)):
         if any(not name.strip() for name in names):
             raise MixtureError(f"{path}: a column is named {kind!r} without a name behind the slash; name it")
@@ -305,7 +321,8 @@ def _checked(path: Path, table: RunTable, drop_bad: bool, zero: bool) -> RunTabl
 
 def _droppable(table: RunTable, row: int, zero: bool) -> bool:
     """Return whether a row lacks values, or its losses cannot be. A wrong sum of weights is an error."""
-    numbers, losses = [*table.weights[row], table.tokens[row], table.parameters[row]], table.losses[row]
+    unique = () if table.unique is None else table.unique[row]
+    numbers, losses = [*table.weights[row], table.tokens[row], table.parameters[row], *unique], table.losses[row]
     impossible = (losses < 0) | (losses > losskinds.LARGEST) | ((losses == 0) & (not zero))
     return bool(np.isinf(numbers).any() or impossible.any() or np.isnan(losses).all())
 
@@ -339,6 +356,8 @@ def _problem(table: RunTable, row: int, zero: bool) -> str | None:
         if math.isinf(value) or value <= 0:
             written = "empty, nan or infinite" if math.isinf(value) else f"{value:g}"
             return f"{name} is {written}, expected a positive number"
+    if wrong := _unique_problem(table, row):
+        return wrong
     for name, value in zip(table.targets, table.losses[row], strict=True):
         if math.isinf(value):
             return f"{LOSS}{name} is nan or infinite; leave the cell empty if it was not measured"
@@ -347,12 +366,24 @@ def _problem(table: RunTable, row: int, zero: bool) -> str | None:
     return "no loss was measured (every loss cell is empty)" if np.isnan(table.losses[row]).all() else None
 
 
+def _unique_problem(table: RunTable, row: int) -> str | None:
+    """Return which unique tokens of a row cannot be: a domain without text is possible only at weight 0."""
+    if table.unique is None:
+        return None
+    for name, value, weight in zip(table.domains, table.unique[row], table.weights[row], strict=True):
+        if not math.isfinite(value):
+            return f"{UNIQUE}{name} is empty, nan or infinite, expected the tokens of text the run could draw from"
+        if value < 0 or (value == 0 and weight > 0):
+            return f"{UNIQUE}{name} is {value:g}, expected a positive number of tokens"
+    return None
+
+
 def _two_decimals(weights: Array) -> bool:
     return bool(np.abs(weights * 100 - np.round(weights * 100)).max() < 1e-9)
 
 
 def _refuse_false_repeats(where: str, table: RunTable) -> None:
-    """Refuse a seed of a design twice at one scale, and runs of one design whose weights differ by more than rounding.
+    """Refuse a seed of a design twice at one scale, and runs of one design that differ in weights or unique tokens.
 
     Such runs would be averaged into a mixture that nobody trained. The same name at several token counts or sizes is
     one run's checkpoints.
@@ -373,6 +404,11 @@ def _refuse_false_repeats(where: str, table: RunTable) -> None:
                 f"their weights differ ({WEIGHT}{table.domains[worst]} is {table.weights[first, worst]:.4g} and "
                 f"{table.weights[i, worst]:.4g}); give every mixture a design of its own (column design, or the name "
                 "before the @)"
+            )
+        if table.unique is not None and not np.array_equal(table.unique[i], table.unique[first]):
+            raise MixtureError(
+                f"{where}: runs {table.runs[first]!r} and {run!r} are called seeds of one design, {design!r}, but "
+                f"could draw from different amounts of text ({UNIQUE}<domain>); give each amount a design of its own"
             )
         if twin != i:
             raise MixtureError(
@@ -411,4 +447,11 @@ def _join(tables: list[tuple[Path, RunTable]]) -> RunTable:
         dropped=tuple(line for part in parts for line in part.dropped),
         designs=tuple(designs),
         seeds=tuple(seed for part in parts for seed in part.seeds),
+        unique=joined_unique(parts),
     )
+
+
+def joined_unique(parts: Sequence[RunTable]) -> Array | None:
+    """Return the unique tokens of all rows of tables, None where one of them does not know its own."""
+    known = [part.unique for part in parts if part.unique is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None

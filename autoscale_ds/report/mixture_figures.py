@@ -28,7 +28,7 @@ def plot_predictions(path: str, fitted: LossModel, table: RunTable) -> None:
     """Draw predicted against measured losses."""
     shared = [name for name in fitted.targets if name in table.targets]
     table = table.with_domains(fitted.domains).with_targets(shared)
-    x = fitted.inputs(table.weights, table.tokens, table.parameters)
+    x = fitted.inputs_of(table)
     points = {name: (table.losses[:, i], fitted.targets[name].predict(x)) for i, name in enumerate(shared)}
     plots.scatter(path, points, title=fitted.law, xlabel="measured loss (nats)", ylabel="predicted loss (nats)")
 

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from autoscale_ds.cli import positive, share
 from autoscale_ds.errors import MixtureError
+from autoscale_ds.laws import LossModel, lawfile
 from autoscale_ds.laws.scales import SAME
 from autoscale_ds.mixture import DomainWeights, Objective, RunTable, WeightsFile
+from autoscale_ds.mixture.jsonfiles import read_json
 from autoscale_ds.mixture.objective import KINDS as OBJECTIVES
 from autoscale_ds.mixture.simplex import epoch_caps, tightest
 
@@ -24,6 +26,7 @@ def input_files(a: argparse.Namespace) -> list[str]:
     """Return the files a command reads."""
     single = [getattr(a, name, None) for name in ("law", "mixtures", "prior", "objective", "against")]
     single += getattr(a, "laws", [])
+    single += [text for text in [getattr(a, "unique", None)] if text and "=" not in text]
     scales = [text.partition("=")[2] for text in getattr(a, "at", [])]
     corpus = [f"{a.corpus}/corpus.json"] if getattr(a, "corpus", None) else []
     words = (*OBJECTIVES, "uniform", "proportional")
@@ -81,6 +84,26 @@ def read_caps(a: argparse.Namespace, domains: Sequence[str], tokens: float) -> d
         raise MixtureError(f"--max-epochs is {a.max_epochs:g}, expected a positive number")
     available = _tokens_of(a.corpus, domains)
     return tightest(epoch_caps(dict.fromkeys(domains, a.max_epochs), available, tokens), caps)
+
+
+def read_law(path: str, a: argparse.Namespace) -> LossModel:
+    """Return a fitted law, with the tokens of text of every domain where it counts how often text is repeated."""
+    law = lawfile.load(path)
+    if not law.needs_unique or not (a.unique or a.corpus):
+        return law
+    return law.with_unique(parse_unique(a.unique) if a.unique else _tokens_of(a.corpus, law.domains))
+
+
+def parse_unique(text: str) -> dict[str, float]:
+    """Return the tokens of text by domain: NAME=TOKENS with commas between, or the JSON file of that name."""
+    if "=" in text:
+        form = "NAME=TOKENS,…, for example --unique books=2e9,web=1e12"
+        pairs = [part.rpartition("=") for part in text.split(",")]
+        return {name: _of_form(text, bool(name), number, positive, "--unique", form) for name, _, number in pairs}
+    raw = read_json(text)
+    if not isinstance(raw, dict) or not all(isinstance(count, (int, float)) and count > 0 for count in raw.values()):
+        raise MixtureError(f"--unique {text}: expected a JSON object of domains and their positive tokens")
+    return {name: float(count) for name, count in raw.items()}
 
 
 def _tokens_of(corpus: str, domains: Sequence[str]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from autoscale_ds.cli import CommandLine, file_name, natural, positive, positive_int, real, share
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import registry
+from autoscale_ds.laws import lawfile, registry
 from autoscale_ds.mixture import losskinds
 from autoscale_ds.mixture.objective import KINDS as OBJECTIVES
 from autoscale_ds.report.mixture_text import Report
@@ -71,6 +71,15 @@ def _bounds(s: argparse.ArgumentParser) -> None:
     )
 
 
+def _unique(s: argparse.ArgumentParser) -> None:
+    s.add_argument(
+        "--unique",
+        metavar="FILE|NAME=TOKENS,…",
+        help="for a law of repetition: tokens of text of every domain, as JSON by name or as given (default: those of "
+        "--corpus)",
+    )
+
+
 def _out(s: argparse.ArgumentParser, what: str) -> None:
     s.add_argument("--out", required=True, type=file_name, metavar="FILE.json", help=what)
 
@@ -106,12 +115,15 @@ def _predict_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("mixtures", metavar="MIXTURES", help="a table of weight/<domain> columns, or a weights.json")
     s.add_argument("--tokens", type=positive, help="training budget, where the table has no column tokens")
     s.add_argument("--parameters", type=positive, help="model size, where the table has no column parameters")
+    s.add_argument("--corpus", type=file_name, metavar="DIR", help="corpus folder, for a law of repetition")
+    _unique(s)
 
 
 def _goal(s: argparse.ArgumentParser) -> None:
     s.add_argument("--tokens", type=positive, required=True, help="training budget, tokens")
     s.add_argument("--parameters", type=positive, help="model size, where the law depends on it")
     _bounds(s)
+    _unique(s)
     s.add_argument("--allow-unseen", action="store_true", help="give domains more than any run of the table gave them")
     s.add_argument(
         "--objective",
@@ -184,7 +196,10 @@ def _autoscale_options(s: argparse.ArgumentParser) -> None:
         type=file_name,
         help=f"of --law: JSON of target weights, or one of: {', '.join(OBJECTIVES)} (default: mean-loss)",
     )
-    s.add_argument("--corpus", type=file_name, metavar="DIR", help="corpus folder, for bits-per-byte")
+    s.add_argument(
+        "--corpus", type=file_name, metavar="DIR", help="corpus folder, for bits-per-byte or a law of repetition"
+    )
+    _unique(s)
     s.add_argument(
         "--save-path", type=file_name, metavar="FILE.json", help="the path itself, for mixture.predictor of a run"
     )
@@ -237,18 +252,33 @@ OPTIONS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
 # Command, option, when it counts, and what it counts for: given in vain it is refused, as its user expects an effect.
 USED: tuple[tuple[str, str, Callable[[argparse.Namespace], Any], str], ...] = (
     ("optimize", "prior", lambda a: a.kl is not None, "--kl, the price of leaving it (0.05 to 0.1)"),
-    ("optimize", "corpus", lambda a: _reads_corpus(a), "--max-epochs or --objective bits-per-byte"),
+    ("predict", "corpus", lambda a: _counts_repetition(a), "a law of repetition"),
+    ("predict", "unique", lambda a: _counts_repetition(a), "a law of repetition"),
+    (
+        "optimize",
+        "corpus",
+        lambda a: _reads_corpus(a) or _counts_repetition(a),
+        "--max-epochs or --objective bits-per-byte, or a law of repetition",
+    ),
+    ("optimize", "unique", lambda a: _counts_repetition(a), "a law of repetition"),
     ("ddo", "corpus", lambda a: _reads_corpus(a), "--max-epochs or --objective bits-per-byte"),
     (
         "decide",
         "corpus",
-        lambda a: a.against == "proportional" or _reads_corpus(a),
-        "--against proportional, --max-epochs or --objective bits-per-byte",
+        lambda a: a.against == "proportional" or _reads_corpus(a) or _counts_repetition(a),
+        "--against proportional, --max-epochs or --objective bits-per-byte, or a law of repetition",
     ),
+    ("decide", "unique", lambda a: _counts_repetition(a), "a law of repetition"),
     ("stability", "corpus", lambda a: _reads_corpus(a), "--objective bits-per-byte"),
     ("autoscale", "objective", lambda a: a.law, "--law"),
     ("autoscale", "parameters", lambda a: a.law, "--law"),
-    ("autoscale", "corpus", lambda a: a.law and _reads_corpus(a), "--law and --objective bits-per-byte"),
+    (
+        "autoscale",
+        "corpus",
+        lambda a: a.law and (_reads_corpus(a) or _counts_repetition(a)),
+        "--law and --objective bits-per-byte, or a law of repetition",
+    ),
+    ("autoscale", "unique", lambda a: a.law and _counts_repetition(a), "--law, of a law of repetition"),
     ("design", "num_runs", lambda a: a.kind != "ddo", "--kind dirichlet or axis; ddo has 2 m + 1 runs"),
     ("design", "floor", lambda a: a.kind != "ddo", "--kind dirichlet or axis"),
     ("design", "cap", lambda a: a.kind == "dirichlet", "--kind dirichlet"),
@@ -265,6 +295,12 @@ def refuse_ignored(a: argparse.Namespace) -> None:
         if a.name == command and getattr(a, option) and not counts(a):
             flag = "--runs" if option == "num_runs" else f"--{option.replace('_', '-')}"
             raise MixtureError(f"{flag} changes nothing here; it needs {needed}")
+
+
+def _counts_repetition(a: argparse.Namespace) -> bool:
+    """Return whether a law of the command needs the tokens of text of every domain."""
+    paths = a.laws if a.name == "decide" else [a.law]
+    return any(lawfile.load(path).needs_unique for path in paths)
 
 
 def _reads_corpus(a: argparse.Namespace) -> bool:

@@ -42,7 +42,7 @@ class Run:
     events : list of Event
         The journal: the weights at the start, then every swap.
     windows : mapping of str to int, or None
-        Training windows of each domain: what one epoch is. None where the corpus cannot be read.
+        Training windows that each domain is drawn from: what one epoch is. None where the corpus cannot be read.
     parameters : int or None
         Size of the model, where the corpus (its vocabulary) is known.
     no_epochs : str
@@ -220,8 +220,10 @@ def _corpus(
 
     Windows stand in the journal; the size of the model takes the corpus's vocabulary.
     """
-    on_record = recorded(folder.path).domains
-    windows = {name: text.windows for name, text in on_record.items() if text is not None} or None
+    on_record = recorded(folder.path)
+    shares = on_record.unique_windows or {}
+    held = {name: text.windows for name, text in on_record.domains.items() if text is not None}
+    windows: dict[str, int] | None = {name: shares.get(name, count) for name, count in held.items()} or None
     try:
         corpus = open_run_corpus(folder.path, given)
         windows = windows or count_windows(corpus, config.data.sequence_length)

@@ -69,16 +69,18 @@ def fit_law(sweep: Sweep, against: DomainWeights, *, draws: int = LAW_DRAWS) -> 
     warnings: tuple[str, ...] = ()
     for scale in scales:
         try:
-            optima[scale] = _optimum(model, scale)
+            optima[scale] = _optimum(_asked_at(scale, model, sweep), scale)
         except MixtureError as error:
             warnings = (*warnings, f"at {scale.name()}: {error}")
     if sweep.target in optima:
         weights = optima[sweep.target].weights
         warnings = (
             *warnings,
-            *model.warnings(weights, sweep.target.tokens, sweep.target.parameters or None, optimum=True),
+            *_asked_at(sweep.target, model, sweep).warnings(
+                weights, sweep.target.tokens, sweep.target.parameters or None, optimum=True
+            ),
         )
-    found, reason = _decision(model, scales[-1], against)
+    found, reason = _decision(_asked_at(scales[-1], model, sweep), scales[-1], against)
     return LawFit(model, origin, optima, warnings, found, reason)
 
 
@@ -104,6 +106,12 @@ def _model(sweep: Sweep, draws: int) -> tuple[LossModel | None, str]:
     except MixtureError as error:
         return None, str(error)
     return model, "fitted for this page to means over seeds"
+
+
+def _asked_at(scale: Scale, model: LossModel, sweep: Sweep) -> LossModel:
+    """Return the model for runs of a scale: with the text they draw from, where it counts how often that is read."""
+    unique = sweep.unique_tokens(scale) if model.needs_unique else None
+    return model if unique is None else model.with_unique(unique)
 
 
 def _optimum(model: LossModel, scale: Scale) -> Optimum:

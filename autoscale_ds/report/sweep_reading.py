@@ -15,6 +15,7 @@ from autoscale_ds.laws import LossModel, lawfile
 from autoscale_ds.mixture import RunTable, WeightsFile
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.repeats import averaged
+from autoscale_ds.mixture.table import joined_unique
 from autoscale_ds.report.style import compact
 from autoscale_ds.search.ddo import perturbations
 from autoscale_ds.search.design import FLOPS_PER_PARAMETER
@@ -104,6 +105,8 @@ class Sweep:
         Weights of the folder's ``autoscale.json`` at the target's budget.
     notes : tuple of str
         What was left out, one line each.
+    match_repetition : float or None
+        Tokens of the run whose repetition the runs have, see ``SweepPlan``.
     """
 
     path: Path
@@ -115,6 +118,7 @@ class Sweep:
     law: LossModel | None
     autoscale: WeightsFile | None
     notes: tuple[str, ...]
+    match_repetition: float | None = None
 
     @property
     def scales(self) -> list[Scale]:
@@ -124,6 +128,15 @@ class Sweep:
     def at(self, scale: Scale) -> list[Design]:
         """Return the designs of a scale."""
         return [design for design in self.designs if design.scale == scale]
+
+    def unique_tokens(self, scale: Scale) -> dict[str, float] | None:
+        """Return the tokens of text that a run of a scale could draw from each domain; None where it is not known."""
+        known = scale if scale in self.scales else self.scales[-1]
+        table = self.runs(known)
+        if table.unique is None:
+            return None
+        larger = scale.tokens / known.tokens if self.match_repetition is not None else 1.0
+        return dict(zip(self.domains, (larger * table.unique[0]).tolist(), strict=True))
 
     def runs(self, scale: Scale | None = None) -> RunTable:
         """Return every run, of one scale if given, one row a seed."""
@@ -137,6 +150,7 @@ class Sweep:
             losses=np.concatenate([part.losses for part in parts]),
             designs=tuple(design for part in parts for design in part.designs),
             seeds=tuple(seed for part in parts for seed in part.seeds),
+            unique=joined_unique(parts),
         )
 
 
@@ -175,6 +189,7 @@ def read_sweep(path: str | Path) -> Sweep:
         law=lawfile.load(law) if path.is_dir() and law.exists() else None,
         autoscale=_autoscale(autoscale, plan.target) if plan and autoscale.exists() else None,
         notes=(*table.dropped, *notes, *left_out),
+        match_repetition=plan.match_repetition if plan else None,
     )
 
 

@@ -169,6 +169,7 @@ def read_predictor(
     parameters: float = math.nan,
     floor: float = 0.0,
     limits: Mapping[str, float] | None = None,
+    unique: Mapping[str, float] | None = None,
 ) -> Predictor:
     """Read autoscale.json, law.json or weights.json.
 
@@ -182,6 +183,8 @@ def read_predictor(
         Size of that run's model.
     floor, limits
         Of a law's minimum, see ``LawOptimum``; the other files hold weights that were found within bounds of their own.
+    unique : mapping of str to float, optional
+        Tokens of text that the run can draw from each domain, for a law that counts how often text is repeated.
 
     Raises
     ------
@@ -193,7 +196,9 @@ def read_predictor(
     if kind == KIND:
         return AutoScalePath(*_read_optima(path, raw))
     if kind == lawfile.KIND:
-        return LawOptimum(lawfile.load(path), budget_tokens, parameters, floor, limits)
+        law = lawfile.load(path)
+        law = law.with_unique(unique) if law.needs_unique and unique is not None else law
+        return LawOptimum(law, budget_tokens, parameters, floor, limits)
     if isinstance(raw, dict) and kind is None and isinstance(raw.get("weights", raw), dict):
         return Constant(WeightsFile.read(path).weights)
     raise MixtureError(

@@ -10,6 +10,7 @@ From a proposal to a sample:
 6. When the planner comes to the effective step, it turns the weights into samples per domain (the quota).
 7. ``counts``: earliest deadline gives each domain a whole number of samples; running counts stay near their targets.
 8. ``permutation``: a keyed shuffle puts them into the slots of the global batch; each rank takes its slice.
-9. Sample n of a domain is a window of its text, by a keyed permutation of all its windows for each epoch.
+9. Sample n of a domain is a window of its text, by a keyed permutation of all its windows for each epoch (of a keyed
+   share of them, where a run is told to repeat as a larger run would).
 10. ``dataset``: a reader fetches the windows of the plan from the corpus as tensors; it never sees weights.
 """

@@ -20,7 +20,7 @@ from autoscale_ds.errors import StreamError
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.stream.counts import allocate, allocate_within, carry_over
 from autoscale_ds.stream.journal import Event, history
-from autoscale_ds.stream.permutation import GOLDEN, key_from, mix, permute, radices, shuffle
+from autoscale_ds.stream.permutation import GOLDEN, U64, key_from, mix, permute, radices, shuffle
 from autoscale_ds.stream.spec import SpecChange, StreamSpec
 
 _UNLIMITED = np.iinfo(np.int64).max
@@ -74,6 +74,20 @@ class Forecast:
     step: int
 
 
+class _Sizes:
+    """Windows of every domain, ``counts`` (m,), with the radices that ``permute`` takes."""
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        radix = np.array([radices(count) for count in counts], np.uint64).reshape(-1, 2)
+        self.counts = np.array(counts, np.uint64)
+        self._a = radix[:, 0].copy()
+        self._b = radix[:, 1].copy()
+
+    def of(self, domains: npt.NDArray[np.int64]) -> tuple[U64, U64, U64]:
+        """Return size and radices of each element's domain, (k,) each."""
+        return self.counts[domains], self._a[domains], self._b[domains]
+
+
 class MixturePlanner:
     """Plans steps in order; every rank runs its own and gets the same plan.
 
@@ -103,6 +117,7 @@ class MixturePlanner:
         self.names = sorted({*spec.num_windows, *(name for change in changes for name in change.domains)})
         self._places = {name: place for place, name in enumerate(self.names)}
         self._keys = np.array([key_from(spec.seed, "domain", name) for name in self.names], np.uint64)
+        self._share_keys = np.array([key_from(spec.seed, "window share", name) for name in self.names], np.uint64)
         self._step_key = key_from(spec.seed, "step")
         self._indices = np.arange(len(self.names))
 
@@ -135,11 +150,10 @@ class MixturePlanner:
     def _follow(self, spec: StreamSpec) -> None:
         """Set up everything that depends on the spec in effect."""
         self._active = spec
-        sizes = [spec.num_windows.get(name, 0) for name in self.names]
-        radix = np.array([radices(size) for size in sizes], np.uint64).reshape(-1, 2)
-        self._sizes = np.array(sizes, np.int64)
-        self._a = radix[:, 0].copy()
-        self._b = radix[:, 1].copy()
+        self._epoch = _Sizes([spec.epoch_windows(name) for name in self.names])
+        self._text = _Sizes([spec.num_windows.get(name, 0) for name in self.names])
+        self._is_share = self._epoch.counts < self._text.counts
+        self._any_share = bool(self._is_share.any())
         self._limit = np.array([_window_limit(spec, name) for name in self.names], np.int64)
 
     # -- events -------------------------------------------------------------------------------------------------
@@ -299,11 +313,22 @@ class MixturePlanner:
 
     def _locate(self, step: int, domains: npt.NDArray[np.int64], ordinals: npt.NDArray[np.int64]) -> StepPlan:
         """Turn 'the n-th sample of a domain' into an epoch and a window."""
-        epochs, positions = np.divmod(ordinals, self._sizes[domains])
+        epochs, positions = np.divmod(ordinals, self._epoch.counts.view(np.int64)[domains])
         keys = mix(self._keys[domains] + epochs.view(np.uint64) * GOLDEN)
-        sizes, a, b = self._sizes.view(np.uint64)[domains], self._a[domains], self._b[domains]
-        windows = permute(positions.view(np.uint64), sizes, a, b, keys)
+        windows = permute(positions.view(np.uint64), *self._epoch.of(domains), keys)
+        if self._any_share:
+            self._look_up_share(domains, windows)
         return StepPlan(step, domains, epochs, windows.view(np.int64))
+
+    def _look_up_share(self, domains: npt.NDArray[np.int64], windows: U64) -> None:
+        """Replace places within the share of a domain by windows of its text, in place.
+
+        A share is the first places of a permutation of all windows that no epoch changes, so a larger share holds the
+        windows of a smaller one, and no list of them is needed.
+        """
+        (rows,) = np.nonzero(self._is_share[domains])
+        shared = domains[rows]
+        windows[rows] = permute(windows[rows], *self._text.of(shared), mix(self._share_keys[shared]))
 
     # -- state --------------------------------------------------------------------------------------------------
 
@@ -374,7 +399,7 @@ class MixturePlanner:
         """
         completions, left_of = [], self._left()
         for name, cursor in zip(self.names, self._cursor.tolist(), strict=True):
-            size, rate = self.spec.num_windows.get(name, 0), weights.get(name, 0.0) * self.spec.global_batch
+            size, rate = self.spec.epoch_windows(name), weights.get(name, 0.0) * self.spec.global_batch
             if not rate > 0:
                 continue
             limit = self.spec.max_epochs.get(name)
@@ -391,7 +416,7 @@ def _window_limit(spec: StreamSpec, name: str) -> int:
     epochs = spec.max_epochs.get(name)
     if epochs is None or spec.when_exhausted == "repeat":
         return _UNLIMITED
-    return math.floor(epochs * spec.num_windows.get(name, 0))
+    return math.floor(epochs * spec.epoch_windows(name))
 
 
 def _check_weights(weights: DomainWeights, spec: StreamSpec) -> None:

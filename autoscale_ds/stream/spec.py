@@ -33,6 +33,9 @@ class StreamSpec:
     when_exhausted : {"stop", "renormalise", "repeat"}
         What happens then: end the run; turn the domain off and scale the others up; go on regardless.
         Less than one step's worth may be left unseen at the end of a run.
+    unique_windows : mapping of str to int
+        How many of its windows a domain is drawn from, a share chosen by seed and domain; absent means all of them. An
+        epoch is then one pass over the share.
     """
 
     seed: int
@@ -40,6 +43,12 @@ class StreamSpec:
     num_windows: Mapping[str, int]
     max_epochs: Mapping[str, float] = field(default_factory=dict)
     when_exhausted: WhenExhausted = "stop"
+    unique_windows: Mapping[str, int] = field(default_factory=dict)
+
+    def epoch_windows(self, name: str) -> int:
+        """Return the samples of one pass over a domain: the windows of its share; 0 for a domain that is not held."""
+        held = self.num_windows.get(name, 0)
+        return min(self.unique_windows.get(name, held), held)
 
     def changed(self, change: SpecChange) -> StreamSpec:
         """Return the spec after a change."""
@@ -53,7 +62,21 @@ class StreamSpec:
             max_epochs=self.max_epochs if change.max_epochs is None else change.max_epochs,
             when_exhausted=cast(WhenExhausted, change.when_exhausted or self.when_exhausted),
             num_windows=windows,
+            unique_windows=self.unique_windows if change.unique_windows is None else change.unique_windows,
         )
+
+
+def share_in_words(share: float) -> str:
+    """Return a share of windows as people say it.
+
+    >>> share_in_words(0.125), share_in_words(0.3), share_in_words(1.0)
+    ('1/8 of the windows', '30 % of the windows', 'all windows')
+    """
+    if share == 1:
+        return "all windows"
+    parts = round(1 / share)
+    is_fraction = abs(share * parts - 1) < 1e-9
+    return f"{f'1/{parts:,}' if is_fraction else f'{100 * share:.4g} %'} of the windows"
 
 
 @dataclass(frozen=True)
@@ -77,8 +100,8 @@ class SpecChange:
         Domains that are new or have other text; None for one that the corpus no longer holds.
     cursors : mapping of str to int or None
         Samples of a domain that were given before, by the run this one goes on from; 0 where not named.
-    global_batch, max_epochs, when_exhausted
-        As in ``StreamSpec``.
+    global_batch, max_epochs, when_exhausted, unique_windows
+        As in ``StreamSpec``. ``unique_windows`` is None in a whole one, too, where every domain gives all its windows.
     """
 
     tokenizer: str | None = None
@@ -87,6 +110,7 @@ class SpecChange:
     max_epochs: Mapping[str, float] | None = None
     when_exhausted: str | None = None
     cursors: Mapping[str, int] | None = None
+    unique_windows: Mapping[str, int] | None = None
 
     @classmethod
     def whole(cls, spec: StreamSpec, identity: CorpusIdentity) -> SpecChange:
@@ -95,7 +119,14 @@ class SpecChange:
             name: DomainText(windows, identity.domains[name].train, identity.domains[name].validation)
             for name, windows in spec.num_windows.items()
         }
-        return cls(identity.tokenizer, texts, spec.global_batch, dict(spec.max_epochs), spec.when_exhausted)
+        return cls(
+            identity.tokenizer,
+            texts,
+            spec.global_batch,
+            dict(spec.max_epochs),
+            spec.when_exhausted,
+            unique_windows=dict(spec.unique_windows) or None,
+        )
 
     @classmethod
     def recorded(cls, changes: Iterable[SpecChange | None]) -> SpecChange:
@@ -116,8 +147,10 @@ class SpecChange:
         others = {
             name: value
             for name, value in vars(wanted).items()
-            if name not in ("domains", "cursors") and value != getattr(self, name)
+            if name not in ("domains", "cursors", "unique_windows") and value != getattr(self, name)
         }
+        if (wanted.unique_windows or {}) != (self.unique_windows or {}):
+            others["unique_windows"] = wanted.unique_windows or {}
         return SpecChange(domains=domains, **others)
 
     def __bool__(self) -> bool:

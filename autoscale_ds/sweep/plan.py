@@ -20,8 +20,10 @@ from autoscale_ds.errors import AutoScaleError, ConfigError
 from autoscale_ds.files import write_json
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.search.design import ProbeRun
+from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.training.config import RunConfig
 from autoscale_ds.training.ds_config import resolve
+from autoscale_ds.training.setup import unique_windows
 
 KIND, VERSION = "sweep", 1
 PLAN_FILE = "plan.json"
@@ -87,6 +89,9 @@ class SweepPlan:
         The run the sweep is made for.
     corpus : CorpusIdentity or None
         What the runs are trained on; None in plans from before it was kept.
+    match_repetition : float or None
+        Tokens of the run whose repetition every run has: a run is drawn from ``scale / match_repetition`` of each
+        domain's windows. None draws from all windows.
     """
 
     config: Mapping[str, Any]
@@ -95,6 +100,7 @@ class SweepPlan:
     evaluations: int = 4
     target: Target = field(default_factory=Target)
     corpus: CorpusIdentity | None = None
+    match_repetition: float | None = None
 
     @classmethod
     def read(cls, folder: str | Path) -> SweepPlan:
@@ -113,7 +119,8 @@ class SweepPlan:
         try:
             runs = tuple(PlannedRun(**{**run, "weights": DomainWeights(run["weights"])}) for run in raw["runs"])
             corpus = CorpusIdentity.from_json(raw["corpus"]) if raw.get("corpus") else None
-            return cls(raw["config"], raw["deepspeed"], runs, raw["evaluations"], Target(**raw["target"]), corpus)
+            shared = raw["config"], raw["deepspeed"], runs, raw["evaluations"], Target(**raw["target"]), corpus
+            return cls(*shared, raw.get("match_repetition"))
         except (KeyError, TypeError, AutoScaleError) as error:
             raise ConfigError(f"{path} is damaged: {error}") from None
 
@@ -122,7 +129,9 @@ class SweepPlan:
         Path(folder).mkdir(parents=True, exist_ok=True)
         runs = [{**asdict(run), "weights": run.weights.as_dict()} for run in self.runs]
         head = {"version": VERSION, "kind": KIND, "evaluations": self.evaluations, "target": asdict(self.target)}
-        shared = {"config": dict(self.config), "deepspeed": dict(self.deepspeed)}
+        shared: dict[str, Any] = {"config": dict(self.config), "deepspeed": dict(self.deepspeed)}
+        if self.match_repetition is not None:
+            shared["match_repetition"] = self.match_repetition
         corpus = self.corpus.to_json() if self.corpus is not None else None
         write_json(Path(folder) / PLAN_FILE, {**head, **shared, "corpus": corpus, "runs": runs})
 
@@ -153,7 +162,12 @@ class SweepPlan:
         config = configuration.to_dict(configuration.build(RunConfig, self.config))
         config["mixture"].pop("weights")  # each run's own
         config["data"].pop("corpus")  # where it lies: what it is made of counts, see check_corpus
-        return {"config": config, "deepspeed": dict(self.deepspeed), "evaluations": self.evaluations}
+        shared = {"config": config, "deepspeed": dict(self.deepspeed), "evaluations": self.evaluations}
+        return {**shared, "match_repetition": self.match_repetition}
+
+    def window_share(self, scale: float) -> float:
+        """Return the share of every domain's windows that runs of a scale are drawn from."""
+        return 1.0 if self.match_repetition is None else scale / self.match_repetition
 
     def run_config(self, planned: PlannedRun, folder: str | Path) -> RunConfig:
         """Return the configuration of one run, its folder under ``SWEEP/runs``."""
@@ -164,6 +178,8 @@ class SweepPlan:
             schedule[name] = float(schedule.get(name, 0.0)) * scale
         tree.update(run=str(run_folder(folder, planned)), seed=planned.seed, budget_tokens=planned.tokens)
         tree["mixture"] = {**tree.get("mixture", {}), "weights": planned.weights.as_dict()}
+        if self.match_repetition is not None:
+            tree["data"]["window_share"] = self.window_share(planned.scale)
         run = configuration.build(RunConfig, tree)
         every = max(run.total_steps // self.evaluations, 1)
         return replace(run, evaluation=replace(run.evaluation, every_steps=every))
@@ -179,6 +195,7 @@ class SweepPlan:
 
     def check(self, folder: str | Path, corpus: Corpus) -> None:
         """Raise ConfigError or MixtureError for anything that would stop a worker later."""
+        self._check_shares(corpus)
         for planned in self.runs:
             run = self.run_config(planned, folder)
             planned.weights.check_domains(corpus.domains)
@@ -187,6 +204,25 @@ class SweepPlan:
         empty = [name for name in corpus.domains if not corpus.shards(name, "validation")]
         if empty:
             raise ConfigError(f"domain {empty[0]!r} has no validation text; preprocess with --validation-fraction")
+
+    def _check_shares(self, corpus: Corpus) -> None:
+        """Raise ConfigError for a run larger than the one whose repetition it has, or left without a window."""
+        if self.match_repetition is None:
+            return
+        data = configuration.build(RunConfig, self.config).data
+        if data.window_share != 1:
+            raise ConfigError(
+                f"data.window_share is {data.window_share:g}, but --match-repetition gives every run its share; leave "
+                "one out"
+            )
+        num_windows = count_windows(corpus, data.sequence_length)
+        for scale in sorted({run.scale for run in self.runs}):
+            if scale > self.match_repetition:
+                raise ConfigError(
+                    f"a scale of {tokens_label(scale)} tokens is larger than --match-repetition "
+                    f"{tokens_label(self.match_repetition)}, expected at most that; plan it in another sweep"
+                )
+            unique_windows(self.window_share(scale), num_windows)
 
 
 def run_folder(sweep: str | Path, planned: PlannedRun) -> Path:

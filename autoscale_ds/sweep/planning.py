@@ -42,6 +42,8 @@ class PlanRequest:
         Validations a run; None is ``EVALUATIONS``.
     target_tokens, target_parameters : float or None
         The run this sweep is for; the cost of the sweep is reported relative to it.
+    match_repetition : float or None
+        Tokens of the run whose repetition every run is to have; None is that of the plan there is.
     tokens : sequence of float
         Budgets, one scale each.
     kind : str
@@ -73,6 +75,7 @@ class PlanRequest:
     evaluations: int | None = None
     target_tokens: float | None = None
     target_parameters: float | None = None
+    match_repetition: float | None = None
     tokens: Sequence[float] = ()
     kind: str = "ddo"
     runs: int | None = None
@@ -122,14 +125,21 @@ def shared_settings(request: PlanRequest, known: SweepPlan | None) -> SweepPlan:
         target = Target(
             request.target_tokens or known.target.tokens, request.target_parameters or known.target.parameters
         )
-        return SweepPlan(known.config, known.deepspeed, (), known.evaluations, target)
+        return replace(known, runs=(), target=target, corpus=None)
     if request.config is None or request.deepspeed_config is None:
         raise ConfigError(f"{request.sweep} is not planned yet: give --config and --deepspeed_config")
     # run_config() replaces the run folder for each run; a RunConfig needs some value until then.
     run = configuration.load(RunConfig, request.config, [*request.overrides, "run=SWEEP"])
     target = Target(request.target_tokens, request.target_parameters)
     deepspeed = read_ds_config(request.deepspeed_config)
-    return SweepPlan(configuration.to_dict(run), deepspeed, (), request.evaluations or EVALUATIONS, target)
+    return SweepPlan(
+        configuration.to_dict(run),
+        deepspeed,
+        (),
+        request.evaluations or EVALUATIONS,
+        target,
+        match_repetition=request.match_repetition,
+    )
 
 
 def _refuse_other_settings(request: PlanRequest, known: SweepPlan) -> None:
@@ -142,6 +152,12 @@ def _refuse_other_settings(request: PlanRequest, known: SweepPlan) -> None:
         raise ConfigError(
             f"--evaluations is {request.evaluations}, but {request.sweep} is planned with {known.evaluations}; "
             "leave it out, or plan another sweep"
+        )
+    if request.match_repetition not in (None, known.match_repetition):
+        planned = "without it" if known.match_repetition is None else f"with {known.match_repetition:g}"
+        raise ConfigError(
+            f"--match-repetition is {request.match_repetition:g}, but {request.sweep} is planned {planned}; leave it "
+            "out, or plan another sweep"
         )
 
 

@@ -15,7 +15,7 @@ from autoscale_ds.corpus import CorpusIdentity
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import read_json, write_json
 from autoscale_ds.mixture.evidence import TEXT, TOKENIZER
-from autoscale_ds.mixture.table import LOSS, WEIGHT
+from autoscale_ds.mixture.table import LOSS, UNIQUE, WEIGHT
 from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.search.design import FLOPS_PER_PARAMETER
 from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, run_folder
@@ -32,7 +32,8 @@ def write_result(sweep: Path, planned: PlannedRun, run: RunConfig, shape: Mappin
     Parameters
     ----------
     shape : mapping
-        ``parameters`` and ``flops_per_token`` of the model, digest of the ``corpus``.
+        ``parameters`` and ``flops_per_token`` of the model, digest of the ``corpus``, and by domain the ``unique``
+        tokens of text the run could draw from.
     """
     folder = run_folder(sweep, planned)
     metrics = RunPaths(folder).metrics
@@ -83,7 +84,9 @@ def collect(sweep: str | Path, plan: SweepPlan) -> list[dict[str, Any]]:
         When no run has finished.
     """
     evidence = _evidence(plan.corpus)
-    rows = [row for run in plan.runs for row in _rows(run, _on_the_same_corpus(sweep, plan, run), evidence)]
+    results = {planned: _on_the_same_corpus(sweep, plan, planned) for planned in plan.runs}
+    results = _all_with_unique_tokens_or_none(results)
+    rows = [row for planned, result in results.items() for row in _rows(planned, result, evidence)]
     if not rows:
         raise ConfigError(f"no run of {sweep} has finished; start workers with: launch/sweep.py work {sweep}")
     _write_parquet(Path(sweep) / TABLE_FILE, rows, plan.corpus)
@@ -126,6 +129,20 @@ def _evidence(corpus: CorpusIdentity | None) -> dict[str, str]:
     return {TOKENIZER: corpus.tokenizer, **texts}
 
 
+def _all_with_unique_tokens_or_none(
+    results: Mapping[PlannedRun, dict[str, Any] | None],
+) -> dict[PlannedRun, dict[str, Any] | None]:
+    """Return the results without unique tokens where a run from before they were kept has none: columns are whole."""
+    known = ["unique" in result for result in results.values() if result is not None]
+    if all(known):
+        return dict(results)
+    if any(known):
+        log.warning(
+            "the columns unique/<domain> are left out: %d runs are from before they were kept", known.count(False)
+        )
+    return {planned: result and {**result, "unique": {}} for planned, result in results.items()}
+
+
 def _rows(planned: PlannedRun, result: Mapping[str, Any] | None, evidence: Mapping[str, str]) -> list[dict[str, Any]]:
     if result is None:
         return []
@@ -142,6 +159,7 @@ def _rows(planned: PlannedRun, result: Mapping[str, Any] | None, evidence: Mappi
             "corpus": result.get("corpus", ""),
             **evidence,
             **{WEIGHT + name: weight for name, weight in planned.weights.items()},
+            **{UNIQUE + name: float(tokens) for name, tokens in result["unique"].items()},
             **{LOSS + name: loss for name, loss in point["loss"].items()},
         }
         for point in result["points"]

@@ -25,6 +25,7 @@ from autoscale_ds.sweep.results import FAILED_FILE, RESULT_FILE, write_result
 from autoscale_ds.training.distributed import Ranks, on_rank_zero
 from autoscale_ds.training.ds_config import resolve
 from autoscale_ds.training.hardware import zero_stage
+from autoscale_ds.training.setup import unique_tokens
 from autoscale_ds.training.signals import REQUEUE_EXIT_CODE, StopRequest
 from autoscale_ds.training.trainer import Trainer
 from autoscale_ds.training.workbench import Workbench
@@ -173,6 +174,7 @@ class Worker:
             "parameters": parts.model_spec.num_parameters,
             "flops_per_token": parts.model_spec.flops_per_token(parts.run.data.sequence_length),
             "corpus": parts.corpus.identity.digest,
+            "unique": unique_tokens(parts.stream_spec, parts.run.data.sequence_length),
         }
         write_result(self._sweep, planned, parts.run, figures)
         shutil.rmtree(trainer.folder.checkpoints, ignore_errors=True)

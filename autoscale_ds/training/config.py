@@ -71,6 +71,9 @@ class DataConfig:
     """Passes allowed over a domain (a number for all, or by name); null is without limit. The optimum of a law that
     a controller follows stays within; other weights may reach the limit, see ``when_exhausted``."""
     when_exhausted: WhenExhausted = "stop"
+    window_share: float = field(default=1.0, metadata=IDENTITY)
+    """Share of its windows that every domain is drawn from, above 0 and at most 1; seed and domain choose which. With
+    budget / larger budget, a small run repeats its text as often as the larger run would under the same weights."""
     workers: int = 0
     """Reader processes a rank. 0 reads in the training process, which suits a local disk."""
     prefetch: int = 2
@@ -290,6 +293,8 @@ class RunConfig:
             check_range(name, _lookup(self, name), least, most)
         for name, epochs in _by_name("data.max_epochs", self.data.max_epochs).items():
             check_range(name, epochs, 0, LARGEST)
+        if not 0 < self.data.window_share <= 1:
+            raise ConfigError(f"data.window_share is {self.data.window_share}, expected above 0 and at most 1")
         if len(self.optimizer.betas) != 2:
             raise ConfigError(f"optimizer.betas is {list(self.optimizer.betas)}, expected two numbers")
         for beta in self.optimizer.betas:

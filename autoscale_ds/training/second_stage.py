@@ -71,6 +71,7 @@ class Source:
             for key, old, new in (
                 ("seed", before.seed, run.seed),
                 ("data.sequence_length", before.data.sequence_length, run.data.sequence_length),
+                ("data.window_share", before.data.window_share, run.data.window_share),
             ):
                 if old != new:
                     raise ConfigError(

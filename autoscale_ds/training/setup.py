@@ -19,7 +19,7 @@ from autoscale_ds.models import ModelSpec
 from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.stream.journal import Event, Journal
 from autoscale_ds.stream.planner import MixturePlanner
-from autoscale_ds.stream.spec import StreamSpec
+from autoscale_ds.stream.spec import StreamSpec, share_in_words
 from autoscale_ds.training.config import DataConfig, RunConfig
 from autoscale_ds.training.distributed import Ranks
 from autoscale_ds.training.hardware import precision, zero_stage
@@ -90,13 +90,39 @@ def stream_spec(run: RunConfig, corpus: Corpus, had: Sequence[str] = ()) -> Stre
 
     ``had`` are domains that the run has had: the configuration may still name those that left.
     """
+    num_windows = count_windows(corpus, run.data.sequence_length)
     return StreamSpec(
         seed=run.seed,
         global_batch=run.data.global_batch,
-        num_windows=count_windows(corpus, run.data.sequence_length),
+        num_windows=num_windows,
         max_epochs=_max_epochs(run.data, corpus.domains, had),
         when_exhausted=run.data.when_exhausted,
+        unique_windows=unique_windows(run.data.window_share, num_windows),
     )
+
+
+def unique_windows(share: float, num_windows: Mapping[str, int]) -> dict[str, int]:
+    """Return how many windows each domain is drawn from, to the nearest one; empty where it is all of them.
+
+    Raises
+    ------
+    ConfigError
+        When a domain that holds text would be left without one window.
+    """
+    if share == 1:
+        return {}
+    for name, count in num_windows.items():
+        if 0 < share * count < 1 - 1e-9:
+            raise ConfigError(
+                f"data.window_share is {share:g}, which leaves domain {name!r} ({count:,} windows) without one; "
+                f"expected at least {1 / count:.3g}: raise it, or give the domain more text"
+            )
+    return {name: round(share * count) for name, count in num_windows.items()}
+
+
+def unique_tokens(spec: StreamSpec, sequence_length: int) -> dict[str, int]:
+    """Return the tokens of text that a run can draw from each domain: one pass over its windows, or its share."""
+    return {name: spec.epoch_windows(name) * sequence_length for name in spec.num_windows}
 
 
 def recorded_spec(run: RunConfig, events: Sequence[Event], corpus: Path | None = None) -> StreamSpec:
@@ -115,7 +141,7 @@ def token_limits(spec: StreamSpec, sequence_length: int) -> dict[str, float]:
     One sample less than the epochs have: what is read stays within a sample of what the weights ask for, and the last
     of them must not end the run.
     """
-    samples = {name: math.floor(epochs * spec.num_windows[name]) for name, epochs in spec.max_epochs.items()}
+    samples = {name: math.floor(epochs * spec.epoch_windows(name)) for name, epochs in spec.max_epochs.items()}
     return {name: float(max(count - 1, 0) * sequence_length) for name, count in samples.items()}
 
 
@@ -126,7 +152,14 @@ def controller(
     constant = (run.schedule.warmup_tokens, budget.tokens - run.schedule.cooldown_tokens)
     limits = token_limits(spec, run.data.sequence_length)
     facts = RunFacts(
-        budget, weights, run.mixture.weights, shape.num_parameters, constant, limits, own_copy=weights.own_copy
+        budget,
+        weights,
+        run.mixture.weights,
+        shape.num_parameters,
+        constant,
+        limits,
+        unique_tokens(spec, run.data.sequence_length),
+        own_copy=weights.own_copy,
     )
     return controllers.build(run.mixture.controller, facts)
 
@@ -189,9 +222,15 @@ def describe(run: RunConfig, ds_config: Mapping[str, Any], shape: ModelSpec, ran
         f"hardware   {_layout(ranks)}, ZeRO stage {zero_stage(ds_config)}, {precision(ds_config)}",
         f"batch      micro-batch {micro} x accumulation {accumulation} x data-parallel {ranks.data_parallel_size} = "
         f"{run.data.global_batch} sequences; x {run.data.sequence_length} = {run.tokens_per_step:,} tokens a step",
+        *_window_share(run),
         *_loss_weights(run),
         *_warm_up_warning(run),
     ]
+
+
+def _window_share(run: RunConfig) -> list[str]:
+    share = run.data.window_share
+    return [f"data       every domain is drawn from {share_in_words(share)}"] if share < 1 else []
 
 
 def _loss_weights(run: RunConfig) -> list[str]:
@@ -223,7 +262,7 @@ def describe_domains(run: RunConfig, budget: Budget, planner: MixturePlanner, we
     tokens_left = max(budget.tokens - budget.tokens_at(planner.next_step), 0)
     lines = []
     for name in planner.domains:
-        weight, windows = weights.get(name, 0.0), planner.spec.num_windows[name]
+        weight, windows = weights.get(name, 0.0), planner.spec.epoch_windows(name)
         planned = weight * tokens_left
         epochs = planned / (windows * run.data.sequence_length) if windows else 0.0
         lines.append(f"  {name:<20} weight {weight:8.5f}   {planned:16,.0f} tokens   {epochs:8.2f} epochs")

@@ -240,6 +240,9 @@ def _in_words(recorded: SpecChange, change: SpecChange, known: Mapping[str, str]
         lines.append(f"other validation text, losses before and after do not compare: {few(rest)}")
     if change.max_epochs is not None:
         lines.append(f"data.max_epochs: {_changed_limits(recorded.max_epochs or {}, change.max_epochs)}")
+    if change.unique_windows is not None:
+        shares = _changed_limits(recorded.unique_windows or {}, change.unique_windows)
+        lines.append(f"windows that a domain is drawn from: {shares}")
     for name in ("global_batch", "when_exhausted"):
         value = getattr(change, name)
         if value is not None:

@@ -69,6 +69,24 @@ def test_a_refit_stays_within_the_same_bounds(law):
     assert found._bounds.floors.tolist() == [0.02] * 4
 
 
+def test_a_law_of_repetition_gets_the_text_of_the_run(tmp_path):
+    world = World("exposure-repetition", m=3, targets=3, seed=4)
+    world.table(30).write(tmp_path / "final.csv")
+    lawfile.save(fit_law(world.table(30), "exposure-repetition", draws=2), tmp_path / "law.json")
+    tokens = dict.fromkeys(world.domains, 1e12)
+    found = []
+    for of_the_first in (1e12, BUDGET.tokens / 100):
+        facts = RunFacts(
+            BUDGET,
+            lambda written: DomainWeights.uniform(list(world.domains)),
+            None,
+            10**8,
+            unique={**tokens, world.domains[0]: of_the_first},
+        )
+        found.append(build(AutoScaleConfig(str(tmp_path / "law.json")), facts).initial().weights[world.domains[0]])
+    assert found[1] < found[0] - 0.02
+
+
 @pytest.mark.parametrize(
     ("limits", "floor", "message"),
     [

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from autoscale_ds.laws.base import Inputs, Setting
+from autoscale_ds.laws.base import Setting
 from autoscale_ds.laws.registry import LAWS
 from autoscale_ds.laws.scales import Scales
 from autoscale_ds.mixture import RunTable
@@ -25,6 +25,7 @@ TYPICAL = {
     "beta_2": (0.3, 0.1),
     "alpha_w": (0.15, 0.2),
     "eta": (0.6, 0.2),
+    "R": (5.0, 0.2),
 }
 
 
@@ -80,14 +81,15 @@ class World:
                     self.scales.parameters_vary)
             for i in range(len(self.targets))
         ]  # fmt: skip
+        # A run of the most tokens that read one domain alone would read it 3 to 30 times over.
+        passes = np.exp(np.random.default_rng([seed, 9]).uniform(np.log(3), np.log(30), m))
+        self.unique = self.tokens.max() / passes if self.law.needs_unique else None
         layout = self.law.parameters(self.settings[0], np.array([2.0, 3.0]))
         self.parameters = [typical(self.law, layout, m, rng) for _ in self.targets]
 
     def losses(self, weights, tokens, sizes):
         """Losses without noise, (n, k)."""
-        log_tokens = np.log(tokens / self.scales.tokens) if self.scales.tokens_vary else np.zeros(len(weights))
-        log_sizes = np.log(sizes / self.scales.parameters) if self.scales.parameters_vary else np.zeros(len(weights))
-        x = Inputs(weights, log_tokens, log_sizes)
+        x = self.scales.inputs(weights, tokens, sizes, self.unique)
         return np.stack(
             [self.law.evaluate(p, x, s)[0] for p, s in zip(self.parameters, self.settings, strict=True)], axis=1
         )
@@ -106,7 +108,8 @@ class World:
         gone[gone.all(1)] = False
         losses[gone] = np.nan
         runs = tuple(f"r{i}" for i in range(len(weights)))
-        return RunTable(runs, self.domains, self.targets, weights, tokens, sizes, losses)
+        unique = None if self.unique is None else np.tile(self.unique, (len(weights), 1))
+        return RunTable(runs, self.domains, self.targets, weights, tokens, sizes, losses, unique=unique)
 
 
 __all__ = ["World", "mixtures", "typical"]

@@ -10,6 +10,7 @@ from published import RUNS
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture import RunTable, WeightsFile
+from autoscale_ds.mixture.repeats import averaged
 
 HEADER = "run,parameters,tokens,weight/a,weight/b,loss/x,loss/y"
 
@@ -136,3 +137,35 @@ def test_a_damaged_weights_file_names_the_field(tmp_path, field, message):
     (tmp_path / "w.json").write_text(f'{{"weights": {{"a": 0.5, "b": 0.5}}, {field}}}')
     with pytest.raises(MixtureError, match=f"w.json is damaged: {message}"):
         WeightsFile.read(tmp_path / "w.json")
+
+
+class TestUniqueTokens:
+    HEADER = "run,tokens,weight/a,weight/b,unique/b,unique/a,loss/x"
+
+    def test_they_stay_with_their_rows_and_domains(self, tmp_path):
+        path = table(
+            tmp_path, "m@0,1e9,.5,.5,3e8,7e8,3", "m@1,1e9,.5,.5,3e8,7e8,4", "n,1e9,1,0,0,7e8,5", header=self.HEADER
+        )
+        runs = RunTable.read(path)
+        assert runs.unique.tolist() == [[7e8, 3e8], [7e8, 3e8], [7e8, 0]]
+        assert runs.with_domains(["b", "a"]).unique.tolist() == [[3e8, 7e8], [3e8, 7e8], [0, 7e8]]
+        assert averaged(runs).unique.tolist() == [[7e8, 3e8], [7e8, 0]]
+        runs.take([2, 0]).write(tmp_path / "written.csv")
+        assert RunTable.read(tmp_path / "written.csv").unique.tolist() == [[7e8, 0], [7e8, 3e8]]
+        other = table(tmp_path, "r,1e9,.5,.5,3e9,2e9,3", header=self.HEADER, name="other.csv")
+        assert RunTable.read([path, other]).unique[-1].tolist() == [2e9, 3e9]
+        without = table(tmp_path, "r,,1e9,.5,.5,3,4", name="without.csv")
+        assert RunTable.read([path, without]).unique is None
+
+    @pytest.mark.parametrize(
+        ("header", "rows", "message"),
+        [
+            (HEADER.replace("unique/a", "else"), ["r,1e9,.5,.5,1,1,3"], "unique/a there is only one"),
+            (HEADER, ["r,1e9,.5,.5,0,1,3"], "unique/b is 0, expected a positive number"),
+            (HEADER, ["r,1e9,.5,.5,,1,3"], "unique/b is empty"),
+            (HEADER, ["m@0,1e9,.5,.5,1,1,3", "m@1,1e9,.5,.5,1,2,3"], "could draw from different amounts of text"),
+        ],
+    )
+    def test_columns_that_cannot_be_are_refused(self, tmp_path, header, rows, message):
+        with pytest.raises(MixtureError, match=message):
+            RunTable.read(table(tmp_path, *rows, header=header))

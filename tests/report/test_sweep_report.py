@@ -1,6 +1,9 @@
 import json
 import math
+import sys
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +24,9 @@ from autoscale_ds.report.sweep_law import rank_stability
 from autoscale_ds.report.sweep_reading import Scale, is_sweep, read_sweep
 from autoscale_ds.search import AutoScale
 from autoscale_ds.search.predictor import read_predictor, save_optima
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "mixture"))
+from synthetic import World
 
 FIGURES = {"effects", "ddo_curves", "optimal_weights", "laws", "rank_stability"}
 
@@ -194,3 +200,18 @@ def test_a_folder_of_another_plan_is_no_sweep(tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps({"kind": "ddo", "runs": []}))
     assert not is_sweep(tmp_path)
     assert not is_sweep(tmp_path / "missing")
+
+
+def test_a_law_of_repetition_is_asked_about_the_text_that_runs_of_a_scale_draw_from(tmp_path):
+    world = World("exposure-repetition", m=3, targets=1, seed=4)
+    world.table(20).write(tmp_path / "runs.csv")
+    sweep = read_sweep(tmp_path / "runs.csv")
+    (scale,) = sweep.scales
+    target = replace(scale, tokens=8 * scale.tokens)
+    own = dict(zip(world.domains, world.unique, strict=True))
+    assert sweep.unique_tokens(scale) == sweep.unique_tokens(target) == pytest.approx(own)
+    matched = replace(sweep, match_repetition=target.tokens)
+    assert matched.unique_tokens(target) == pytest.approx({name: 8 * tokens for name, tokens in own.items()})
+    fitted = fit_law(world.table(20), "exposure-repetition", draws=2)
+    law = sweep_law.fit_law(replace(sweep, law=fitted), DomainWeights.uniform(list(world.domains)))
+    assert set(law.optima) == {scale}

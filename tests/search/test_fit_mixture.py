@@ -346,3 +346,52 @@ def test_decide_says_its_verdict_first_and_writes_what_to_train(folder, tmp_path
     assert found["weights"] == pytest.approx(found["best"] if found["verdict"] == "change" else kept)
     said = fit_mixture(*asked[:-1], tmp_path / "again.json", "--against", out, "--risk", 0.9)
     assert said.startswith(("keep: ", "change: "))
+
+
+@pytest.fixture(scope="module")
+def repetition_law(tmp_path_factory):
+    """A fitted law of repetition of three domains."""
+    folder = tmp_path_factory.mktemp("repetition")
+    World("exposure-repetition", m=3, targets=1, seed=4).table(30, noise=0.003).write(folder / "runs.csv")
+    fit_mixture("fit", folder / "runs.csv", "--law", "exposure-repetition", "--out", folder / "law.json")
+    return folder / "law.json"
+
+
+class TestLawOfRepetition:
+    def test_the_optimum_is_that_of_the_text_there_is(self, repetition_law, tmp_path):
+        (tmp_path / "unique.json").write_text('{"domain0": 1e7, "domain1": 1e12, "domain2": 1e12}')
+        weights = {}
+        for name, unique in (
+            ("little", tmp_path / "unique.json"),
+            ("plenty", "domain0=1e12,domain1=1e12,domain2=1e12"),
+        ):
+            asked = ["--tokens", "1e9", "--unique", unique, "--out", tmp_path / "w.json"]
+            weights[name] = json.loads(fit_mixture("optimize", repetition_law, *asked, "--json"))["weights"]["domain0"]
+        assert weights["little"] < weights["plenty"] - 0.05
+        decided = fit_mixture(
+            "decide", repetition_law, "--tokens", "1e9", "--unique", unique, "--out", tmp_path / "d.json"
+        )
+        assert "domain0" in decided
+        at = ["--unique", unique]
+        assert json.loads(fit_mixture("predict", repetition_law, tmp_path / "w.json", *at, "--json"))["mixtures"]
+        assert "spearman" in fit_mixture("score", repetition_law, repetition_law.parent / "runs.csv", "--json")
+
+    def test_unique_tokens_that_are_missing_or_in_vain_are_said(self, repetition_law, folder, tmp_path):
+        out = ["--tokens", "1e9", "--out", tmp_path / "w.json"]
+        (tmp_path / "bad.json").write_text('{"domain0": -1}')
+        for arguments, message in (
+            (["optimize", repetition_law, *out], "give --corpus DIR, or --unique FILE"),
+            (["optimize", repetition_law, *out, "--unique", "domain0=1e9"], "unique tokens of 'domain1' are not known"),
+            (["optimize", repetition_law, *out, "--unique", "domain0=many"], "--unique 'domain0=many'"),
+            (
+                ["optimize", repetition_law, *out, "--unique", tmp_path / "bad.json"],
+                "domains and their positive tokens",
+            ),
+            (
+                ["optimize", folder / "law.json", *out, "--parameters", "1e8", "--unique", "domain0=1e9"],
+                "--unique changes nothing here; it needs a law of repetition",
+            ),
+        ):
+            said = fit_mixture(*arguments, code=2)
+            assert message in said
+            assert len(said.strip().splitlines()) == 1

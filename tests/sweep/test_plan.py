@@ -94,6 +94,36 @@ def test_token_counts_read_as_people_write_them():
 
 
 class TestCommandLine:
+    def test_matched_runs_are_drawn_from_their_share_of_the_windows(self, tmp_path, small_corpus):
+        config, ds = write_configs(tmp_path, small_corpus)
+        sweep, scale = tmp_path / "s", 20 * TOKENS_PER_STEP
+        new = ["--config", config, "--deepspeed_config", ds]
+        said = sweep_tool(
+            "plan", sweep, *new, "--mixture", "uniform", "--tokens", scale, "--match-repetition", 8 * scale
+        )
+        assert "1/8 of the windows" in said.stderr
+        sweep_tool("plan", sweep, "--mixture", "proportional", "--tokens", 2 * scale)  # as planned: matched
+        made = SweepPlan.read(sweep)
+        shares = [made.run_config(run, sweep).data.window_share for run in made.runs]
+        assert shares == [1 / 8, 1 / 4]
+        unmatched = tmp_path / "u"
+        sweep_tool("plan", unmatched, *new, "--mixture", "uniform", "--tokens", scale)
+        assert "match_repetition" not in json.loads((unmatched / "plan.json").read_text())  # as plans were before
+        more = ["--mixture", "proportional", "--tokens", scale]
+        for folder, options, message in (
+            (sweep, [*more, "--match-repetition", 4 * scale], "is planned with 40960; leave it out"),
+            (sweep, [*more, *new], "match_repetition 40960.0, not null"),
+            (unmatched, [*more, "--match-repetition", 4 * scale], "is planned without it; leave it out"),
+            (sweep, ["--mixture", "uniform", "--tokens", 9 * scale], "is larger than --match-repetition 40.96k"),
+            (tmp_path / "v", [*more, *new, "--match-repetition", 1e9], "which leaves domain 'web'"),
+            (
+                tmp_path / "v",
+                [*more, *new, "--match-repetition", 1e6, "data.window_share=0.5"],
+                "data.window_share is 0.5, but",
+            ),
+        ):
+            assert message in sweep_tool("plan", folder, *options, code=2).stderr.replace("\n", " ")
+
     def test_planning_writes_designs_of_all_kinds_and_the_cost(self, tmp_path, small_corpus):
         config, ds = write_configs(tmp_path, small_corpus)
         sweep = tmp_path / "s"

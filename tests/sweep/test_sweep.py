@@ -1,6 +1,7 @@
 """Real sweeps: workers that are killed, stopped or fail, and the table that comes out all the same."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -8,7 +9,8 @@ import time
 
 import pyarrow.parquet
 import pytest
-from sweeps import TOKENS_PER_STEP, start_worker, sweep_tool, write_configs
+from forked import run_forked
+from sweeps import ROOT, TOKENS_PER_STEP, start_worker, sweep_tool, write_configs
 
 from autoscale_ds.corpus import Corpus, CorpusIdentity
 from autoscale_ds.mixture import RunTable
@@ -88,6 +90,24 @@ def test_the_table_has_what_the_laws_need(undisturbed, tmp_path):
     assert low["weight/web"] * low["tokens"] == pytest.approx(base["weight/web"] * base["tokens"] / 3, rel=0.03)
     assert low["loss/web"] > base["loss/web"]
     assert len({base["tokenizer"], base["text/web"], base["text/code"], base["text/books"]}) == 4
+    assert low["unique/web"] == base["unique/web"] > 0
+
+
+def test_a_matched_run_reads_its_share_alone_and_its_row_says_how_much(tmp_path, small_corpus, undisturbed):
+    options = ["--mixture", "uniform", "--match-repetition", 4 * STEPS * TOKENS_PER_STEP, "data.log_samples=true"]
+    sweep = make_sweep(tmp_path, small_corpus, "s", *options)
+    sweep_tool("work", sweep, "--quiet")
+    (row,) = table(sweep)
+    folder = sweep / "runs" / "10.24k.uniform@0"
+    lines = (folder / "samples/rank-00000.txt").read_text()
+    rows = [line.split() for line in lines.splitlines()]
+    for name in ("web", "code", "books"):
+        windows = {int(window) for _, _, domain, _, window in rows if domain == name}
+        unique = round(undisturbed[0][f"unique/{name}"] / 32 / 4)
+        assert row[f"unique/{name}"] == unique * 32
+        assert len(windows) == min(unique, sum(domain == name for _, _, domain, _, _ in rows))
+    replayed = run_forked([str(ROOT / "tools/replay_stream.py"), str(folder), "--steps", "0:"], dict(os.environ))
+    assert replayed.stdout == lines
 
 
 def test_a_stopped_worker_saves_and_another_goes_on_from_there(tmp_path, small_corpus, undisturbed):

@@ -9,7 +9,9 @@ from jobs import SIZES, STOP_AT, consumed, journal, of, replayed, tool
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.mixture import DomainWeights
 from autoscale_ds.search.predictor import save_optima
+from autoscale_ds.training.config import DataConfig, ModelConfig, RunConfig
 from autoscale_ds.training.differences import changed_settings
+from autoscale_ds.training.setup import unique_windows
 
 
 def test_files_that_a_run_needs_once_may_go_or_change(until, tmp_path, caplog):
@@ -113,3 +115,15 @@ def test_a_refused_start_changes_nothing_that_later_starts_compare_with(until, c
         with pytest.raises(ConfigError, match="other text in code"):
             until(20, **{"data.corpus": str(corpus_of(SIZES, seeds={"code": 1}))})
     assert (run / "config.yaml").read_text() == before
+
+
+def test_a_share_gives_every_domain_windows_to_the_nearest_one_or_is_refused():
+    sizes = {"web": 1000, "code": 8, "empty": 0}
+    assert unique_windows(1.0, sizes) == {}
+    assert unique_windows(0.29, sizes) == {"web": 290, "code": 2, "empty": 0}
+    assert unique_windows(1 / 8, sizes) == {"web": 125, "code": 1, "empty": 0}
+    with pytest.raises(ConfigError, match=r"data.window_share is 0.1, which leaves domain 'code' \(8 windows\)"):
+        unique_windows(0.1, sizes)
+    for share in (0.0, 1.5, float("nan")):
+        with pytest.raises(ConfigError, match=r"data.window_share is .*, expected above 0 and at most 1"):
+            RunConfig("run", 1e9, DataConfig("corpus", window_share=share), ModelConfig())
