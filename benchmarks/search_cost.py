@@ -44,7 +44,7 @@ from autoscale_ds.mixture import Objective, RunTable
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.search.design import NOISE as PRIOR_NOISE
 from autoscale_ds.search.next_probes import DRAWS, LAWS, belief, run_noise
-from autoscale_ds.search.surface import Points, Surface, distances
+from autoscale_ds.search.surface import Points, Scale, Surface, distances
 from benchmarks._machine import describe, write_result
 
 BATCH, MOST = 8, 64
@@ -83,7 +83,7 @@ class World:
     @property
     def named(self) -> Points:
         """The mixtures one may name, at the target."""
-        return Points.at(self.mixtures, self.tokens, self.parameters)
+        return Points.at(self.mixtures, Scale(self.tokens, self.parameters))
 
     def regret(self, named: int) -> float:
         """Return how much worse a mixture is than the best."""

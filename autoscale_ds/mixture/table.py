@@ -6,8 +6,8 @@ measured"; a loss of ``nan`` or ``inf`` is a broken run and refused, or dropped 
 ``final`` losses, at the end of a learning-rate schedule, from ``constant`` ones, before its cooldown: the two are never
 fitted together. The columns ``design`` and ``seed`` say which runs repeat each other; in a table without both of them
 the names do, see ``design_and_seed``. The columns ``tokenizer`` and ``text/<name>`` tell rows of different text apart,
-see ``evidence``. The columns ``unique/<domain>``, for all domains or none, hold the tokens of text that a run could draw
-from a domain: a run that trained on more of them repeated some. Other columns are not read.
+see ``evidence``. The columns ``unique/<domain>``, for all domains or none, hold the tokens of text that a run could
+draw from a domain: a run that trained on more of them repeated some. Other columns are not read.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -20,10 +21,10 @@ from autoscale_ds.search import solver
 from autoscale_ds.search.decision import Belief
 from autoscale_ds.search.design import ProbeRun, dirichlet_plan
 from autoscale_ds.search.solver import Goal
-from autoscale_ds.search.surface import Points, Surface, believed, misfit
+from autoscale_ds.search.surface import Points, Scale, Surface, believed, misfit
 
 # Laws that stand for what one does not know of the world, as far as a table supports them; equally likely.
-LAWS = ("exposure", "exposure-budget")
+LAWS = ("exposure", "exposure-budget", "exposure-repetition", "exposure-budget-repetition")
 # Draws whose optimum is one of the final choices: the belief about them is that of all draws.
 OPTIMA = 16
 # Mixtures offered beside those that draws of the laws hold for the best.
@@ -43,8 +44,8 @@ class Question:
     ----------
     objective : Objective
         What is minimised.
-    tokens, parameters : float
-        Scale of the run the mixture is for; parameters is NaN where it does not matter.
+    target : Scale
+        Of the run the mixture is for.
     against : DomainWeights
         What one would train otherwise.
     bounds : Bounds
@@ -52,8 +53,7 @@ class Question:
     """
 
     objective: Objective
-    tokens: float
-    parameters: float
+    target: Scale
     against: DomainWeights
     bounds: Bounds
 
@@ -93,7 +93,7 @@ class Advice:
 def advise(
     table: RunTable,
     question: Question,
-    scales: Sequence[tuple[float, float]],
+    scales: Sequence[Scale],
     count: int,
     *,
     pending: Points | None = None,
@@ -106,7 +106,7 @@ def advise(
     ----------
     table : RunTable
         The runs made so far, with seeds apart.
-    scales : sequence of (tokens, parameters)
+    scales : sequence of Scale
         Where runs may be made; their cost is tokens times parameters.
     count : int
         How many to return.
@@ -122,11 +122,12 @@ def advise(
     means = repeats.averaged(table)
     models = fitted(means, laws, seed)
     decisions = _decisions(models, means, question, seed)
-    known = pending if pending is not None else Points.at(decisions[:0], 1.0)
+    known = pending if pending is not None else Points.at(decisions[:0], question.target)
     mixtures = np.vstack([decisions, _candidates(question, seed)])
     _, first = np.unique(np.round(mixtures, 5), axis=0, return_index=True)
-    untried = Points.of_each(mixtures[np.sort(first)], scales).without(Points.of_table(means) + known, SAME)
-    at_target = Points.at(decisions, question.tokens, question.parameters)
+    at_scales = [Points.at(mixtures[np.sort(first)], scale) for scale in scales]
+    untried = reduce(Points.__add__, at_scales).without(Points.of_table(means) + known, SAME)
+    at_target = Points.at(decisions, question.target)
     surface = belief(models, question.objective, means, noise, at_target + untried + known, seed)
     chosen, runs, planned = np.split(np.arange(len(surface.mean)), [len(decisions), len(decisions) + len(untried)])
     for point in planned:
@@ -185,7 +186,11 @@ def _decisions(models: Sequence[LossModel], table: RunTable, question: Question,
 
     Then the mixture of the smallest expected objective, the optima of some draws of the laws, and what was trained.
     """
-    goals = tuple(Goal(model, question.objective, question.tokens, question.parameters) for model in models)
+    target = question.target
+    if target.unique is not None:
+        unique = dict(zip(table.domains, map(float, target.unique), strict=True))
+        models = [model.with_unique(unique) for model in models]
+    goals = tuple(Goal(model, question.objective, target.tokens, target.parameters) for model in models)
     doubt, names = Belief(goals, seed), table.domains
     other = np.array([question.against[name] for name in names])
     plug_in = solver.minimum(goals[0], question.bounds, seed=seed)
@@ -201,7 +206,7 @@ def _decisions(models: Sequence[LossModel], table: RunTable, question: Question,
 def _candidates(question: Question, seed: int) -> Array:
     floor = float(question.bounds.floors.max())
     caps = dict(zip(question.against, map(float, question.bounds.caps), strict=True))
-    plan = dirichlet_plan(question.against, CANDIDATES, question.tokens, floor=floor, caps=caps, seed=seed)
+    plan = dirichlet_plan(question.against, CANDIDATES, question.target.tokens, floor=floor, caps=caps, seed=seed)
     return np.array([list(probe.weights.values()) for probe in plan])
 
 

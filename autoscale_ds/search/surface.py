@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,33 +34,34 @@ DRAWS = 4000
 Indices = npt.NDArray[np.intp]
 
 
+class Scale(NamedTuple):
+    """Tokens and size of a run (NaN where unknown), and the tokens of text it can draw from each domain (m,)."""
+
+    tokens: float
+    parameters: float = np.nan
+    unique: Array | None = None
+
+
 @dataclass(frozen=True)
 class Points:
-    """Mixtures (p, m) with tokens and size (p,) each; size is NaN where none is known."""
+    """Mixtures (p, m) with tokens and size (p,) each, and the tokens of text they can draw (p, m) where known."""
 
     weights: Array
     tokens: Array
     parameters: Array
+    unique: Array | None = None
 
     @classmethod
-    def at(cls, weights: Array, tokens: float, parameters: float = np.nan) -> Points:
+    def at(cls, weights: Array, scale: Scale) -> Points:
         """Return mixtures (p, m) at one scale."""
-        return cls(weights, np.full(len(weights), tokens), np.full(len(weights), parameters))
+        count = len(weights)
+        unique = None if scale.unique is None else np.tile(scale.unique, (count, 1))
+        return cls(weights, np.full(count, scale.tokens), np.full(count, scale.parameters), unique)
 
     @classmethod
     def of_table(cls, table: RunTable) -> Points:
         """Return the runs of a table."""
-        return cls(table.weights, table.tokens, table.parameters)
-
-    @classmethod
-    def of_each(cls, weights: Array, scales: Sequence[tuple[float, float]]) -> Points:
-        """Return mixtures (p, m) at each of some scales (tokens, parameters)."""
-        parts = [cls.at(weights, tokens, parameters) for tokens, parameters in scales]
-        return cls(
-            np.vstack([part.weights for part in parts]),
-            np.concatenate([part.tokens for part in parts]),
-            np.concatenate([part.parameters for part in parts]),
-        )
+        return cls(table.weights, table.tokens, table.parameters, table.unique)
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -72,7 +73,8 @@ class Points:
 
     def take(self, rows: Any) -> Points:
         """Return the points of a slice, index array or mask."""
-        return Points(self.weights[rows], self.tokens[rows], self.parameters[rows])
+        unique = None if self.unique is None else self.unique[rows]
+        return Points(self.weights[rows], self.tokens[rows], self.parameters[rows], unique)
 
     def without(self, others: Points, same: float) -> Points:
         """Return the points that are none of some others: another mixture, or tokens that differ by a factor."""
@@ -81,10 +83,14 @@ class Points:
         return self.take(~(mixture & budget).any(1))
 
     def __add__(self, other: Points) -> Points:
+        unique = None
+        if self.unique is not None and other.unique is not None:
+            unique = np.vstack([self.unique, other.unique])
         return Points(
             np.vstack([self.weights, other.weights]),
             np.append(self.tokens, other.tokens),
             np.append(self.parameters, other.parameters),
+            unique,
         )
 
 
@@ -224,7 +230,7 @@ def believed(
 
 def values(model: LossModel, objective: Objective, points: Points) -> Array:
     """Return the objective that a law predicts at points, shape (p,)."""
-    losses = model.predict(model.inputs(points.weights, points.tokens, points.parameters))
+    losses = model.predict(model.inputs(points.weights, points.tokens, points.parameters, points.unique))
     return objective.value(losses, tuple(model.targets))
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.mixture.table import RunTable
 from autoscale_ds.search.design import ProbeRun
 from autoscale_ds.search.next_probes import LAWS, Advice, Question, advise
-from autoscale_ds.search.surface import Points
+from autoscale_ds.search.surface import Points, Scale
+from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.sweep.designs import named_mixture
 from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, Target, tokens_label, with_seeds
 from autoscale_ds.sweep.progress import survey
@@ -114,6 +115,7 @@ def find_next(request: SearchRequest) -> Found:
     collect(request.sweep, plan)
     table = RunTable.read(request.sweep / TABLE_FILE).with_domains(corpus.domains)
     size = float(np.median(table.parameters))
+    of_target, at_scale = _scales(plan, corpus, table, size)
     budget = Budget.of(plan, size, request.max_share)
     scales = [tokens for tokens in request.tokens or sorted({run.scale for run in plan.runs}) if budget.holds(tokens)]
     if not scales:
@@ -121,10 +123,10 @@ def find_next(request: SearchRequest) -> Found:
     pending = [state.run for state in survey(request.sweep, plan) if state.state not in ("done", "failed")]
     advice = advise(
         table,
-        _question(request, plan.target, corpus, table, size),
-        [(tokens, size) for tokens in scales or [table.tokens.min()]],
+        _question(request, corpus, table, of_target),
+        [at_scale(tokens) for tokens in scales or [float(table.tokens.min())]],
         request.runs,
-        pending=_points(pending, table.domains, size),
+        pending=_points(pending, table.domains, at_scale),
         laws=request.laws or LAWS,
         seed=request.seed,
     )
@@ -183,21 +185,41 @@ def _target(request: SearchRequest, plan: SweepPlan) -> Target:
     return Target(tokens, request.target_parameters or plan.target.parameters)
 
 
-def _question(request: SearchRequest, target: Target, corpus: Corpus, table: RunTable, size: float) -> Question:
+def _scales(plan: SweepPlan, corpus: Corpus, table: RunTable, size: float) -> tuple[Scale, Callable[[float], Scale]]:
+    """Return the target's scale, and the scale of probes of a budget.
+
+    The target draws from all text of the corpus, a probe from the share that the sweep gives it. One size in the table:
+    nothing is known of others.
+    """
+    length = int(plan.config["data"]["sequence_length"])
+    windows = count_windows(corpus, length)
+    text = np.array([float(windows[name] * length) for name in table.domains])
+    known = table.unique is not None
+
+    def at_scale(tokens: float) -> Scale:
+        return Scale(tokens, size, plan.window_share(tokens) * text if known else None)
+
+    target = Scale(float(plan.target.tokens or 0), plan.target.parameters or size, text if known else None)
+    return target, at_scale
+
+
+def _question(request: SearchRequest, corpus: Corpus, table: RunTable, target: Scale) -> Question:
     kind = request.objective or "mean-loss"
     return Question(
         Objective.named(kind, table.targets, corpus.bytes_per_token_of(table.targets)),
-        float(target.tokens or 0),
-        # One size in the table: nothing is known of others.
-        target.parameters or size,
+        target,
         named_mixture(request.against, corpus)[1],
         Bounds.of(list(table.domains), request.floor),
     )
 
 
-def _points(runs: Sequence[PlannedRun], domains: Sequence[str], size: float) -> Points:
-    weights = np.array([[run.weights[name] for name in domains] for run in runs]).reshape(-1, len(domains))
-    return Points(weights, np.array([run.tokens for run in runs]), np.full(len(runs), size))
+def _points(runs: Sequence[PlannedRun], domains: Sequence[str], at_scale: Callable[[float], Scale]) -> Points:
+    """Return planned runs as points."""
+    points = Points.at(np.empty((0, len(domains))), at_scale(1.0))
+    for run in runs:
+        weights = np.array([[run.weights[name] for name in domains]])
+        points += Points.at(weights, at_scale(run.scale)._replace(tokens=run.tokens))
+    return points
 
 
 def _named(plan: SweepPlan, probes: Sequence[ProbeRun]) -> list[PlannedRun]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from autoscale_ds.search.surface import Points, Surface, knowledge_gradient
+from autoscale_ds.search.surface import Points, Scale, Surface, knowledge_gradient
 
 
 def test_the_worth_of_knowing_the_difference_of_two_is_that_of_the_normal_loss_function():
@@ -73,6 +73,6 @@ def test_the_most_valuable_runs_are_those_of_the_largest_worth_per_cost_one_afte
 
 def test_points_that_were_run_are_not_offered_again():
     weights = np.array([[0.5, 0.5], [0.2, 0.8]])
-    points = Points.of_each(weights, [(1e6, 1e5), (2e6, 1e5)])
-    left = points.without(Points.at(weights[:1], 1.01e6, 1e5), 1.05)
+    points = Points.at(weights, Scale(1e6, 1e5)) + Points.at(weights, Scale(2e6, 1e5))
+    left = points.without(Points.at(weights[:1], Scale(1.01e6, 1e5)), 1.05)
     assert list(zip(left.weights[:, 0], left.tokens, strict=True)) == [(0.2, 1e6), (0.5, 2e6), (0.2, 2e6)]
