@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 r"""Train a small GPT-2 on real text and watch downstream tasks: scores, bits per byte, and what measuring them costs.
 
-    python benchmarks/downstream.py raw/ eval/     about 15 minutes on 2 cores; writes results/downstream.json
+    python benchmarks/downstream.py raw/ eval/     about half an hour on 2 cores; writes results/downstream.json
 
 raw/ holds one NAME.jsonl.gz a domain, eval/ the documents of the shipped tasks (docs/evaluation.md). Three of the tasks
 are task targets too: bits per byte of their gold completions. The corpus and the run are kept in --work; the same
