@@ -86,9 +86,10 @@ class Scales:
         )
 
     def of_table(self, table: RunTable) -> Inputs:
-        """Return the inputs of a table's runs; rows of one mixture and size count as one run's checkpoints."""
+        """Return the inputs of a table's runs; rows of one mixture, size and text count as one run's checkpoints."""
         inputs = self.inputs(table.weights, table.tokens, table.parameters, table.unique)
-        designs = np.column_stack([np.round(table.weights, 6), np.nan_to_num(table.parameters)])
+        unique = np.empty((len(table), 0)) if table.unique is None else table.unique
+        designs = np.column_stack([np.round(table.weights, 6), np.nan_to_num(table.parameters), unique])
         _, run = np.unique(designs, axis=0, return_inverse=True)
         return replace(inputs, run=run.ravel())
 

@@ -32,7 +32,7 @@ def covered(name: str) -> list[tuple[float, float]]:
         )
         fitted = model.fit_law(truth.table(50, noise=0.01, seed=draw), name, starts=1, draws=12)
         exact, noisy = (truth.table(20, noise=noise, seed=draw + 100_000) for noise in (0.0, 0.01))
-        x = fitted.inputs(exact.weights, exact.tokens, exact.parameters)
+        x = fitted.inputs_of(exact)
         for table, of_a_run, found in ((exact, False, law), (noisy, True, run)):
             low, high = fitted.intervals(x, of_a_run=of_a_run)
             found.append(((low <= table.losses) & (table.losses <= high)).mean())
