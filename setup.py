@@ -42,7 +42,7 @@ EXTRAS = {
         "ninja>=1.11,<2",
     ],
     # Measured against, never imported by the package.
-    "peers": ["megatron-core>=0.16.1,<0.17"],
+    "peers": ["megatron-core>=0.16.1,<0.17", "scikit-learn>=1.5,<2"],
 }
 
 setup(

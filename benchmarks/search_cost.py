@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 r"""How many runs does a search need? Published run tables as the world, methods that may only buy runs of it.
 
-    pip install -e '.[trees,peers]'
+    pip install -e '.[laws,peers]'
     python benchmarks/search_cost.py regmix_1m_train.csv dml_redpajama.csv        under an hour on 2 cores
 
 A table is a world: a method buys its runs one batch after the other and in the end names the mixture of the table that
