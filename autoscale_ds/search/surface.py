@@ -21,6 +21,7 @@ from scipy.special import ndtr
 
 from autoscale_ds.laws.holdout import mixture_folds
 from autoscale_ds.laws.model import LossModel
+from autoscale_ds.laws.score import within_scale
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.objective import Objective
 from autoscale_ds.mixture.table import RunTable
@@ -262,7 +263,8 @@ def knowledge_gradient(means: Array, slopes: Array) -> float:
 
 def distances(left: Array, right: Array) -> Array:
     """Return the Hellinger distance of mixtures (n, m) and (k, m), shape (n, k): 0 for the same, 1 for disjoint."""
-    overlap = np.sqrt(np.maximum(left, 0)) @ np.sqrt(np.maximum(right, 0)).T
+    left, right = (each / each.sum(1, keepdims=True) for each in (left, right))  # tables round weights
+    overlap = np.sqrt(left) @ np.sqrt(right).T
     return np.sqrt(np.clip(1 - overlap, 0, 1))
 
 
@@ -276,7 +278,8 @@ def misfit(
     """Return the standard deviation of what a law misses of the objective at a mixture left out of its fit.
 
     Mixtures are left out in folds; of the mean square error there, what the draws of the fold's fit and the noise of a
-    run explain is taken off. It is at most the spread of the runs: a law is not trusted less than their mean.
+    run explain is taken off. It is at most the spread of the runs within a scale: a law is not trusted less than their
+    mean.
     """
     squares, explained = [], []
     for fold in mixture_folds(table, seed):
@@ -286,4 +289,5 @@ def misfit(
         drawn = [values(member, objective, points) for member in fitted.members()]
         explained.append(np.var(drawn, axis=0, ddof=1))
     left = np.nanmean(np.concatenate(squares)) - np.nanmean(np.concatenate(explained)) - noise**2
-    return float(min(np.sqrt(max(left, 0.0)), np.nanstd(objective.of_table(table))))
+    spread = np.nanstd(within_scale(objective.of_table(table)[:, None], table))
+    return float(min(np.sqrt(max(left, 0.0)), spread))
