@@ -35,7 +35,7 @@ import numpy as np
 
 from autoscale_ds import cli
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import model, registry, selection
+from autoscale_ds.laws import model, registry, selection, table_fits
 from autoscale_ds.laws.score import measures, score
 from autoscale_ds.mixture import Objective, RunTable
 from autoscale_ds.mixture.simplex import Bounds
@@ -113,12 +113,12 @@ def left_out_one_by_one(names: list[str]) -> list[dict[str, Any]]:
                      tokens, np.full(len(amounts), np.nan), losses)  # fmt: skip
     rows: list[dict[str, Any]] = []
     for name in names:
-        if model.unsupported(table.take(slice(1, None)), name) is not None:
+        if table_fits.unsupported(table.take(slice(1, None)), name) is not None:
             continue
         predicted = np.zeros_like(losses)
         for i in range(len(table)):
             rest = table.take([j for j in range(len(table)) if j != i])
-            fitted = model.fit_part(rest, name)
+            fitted = table_fits.fit_part(rest, name)
             predicted[i] = fitted.predict(fitted.inputs(table.weights[[i]], tokens[[i]]))[0]
         by_target = [measures(predicted[:, j], losses[:, j], [np.arange(len(table))]) for j in range(len(domains))]
         rows.append({"law": name, **{key: mean_of(by_target, key) for key in ("spearman", "mae")}})
@@ -169,8 +169,8 @@ def path_against_keeping(table: RunTable) -> dict[str, Any]:
         part = table.take(table.parameters == size)
         levels = np.unique(part.tokens)
         levels = levels[[0, len(levels) // 2, -1]]
-        alone = [model.fit_law(part.take(part.tokens == level), "exposure", draws=0) for level in levels]
-        joint = model.fit_law(part.take(part.tokens <= levels[1]), "exposure", draws=24)
+        alone = [table_fits.fit_law(part.take(part.tokens == level), "exposure", draws=0) for level in levels]
+        joint = table_fits.fit_law(part.take(part.tokens <= levels[1]), "exposure", draws=24)
         for targets in [*([name] for name in table.targets), list(table.targets)]:
             objective = Objective.of_kind("mean-loss", targets)
             goals = [solver.Goal(law, objective, t, size) for law, t in zip(alone, levels, strict=True)]
@@ -238,7 +238,7 @@ def judged(fitted: model.LossModel, test: RunTable) -> dict[str, float]:
 def supported(train: RunTable) -> list[str]:
     """Return the laws that this table can be fitted with."""
     names = [name for name, law in registry.LAWS.items() if law.unavailable() is None]
-    return [name for name in names if model.unsupported(train, name) is None]
+    return [name for name in names if table_fits.unsupported(train, name) is None]
 
 
 def measure(name: str, train: RunTable, test: RunTable, subsets: int) -> dict[str, Any]:
@@ -247,7 +247,7 @@ def measure(name: str, train: RunTable, test: RunTable, subsets: int) -> dict[st
     for size in SIZES:
         rng = np.random.default_rng(size)
         picks = [rng.choice(512, size, replace=False) for _ in range(subsets)] if size < 512 else [np.arange(512)]
-        tables = [table for table in map(train.take, picks) if model.unsupported(table, name) is None]
+        tables = [table for table in map(train.take, picks) if table_fits.unsupported(table, name) is None]
         if tables:
             found["runs"][str(size)] = mean([fit_and_score(name, table, test) for table in tables])
     if name == "exposure":
@@ -259,7 +259,7 @@ def fit_and_score(name: str, table: RunTable, test: RunTable) -> dict[str, float
     """Fit every target; return the mean score and the seconds a target took."""
     start = time.process_time()
     scales = model.Scales.of(table)
-    fits = {target: model.fit_target(table, scales, name, target, starts=2) for target in table.targets}
+    fits = {target: table_fits.fit_target(table, scales, name, target, starts=2) for target in table.targets}
     seconds = (time.process_time() - start) / len(table.targets)
     found = score(model.LossModel(name, table.domains, scales, fits), test)["mean"]
     return {"spearman": found["spearman"], "mae": found["mae"], "seconds": seconds}

@@ -38,7 +38,8 @@ from typing import Any
 import numpy as np
 
 from autoscale_ds.files import write_json
-from autoscale_ds.laws.model import LossModel, fit_law
+from autoscale_ds.laws.model import LossModel
+from autoscale_ds.laws.table_fits import fit_law
 from autoscale_ds.mixture import Objective, RunTable
 from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.search.solver import Goal, minimum

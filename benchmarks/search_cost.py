@@ -38,8 +38,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoscale_ds import cli
-from autoscale_ds.laws.model import fit_part
 from autoscale_ds.laws.prior import prior_values
+from autoscale_ds.laws.table_fits import fit_part
 from autoscale_ds.mixture import Objective, RunTable
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.search.design import NOISE as PRIOR_NOISE

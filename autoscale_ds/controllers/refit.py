@@ -14,7 +14,7 @@ import numpy as np
 from autoscale_ds.controllers.base import Budget, Controller, RunFacts, Stateless, Suggestion, View
 from autoscale_ds.errors import ConfigError, MixtureError
 from autoscale_ds.laws import LossModel, registry
-from autoscale_ds.laws.model import fit_law
+from autoscale_ds.laws.table_fits import fit_law
 from autoscale_ds.mixture import DomainWeights, Objective, RunTable
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.simplex import Bounds, nearest_above

@@ -83,7 +83,7 @@ def estimate(
     Notes
     -----
     The priors make any number of rows solvable, as folds of a small table need; whether there are enough to trust the
-    result is asked before (``model.unsupported``).
+    result is asked before (``table_fits.unsupported``).
     """
     stated = problem(evaluate, layout, y, m)
     # The data enter the seed, so that the draws of different targets are independent.

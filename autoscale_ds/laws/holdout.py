@@ -93,7 +93,7 @@ def calibrate(
     Returns
     -------
     dict
-        Target to the factor on the noise its ensemble has to be drawn with (see ``model.fit_law``).
+        Target to the factor on the noise its ensemble has to be drawn with (see ``table_fits.fit_law``).
     Calibration
         What the intervals of such a fit are widened by.
     """

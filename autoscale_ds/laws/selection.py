@@ -23,20 +23,10 @@ from autoscale_ds.laws import registry
 from autoscale_ds.laws.base import Inputs, Law
 from autoscale_ds.laws.baselines import BASELINES
 from autoscale_ds.laws.holdout import Split, calibrate, mixture_folds, num_refits, thinned
-from autoscale_ds.laws.model import (
-    AVERAGE,
-    DRAWS,
-    FEWEST,
-    Average,
-    LossModel,
-    fit_law,
-    fit_part,
-    fit_target,
-    unsupported,
-    usable_rows,
-)
+from autoscale_ds.laws.model import AVERAGE, Average, LossModel
 from autoscale_ds.laws.scales import SAME, Scales, most_passes
 from autoscale_ds.laws.score import measures, within_scale
+from autoscale_ds.laws.table_fits import DRAWS, FEWEST, fit_law, fit_part, fit_target, unsupported, usable_rows
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.table import RunTable
 

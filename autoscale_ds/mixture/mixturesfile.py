@@ -11,8 +11,8 @@ import numpy as np
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture.arrays import Array
-from autoscale_ds.mixture.table import WEIGHT, weights_problem, without_rests
-from autoscale_ds.mixture.tablefile import number, read_cells
+from autoscale_ds.mixture.rows import weights_problem, without_rests
+from autoscale_ds.mixture.tablefile import WEIGHT, number, read_cells
 from autoscale_ds.mixture.weightsfile import WeightsFile
 
 

@@ -26,14 +26,9 @@ from autoscale_ds.files import write_atomic
 from autoscale_ds.mixture import losskinds, tablefile
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.evidence import Evidence
-from autoscale_ds.mixture.tablefile import number, read_cells
+from autoscale_ds.mixture.rows import ROUNDED, SUM_TOLERANCE, is_droppable, row_problem, without_rests
+from autoscale_ds.mixture.tablefile import LOSS, UNIQUE, WEIGHT, number, read_cells
 
-# Published tables round weights to three digits, so that 22 of them miss 1 by a few thousandths. Those rounded to two
-# may miss it by half a hundredth for each domain, and are scaled to 1.
-SUM_TOLERANCE = ROUNDED = 5e-3
-# A weight this little below 0 is 0: the rest of a subtraction.
-NEGATIVE_ZERO = -1e-9
-WEIGHT, LOSS, UNIQUE = "weight/", "loss/", "unique/"
 REPEATS = ("design", "seed")
 
 
@@ -301,14 +296,14 @@ def _numbers(path: Path, name: str, runs: Sequence[str], cells: Sequence[Any], b
 
 
 def _checked(path: Path, table: RunTable, drop_bad: bool, zero: bool) -> RunTable:
-    problems = {i: text for i in range(len(table)) if (text := _problem(table, i, zero))}
+    problems = {i: text for i in range(len(table)) if (text := row_problem(table, i, zero))}
     if problems and not drop_bad:
         index, text = next(iter(problems.items()))
         others = f" ({len(problems)} such rows)" if len(problems) > 1 else ""
-        hint = ", or leave such rows out with --drop-bad" if _droppable(table, index, zero) else ""
+        hint = ", or leave such rows out with --drop-bad" if is_droppable(table, index, zero) else ""
         raise MixtureError(f"{path}, run {table.runs[index]!r}: {text}{others}; mend it{hint}")
     for index, text in problems.items():
-        if not _droppable(table, index, zero):
+        if not is_droppable(table, index, zero):
             raise MixtureError(f"{path}, run {table.runs[index]!r}: {text}")
     keep = [i for i in range(len(table)) if i not in problems]
     if not keep:
@@ -317,69 +312,6 @@ def _checked(path: Path, table: RunTable, drop_bad: bool, zero: bool) -> RunTabl
     table = replace(table.take(keep), dropped=dropped)
     sums = table.weights.sum(1, keepdims=True)
     return replace(table, weights=np.where(np.abs(sums - 1) > SUM_TOLERANCE, table.weights / sums, table.weights))
-
-
-def _droppable(table: RunTable, row: int, zero: bool) -> bool:
-    """Return whether a row lacks values, or its losses cannot be. A wrong sum of weights is an error."""
-    unique = () if table.unique is None else table.unique[row]
-    numbers, losses = [*table.weights[row], table.tokens[row], table.parameters[row], *unique], table.losses[row]
-    impossible = (losses < 0) | (losses > losskinds.LARGEST) | ((losses == 0) & (not zero))
-    return bool(np.isinf(numbers).any() or impossible.any() or np.isnan(losses).all())
-
-
-def without_rests(weights: Array) -> Array:
-    """Return weights with 0 for what a subtraction left just below it."""
-    return np.where((weights < 0) & (weights > NEGATIVE_ZERO), 0.0, weights)
-
-
-def weights_problem(domains: Sequence[str], weights: Array) -> str | None:
-    """Return what is wrong with the weights (m,) of a row of a table, or None where they are a mixture, rounded."""
-    for name, value in zip(domains, weights, strict=True):
-        if not math.isfinite(value):
-            return f"{WEIGHT}{name} is empty, nan or infinite; write 0 where a run did not use the domain"
-        if value < 0:
-            return f"{WEIGHT}{name} is {value:g}, expected at least 0"
-    total = math.fsum(weights)
-    tolerance = max(SUM_TOLERANCE, ROUNDED * len(domains) if _two_decimals(weights) else 0.0)
-    if abs(total - 1) <= tolerance * (1 + 1e-9):
-        return None
-    per_cent = abs(total - 100) <= 100 * tolerance
-    hint = "; if they are per cent, divide them by 100" if per_cent else ""
-    return f"weights sum to {total:.6g}, expected 1 within {tolerance:g}{hint}"
-
-
-def _problem(table: RunTable, row: int, zero: bool) -> str | None:
-    """Return what is wrong with a row, or None; ``zero`` says whether its losses may be 0."""
-    if wrong := weights_problem(table.domains, table.weights[row]):
-        return wrong
-    for name, value in (("tokens", table.tokens[row]), ("parameters", table.parameters[row])):
-        if math.isinf(value) or value <= 0:
-            written = "empty, nan or infinite" if math.isinf(value) else f"{value:g}"
-            return f"{name} is {written}, expected a positive number"
-    if wrong := _unique_problem(table, row):
-        return wrong
-    for name, value in zip(table.targets, table.losses[row], strict=True):
-        if math.isinf(value):
-            return f"{LOSS}{name} is nan or infinite; leave the cell empty if it was not measured"
-        if value < 0 or value > losskinds.LARGEST or (value == 0 and not zero):
-            return f"{LOSS}{name} is {value:g}, expected above 0 and at most {losskinds.LARGEST:g} nats per token"
-    return "no loss was measured (every loss cell is empty)" if np.isnan(table.losses[row]).all() else None
-
-
-def _unique_problem(table: RunTable, row: int) -> str | None:
-    """Return which unique tokens of a row cannot be: a domain without text is possible only at weight 0."""
-    if table.unique is None:
-        return None
-    for name, value, weight in zip(table.domains, table.unique[row], table.weights[row], strict=True):
-        if not math.isfinite(value):
-            return f"{UNIQUE}{name} is empty, nan or infinite, expected the tokens of text the run could draw from"
-        if value < 0 or (value == 0 and weight > 0):
-            return f"{UNIQUE}{name} is {value:g}, expected a positive number of tokens"
-    return None
-
-
-def _two_decimals(weights: Array) -> bool:
-    return bool(np.abs(weights * 100 - np.round(weights * 100)).max() < 1e-9)
 
 
 def _refuse_false_repeats(where: str, table: RunTable) -> None:

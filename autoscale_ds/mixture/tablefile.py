@@ -24,6 +24,8 @@ FOREIGN = {
     b"\x1f\x8b": "compressed by gzip; unpack it",
     b"\x28\xb5\x2f\xfd": "compressed by Zstandard; unpack it",
 }
+# What columns of weights, losses and unique tokens begin with.
+WEIGHT, LOSS, UNIQUE = "weight/", "loss/", "unique/"
 DELIMITERS = ",;\t|"
 # Columns that a message lists.
 MOST_NAMES = 12

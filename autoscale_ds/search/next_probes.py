@@ -9,8 +9,9 @@ from functools import reduce
 import numpy as np
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws.model import LossModel, fit_law, fit_part, unsupported
+from autoscale_ds.laws.model import LossModel
 from autoscale_ds.laws.scales import SAME
+from autoscale_ds.laws.table_fits import fit_law, fit_part, unsupported
 from autoscale_ds.mixture import repeats
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.objective import Objective

@@ -15,7 +15,7 @@ from autoscale_ds.corpus import CorpusIdentity
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import read_json, write_json
 from autoscale_ds.mixture.evidence import TEXT, TOKENIZER
-from autoscale_ds.mixture.table import LOSS, UNIQUE, WEIGHT
+from autoscale_ds.mixture.tablefile import LOSS, UNIQUE, WEIGHT
 from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.search.design import FLOPS_PER_PARAMETER
 from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, run_folder

@@ -10,7 +10,7 @@ from autoscale_ds import config
 from autoscale_ds.controllers import AutoScaleConfig, Budget, MixtureConfig, RefitConfig, RunFacts, build
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.laws import lawfile
-from autoscale_ds.laws.model import fit_law
+from autoscale_ds.laws.table_fits import fit_law
 from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.search.predictor import save_optima
 from autoscale_ds.stream.spec import StreamSpec

@@ -13,7 +13,7 @@ from paths import Run
 from autoscale_ds.controllers import AutoScaleTarget, Budget
 from autoscale_ds.controllers import refit as refit_module
 from autoscale_ds.controllers.refit import Evidence, Refit, shares_until
-from autoscale_ds.laws.model import fit_law
+from autoscale_ds.laws.table_fits import fit_law
 from autoscale_ds.mixture import DomainWeights, Objective
 from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.search.predictor import Constant

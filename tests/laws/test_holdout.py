@@ -7,7 +7,7 @@ import pytest
 from synthetic import World
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import model, selection
+from autoscale_ds.laws import selection, table_fits
 from autoscale_ds.laws.calibration import UNKNOWN
 from autoscale_ds.laws.holdout import origins, thinned
 from autoscale_ds.laws.score import score, within_scale
@@ -33,7 +33,9 @@ def coverage(fitted, table):
 def test_checkpoints_of_a_run_do_not_count_as_runs():
     truth = World("exposure", m=4, targets=1, seed=4, tokens=TOKENS)
     single = with_runs(truth.table(40, noise=0.002, crossed=True), 0.02)
-    fitted, alone = (model.fit_law(t, "exposure", draws=24) for t in (single, single.take(single.tokens == TOKENS[-1])))
+    fitted, alone = (
+        table_fits.fit_law(t, "exposure", draws=24) for t in (single, single.take(single.tokens == TOKENS[-1]))
+    )
     x = alone.inputs(single.weights[:20], TOKENS[-1], single.parameters[:20])
     of_all = fitted.spread(fitted.inputs(single.weights[:20], TOKENS[-1], single.parameters[:20])).mean()
     # Four checkpoints of 40 runs tell hardly more about a mixture than one of each.
@@ -58,7 +60,7 @@ def test_a_law_that_misfits_says_so():
     """What is linear in the log is fitted by a line: only left-out runs can tell how wrong that is."""
     truth = World("exposure", m=5, targets=2, seed=2)
     table, unseen = truth.table(60, noise=0.001), truth.table(200, noise=0.001, seed=5)
-    plain, calibrated = model.fit_law(table, "linear"), selection.fit(table, "linear")
+    plain, calibrated = table_fits.fit_law(table, "linear"), selection.fit(table, "linear")
     assert coverage(calibrated, unseen) > 0.85
     assert coverage(calibrated, unseen) >= coverage(plain, unseen) - 0.02
 
@@ -125,7 +127,7 @@ def test_trees_are_not_chosen_and_not_asked_beyond_the_table():
     pytest.importorskip("lightgbm")
     table = World("exposure", m=4, targets=1, tokens=TOKENS).table(12, crossed=True)
     assert "regmix" not in selection.fit(table, draws=2).law
-    trees = model.fit_law(table, "regmix", draws=2)
+    trees = table_fits.fit_law(table, "regmix", draws=2)
     trees.refuse_beyond(2e9, None)
     with pytest.raises(MixtureError, match=r"trees stay constant outside the table's 1e.09 to 8e.09"):
         trees.refuse_beyond(16e9, None)
@@ -137,7 +139,7 @@ def test_a_domain_gets_no_more_than_some_run_gave_it_unless_allowed():
     truth = World("exposure", m=4, targets=1, seed=1)
     table = truth.table(60)
     best = solver.minimum(
-        solver.Goal(model.fit_law(table, "exposure", draws=0), Objective.of_kind("mean-loss", table.targets), 1e9),
+        solver.Goal(table_fits.fit_law(table, "exposure", draws=0), Objective.of_kind("mean-loss", table.targets), 1e9),
         Bounds.of(list(table.domains)),
     )
     name = max(best, key=best.get)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic import World
 
-from autoscale_ds.laws import model
+from autoscale_ds.laws import table_fits
 from autoscale_ds.laws.registry import LAWS
 
 FORMULAS = [name for name, law in LAWS.items() if law.smooth]
@@ -30,7 +30,7 @@ def covered(name: str) -> list[tuple[float, float]]:
             seed=draw,
             **(MANY_SCALES if LAWS[name].needs_tokens else {}),
         )
-        fitted = model.fit_law(truth.table(50, noise=0.01, seed=draw), name, starts=1, draws=12)
+        fitted = table_fits.fit_law(truth.table(50, noise=0.01, seed=draw), name, starts=1, draws=12)
         exact, noisy = (truth.table(20, noise=noise, seed=draw + 100_000) for noise in (0.0, 0.01))
         x = fitted.inputs_of(exact)
         for table, of_a_run, found in ((exact, False, law), (noisy, True, run)):

@@ -8,14 +8,14 @@ import pytest
 from synthetic import World
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import lawfile, model, trees
+from autoscale_ds.laws import lawfile, table_fits, trees
 
 
 @pytest.fixture(scope="module")
 def law():
     """The JSON form of a law."""
     table = World("exposure", m=3, targets=2, tokens=(1e9, 4e9)).table(30)
-    fitted = model.fit_law(table, "exposure", starts=1, draws=3)
+    fitted = table_fits.fit_law(table, "exposure", starts=1, draws=3)
     largest = dict(zip(table.domains, map(float, table.weights.max(0)), strict=True))
     return lawfile.encode(fitted.with_source(largest_weights=largest))
 
@@ -72,7 +72,7 @@ def test_a_law_that_was_written_is_read(name, tmp_path):
     if name == "regmix" and not trees.available():
         pytest.skip("LightGBM is an extra: pip install 'autoscale_ds[laws]'")
     table = World("exposure", m=3, targets=1, tokens=(1e9, 4e9), sizes=(1e7, 1e8)).table(40)
-    fitted = model.fit_law(table, name, starts=1, draws=2)
+    fitted = table_fits.fit_law(table, name, starts=1, draws=2)
     lawfile.save(fitted, tmp_path / "law.json")
     x = fitted.inputs(table.weights, table.tokens, table.parameters)
     np.testing.assert_allclose(lawfile.load(tmp_path / "law.json").predict(x), fitted.predict(x), rtol=1e-9)

@@ -7,7 +7,7 @@ import pytest
 from published import RUNS
 from synthetic import World
 
-from autoscale_ds.laws import estimation, lawfile, model
+from autoscale_ds.laws import estimation, lawfile, table_fits
 from autoscale_ds.laws.base import Inputs, Setting
 from autoscale_ds.laws.fitting import Fit
 from autoscale_ds.laws.registry import LAWS, check_name
@@ -59,7 +59,7 @@ def test_derivatives_agree_with_finite_differences(name):
 @pytest.mark.parametrize("name", FORMULAS)
 def test_a_law_predicts_new_mixtures_of_its_own_world_within_the_noise(name):
     truth = world(name, seed=3)
-    fitted = model.fit_law(truth.table(200, noise=0.005, missing=0.1), name, draws=0)
+    fitted = table_fits.fit_law(truth.table(200, noise=0.005, missing=0.1), name, draws=0)
     assert score(fitted, truth.table(200, noise=0.0, seed=7))["mean"]["mae"] < 0.005
 
 
@@ -68,7 +68,7 @@ def test_known_parameters_are_recovered(name):
     """Up to what no data can tell: a factor of all k that the amplitude takes up, a shift of all t that c or k does."""
     scales = {"tokens": (1e9, 4e9, 16e9, 64e9), "sizes": (1e7, 1e8, 1e9)}
     truth = world(name, m=4, targets=1, seed=2, **(scales if LAWS[name].needs_tokens else {}))
-    fitted = model.fit_law(truth.table(800, noise=1e-4, zeros=0.3), name, draws=0)
+    fitted = table_fits.fit_law(truth.table(800, noise=1e-4, zeros=0.3), name, draws=0)
     fit = next(iter(fitted.targets.values()))
     found, known = canonical(fit.natural, name), canonical(truth.parameters[0], name)
     assert found.keys() == known.keys()
@@ -96,15 +96,15 @@ def canonical(p, name):
 def test_one_wild_run_hardly_moves_the_law():
     truth = World("exposure", m=5, targets=1, seed=4)
     table, new = truth.table(100), truth.table(100, noise=0.0, seed=8)
-    clean = score(model.fit_law(table, "exposure", draws=0), new)["mean"]["mae"]
+    clean = score(table_fits.fit_law(table, "exposure", draws=0), new)["mean"]["mae"]
     table.losses[3] += 3.0
-    assert score(model.fit_law(table, "exposure", draws=0), new)["mean"]["mae"] < clean + 0.002
+    assert score(table_fits.fit_law(table, "exposure", draws=0), new)["mean"]["mae"] < clean + 0.002
 
 
 def test_weights_of_exactly_zero_and_a_domain_never_used_are_no_trouble():
     truth = World("exposure", m=5, targets=2, seed=4)
     table = truth.table(80, zeros=0.6)
-    fitted = model.fit_law(table, "exposure", draws=4)
+    fitted = table_fits.fit_law(table, "exposure", draws=4)
     corners = fitted.inputs(np.eye(5), 1e9)
     assert np.isfinite(fitted.predict(corners)).all()
     assert np.isfinite(fitted.slope(corners)).all()
@@ -112,7 +112,7 @@ def test_weights_of_exactly_zero_and_a_domain_never_used_are_no_trouble():
 
 def test_the_same_seed_gives_the_same_law():
     table = World("exposure", seed=1).table(60)
-    first, second = (lawfile.encode(model.fit_law(table, "exposure", seed=5, draws=3)) for _ in range(2))
+    first, second = (lawfile.encode(table_fits.fit_law(table, "exposure", seed=5, draws=3)) for _ in range(2))
     assert first == second
 
 
@@ -120,14 +120,16 @@ def test_64_runs_order_the_released_test_mixtures(regmix):
     train, test = regmix
     rng = np.random.default_rng(0)
     subsets = [np.arange(64), *(rng.choice(512, 64, replace=False) for _ in range(4))]
-    rho = [score(model.fit_law(train.take(rows), "exposure", draws=0), test)["mean"]["spearman"] for rows in subsets]
+    rho = [
+        score(table_fits.fit_law(train.take(rows), "exposure", draws=0), test)["mean"]["spearman"] for rows in subsets
+    ]
     assert rho[0] >= 0.980
     assert np.mean(rho[1:]) >= 0.980
 
 
 def test_512_runs_order_the_released_test_mixtures(regmix):
     train, test = regmix
-    assert score(model.fit_law(train, "exposure", draws=0), test)["mean"]["spearman"] >= 0.991
+    assert score(table_fits.fit_law(train, "exposure", draws=0), test)["mean"]["spearman"] >= 0.991
 
 
 def mean_over_subsets(name: str, runs: int, regmix) -> float:
@@ -135,7 +137,7 @@ def mean_over_subsets(name: str, runs: int, regmix) -> float:
     train, test = regmix
     rng = np.random.default_rng(1)
     subsets = [rng.choice(512, runs, replace=False) for _ in range(4 if runs < 512 else 1)]
-    fits = [model.fit_law(train.take(rows), name, draws=0) for rows in subsets]
+    fits = [table_fits.fit_law(train.take(rows), name, draws=0) for rows in subsets]
     return float(np.mean([score(fitted, test)["mean"]["spearman"] for fitted in fits]))
 
 
@@ -157,7 +159,7 @@ def test_a_law_predicts_the_same_after_writing_and_reading(name, tmp_path):
         pytest.importorskip("lightgbm", reason="LightGBM is an extra: pip install 'autoscale_ds[laws]'")
     truth = World("exposure", m=4, targets=2, **MANY_SCALES)
     table = truth.table(80)
-    fitted = model.fit_law(table, name, draws=3)
+    fitted = table_fits.fit_law(table, name, draws=3)
     lawfile.save(fitted, tmp_path / "law.json")
     again = lawfile.load(tmp_path / "law.json")
     x = fitted.inputs(table.weights, table.tokens, table.parameters)

@@ -7,7 +7,7 @@ import pytest
 from synthetic import World
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import lawfile, model, selection
+from autoscale_ds.laws import lawfile, selection, table_fits
 from autoscale_ds.laws.repetition import effective_weights
 from autoscale_ds.mixture import Objective, RunTable
 from autoscale_ds.search.solver import Goal, optimize, seen_bounds
@@ -46,7 +46,7 @@ def chosen(repeated):
 
 
 def test_what_repetition_is_worth_is_found_again_and_auto_chooses_it(repeated, chosen):
-    exact = model.fit_law(repeated[0].table(50, noise=1e-4), "exposure-repetition", draws=0)
+    exact = table_fits.fit_law(repeated[0].table(50, noise=1e-4), "exposure-repetition", draws=0)
     (fitted,) = exact.targets.values()
     assert float(fitted.natural["R"]) == pytest.approx(4, rel=0.1)  # its prior is around 15
     assert "exposure-repetition" in chosen.law
@@ -58,7 +58,7 @@ def test_where_nothing_repeats_laws_of_repetition_are_left_out_and_say_why(repea
     table = repeated[1]
     for unique, why in ((None, "has no columns unique/"), (np.full((50, 3), 1e12), "has no run that read a text more")):
         other = replace(table, unique=unique)
-        assert why in model.unsupported(other, "exposure-repetition")
+        assert why in table_fits.unsupported(other, "exposure-repetition")
         with pytest.raises(MixtureError, match=why):
             selection.fit(other, "exposure-repetition")
 

@@ -8,7 +8,7 @@ from published import RUNS
 from synthetic import World
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import model, selection
+from autoscale_ds.laws import selection, table_fits
 from autoscale_ds.laws.registry import LAWS
 from autoscale_ds.laws.score import score
 from autoscale_ds.mixture import RunTable
@@ -25,9 +25,9 @@ def test_auto_is_at_least_as_good_as_any_single_law(name):
     table, unseen = truth.table(100, noise=0.005), truth.table(300, noise=0.0, seed=5)
     chosen = score(selection.fit(table, purpose="forecast", draws=2), unseen)["mean"]["mae"]
     single = [
-        score(model.fit_law(table, other, draws=0), unseen)["mean"]["mae"]
+        score(table_fits.fit_law(table, other, draws=0), unseen)["mean"]["mae"]
         for other in FORMULAS
-        if model.unsupported(table, other) is None
+        if table_fits.unsupported(table, other) is None
     ]
     # At least as good: within a tenth of the noise of the very best, which only the truth knows.
     assert chosen <= min(single) + 0.0005
@@ -88,12 +88,12 @@ def test_fewer_runs_than_domains_are_refused():
 @pytest.mark.parametrize("name", ["exposure", "additive", "linear"])
 def test_a_law_with_more_parameters_than_runs_is_refused(name):
     with pytest.raises(MixtureError, match="parameters for 10 domains"):
-        model.fit_law(World("exposure", m=10, targets=1).table(9), name)
+        table_fits.fit_law(World("exposure", m=10, targets=1).table(9), name)
 
 
 def test_a_law_of_scale_is_refused_on_one_scale():
     with pytest.raises(MixtureError, match="add runs at another token count"):
-        model.fit_law(World("exposure", m=4, targets=1).table(60), "exposure-budget")
+        table_fits.fit_law(World("exposure", m=4, targets=1).table(60), "exposure-budget")
 
 
 def test_without_lightgbm_the_comparison_goes_on_and_says_so(monkeypatch):
@@ -101,7 +101,7 @@ def test_without_lightgbm_the_comparison_goes_on_and_says_so(monkeypatch):
     fitted = selection.fit(World("exposure", m=4, targets=1).table(40), draws=2)
     assert any(row["law"] == "regmix" and "not installed" in row["skipped"] for row in fitted.selection)
     with pytest.raises(MixtureError, match=r"pip install 'autoscale_ds\[laws\]'"):
-        model.fit_law(World("exposure", m=4, targets=1).table(40), "regmix")
+        table_fits.fit_law(World("exposure", m=4, targets=1).table(40), "regmix")
 
 
 def test_where_every_run_has_its_own_budget_the_top_eighth_is_left_out():

@@ -13,8 +13,8 @@ from pages import Page, run_tool
 
 from autoscale_ds.errors import AutoScaleError, MixtureError, ReportError
 from autoscale_ds.laws import lawfile
-from autoscale_ds.laws.model import fit_law
 from autoscale_ds.laws.stability import _advice
+from autoscale_ds.laws.table_fits import fit_law
 from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.mixture.repeats import averaged
 from autoscale_ds.report import sweep_law, sweep_page

@@ -7,7 +7,7 @@ import pytest
 from synthetic import World
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import model
+from autoscale_ds.laws import model, table_fits
 from autoscale_ds.laws.calibration import Calibration
 from autoscale_ds.laws.estimation import internal
 from autoscale_ds.laws.fitting import Fit
@@ -93,7 +93,7 @@ def test_intervals_of_a_gain_hold_the_true_one():
     inside = []
     for seed in range(24):
         truth = World("exposure", m=4, targets=3, seed=seed)
-        law = model.fit_law(truth.table(50, noise=0.005, seed=seed, zeros=0.1), "exposure", starts=1, draws=32)
+        law = table_fits.fit_law(truth.table(50, noise=0.005, seed=seed, zeros=0.1), "exposure", starts=1, draws=32)
         goal = Goal(law, Objective.of_kind("mean-loss", tuple(law.targets)), 1e9)
         weights = minimum(goal, Bounds.of(law.domains))
         best, other = np.array([weights[name] for name in law.domains]), np.full(4, 0.25)

@@ -11,7 +11,7 @@ from synthetic import World
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import lawfile
-from autoscale_ds.laws.model import fit_law
+from autoscale_ds.laws.table_fits import fit_law
 from autoscale_ds.mixture import DomainWeights, Objective, WeightsFile
 from autoscale_ds.mixture.simplex import Bounds, nearest_above
 from autoscale_ds.search.predictor import KNOT_RATIO, read_predictor, save_optima

@@ -8,7 +8,7 @@ import pytest
 from synthetic import World, mixtures
 
 from autoscale_ds.errors import MixtureError
-from autoscale_ds.laws import lawfile, model
+from autoscale_ds.laws import lawfile, model, table_fits
 from autoscale_ds.laws.estimation import internal
 from autoscale_ds.laws.fitting import Fit
 from autoscale_ds.mixture import Objective
@@ -111,7 +111,7 @@ def test_weight_intervals_cover_the_true_optimum(monkeypatch):
 
 def _intervals_that_hold_the_optimum(seed):
     truth = World("exposure", m=4, targets=2, seed=seed)  # each target more is a fit more
-    law = model.fit_law(truth.table(60, noise=0.005, seed=seed, zeros=0.1), "exposure", starts=1, draws=20)
+    law = table_fits.fit_law(truth.table(60, noise=0.005, seed=seed, zeros=0.1), "exposure", starts=1, draws=20)
     best = minimum(goal_of(exact(truth)), Bounds.of(law.domains))
     found = optimize(goal_of(law), Bounds.of(law.domains)).intervals
     return [found[name][0] - 1e-4 <= best[name] <= found[name][1] + 1e-4 for name in law.domains]
@@ -175,7 +175,7 @@ def test_trees_are_optimised_by_sampling(tmp_path, monkeypatch):
     pytest.importorskip("lightgbm", reason="LightGBM is an extra: pip install 'autoscale_ds[laws]'")
     monkeypatch.setattr("autoscale_ds.search.solver.TREE_SAMPLES", 3000)
     truth = World("exposure", m=3, targets=2, seed=1)
-    lawfile.save(model.fit_law(truth.table(60), "regmix", draws=2), tmp_path / "law.json")
+    lawfile.save(table_fits.fit_law(truth.table(60), "regmix", draws=2), tmp_path / "law.json")
     law = lawfile.load(tmp_path / "law.json")
     found = optimize(goal_of(law), Bounds.of(law.domains, 0.05))
     assert sum(found.weights.values()) == pytest.approx(1)

@@ -18,7 +18,7 @@ from autoscale_ds.controllers import (
 )
 from autoscale_ds.errors import ConfigError, MixtureError
 from autoscale_ds.laws import lawfile
-from autoscale_ds.laws.model import fit_law
+from autoscale_ds.laws.table_fits import fit_law
 from autoscale_ds.mixture import DomainWeights, RunTable, WeightsFile
 from autoscale_ds.search.predictor import save_optima
 from autoscale_ds.stream.journal import read_events
