@@ -34,13 +34,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from autoscale_ds import cli
@@ -50,6 +48,7 @@ from autoscale_ds.sweep.local_workers import run_workers
 from autoscale_ds.sweep.plan import SweepPlan, tokens_label
 from autoscale_ds.sweep.planning import PlanRequest, make_plan
 from autoscale_ds.sweep.progress import forget_failures, in_one_line, seconds_left, survey
+from autoscale_ds.sweep.progress_bar import SweepBar
 from autoscale_ds.sweep.results import TABLE_FILE, collect, search_cost
 from autoscale_ds.training import launchers
 
@@ -105,7 +104,7 @@ def work(a: argparse.Namespace) -> int:
     rank = int(os.environ.get("RANK", "0"))
     from autoscale_ds.sweep.worker import Worker
 
-    with SweepBar(a.sweep, quiet=a.quiet or rank > 0) as bar:
+    with SweepBar(a.sweep, console, quiet=a.quiet or rank > 0) as bar:
         ranks = ranks_from_environment()
         device = start_distributed(ranks)
         try:
@@ -121,51 +120,12 @@ def supervise(a: argparse.Namespace) -> int:
     SweepPlan.read(a.sweep)
     command = [sys.executable, __file__, "work", str(a.sweep), "--quiet", "--lease-seconds", str(a.lease_seconds)]
     command += ["--corpus", str(a.corpus)] if a.corpus else []
-    with SweepBar(a.sweep, quiet=a.quiet) as bar:
+    with SweepBar(a.sweep, console, quiet=a.quiet) as bar:
         code = run_workers(command, a.workers, a.sweep / "logs", bar.refresh)
     return code or report_failures(a.sweep)
 
 
-# -- what is shown meanwhile ------------------------------------------------------------------------------------
-
-
-class SweepBar:
-    """One bar over all tokens of the sweep, whoever trains them, with the time left."""
-
-    def __init__(self, sweep: Path, quiet: bool) -> None:
-        self._sweep = sweep
-        self._last = 0.0
-        self._bar = Progress(
-            BarColumn(),
-            TextColumn("{task.percentage:>5.1f} %", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}", markup=False),
-            console=console,
-            disable=quiet,
-        )
-        self._task = self._bar.add_task("starting", total=1.0)
-        self._quiet = quiet
-
-    def refresh(self) -> None:
-        """Look at the sweep again, at most every two seconds (a minute where there is no terminal)."""
-        pause = 2.0 if console.is_terminal else 60.0
-        if self._quiet or time.monotonic() - self._last < pause:
-            return
-        self._last = time.monotonic()
-        states = survey(self._sweep, SweepPlan.read(self._sweep))
-        total, done = sum(s.run.tokens for s in states), sum(s.tokens for s in states)
-        self._bar.update(self._task, completed=done / total, description=in_one_line(states))
-        if not console.is_terminal:
-            console.print(f"{done / total:6.1%}  {in_one_line(states)}")
-
-    def __enter__(self) -> SweepBar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._last = 0.0
-        self.refresh()
-        self._bar.stop()
+# -- what is shown at the end -----------------------------------------------------------------------------------
 
 
 def report_failures(sweep: Path) -> int:
@@ -222,24 +182,8 @@ def next_(a: argparse.Namespace) -> int:
     found = find_next(SearchRequest(**{field.name: getattr(a, field.name) for field in fields(SearchRequest)}))
     if found.added and not a.dry_run:
         found.plan.write(a.sweep)
-    advice = found.advice
     if a.json:
-        print(
-            cli.json_text(
-                {
-                    "added": [
-                        {"run": run.run, "tokens": run.tokens, "weights": run.weights.as_dict(), "worth": worth}
-                        for run, worth in zip(found.added, advice.worth, strict=False)
-                    ],
-                    "best": advice.best.as_dict(),
-                    "expected_regret": advice.regret,
-                    "expected_gain": advice.gain,
-                    "noise": advice.noise,
-                    "pending": found.pending,
-                    "over": found.over,
-                }
-            )
-        )
+        print(cli.json_text(found.as_dict()))
     else:
         say_next(found, a)
     return 0 if found.added else SEARCH_OVER
@@ -373,6 +317,7 @@ def _next_options(s: argparse.ArgumentParser) -> None:
         "--target-tokens", type=cli.positive, help="budget of the run the mixture is for (default: as planned)"
     )
     s.add_argument("--target-parameters", type=cli.positive, help="size of that run")
+    s.add_argument("--corpus", type=Path, metavar="DIR", help="where the corpus lies now (default: as planned)")
     s.add_argument("--floor", type=cli.share, default=0.0, help="smallest weight of any mixture (default: 0)")
     s.add_argument(
         "--law", action="append", dest="laws", default=[], metavar="NAME", help="law to judge by; may be repeated"

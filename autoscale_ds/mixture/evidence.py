@@ -60,11 +60,6 @@ class Evidence:
             silent += part.silent
         return cls(seen, tuple(silent))
 
-    @property
-    def agreed(self) -> dict[str, str]:
-        """The digest of each column in which all rows agree."""
-        return {name: next(iter(digests)) for name, digests in self.seen.items() if len(digests) == 1}
-
     def checked(self, accept_changed: bool) -> list[str]:
         """Return what should be said, one line each.
 

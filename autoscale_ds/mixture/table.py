@@ -13,8 +13,8 @@ draw from a domain: a run that trained on more of them repeated some. Other colu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,6 @@ class RunTable:
         What was left out on request, one line each.
     notes : tuple of str
         What should be said of the text and tokenizer of the rows, one line each.
-    evidence : mapping of str to str
-        Digests of tokenizer and texts in which all rows agree, by column (see ``evidence``).
     designs, seeds : tuple of str
         Length n: runs of one design differ in nothing but their seed, which is empty where unknown. Rows without them
         (the tuples are shorter than ``runs``) get those of their names.
@@ -85,7 +83,6 @@ class RunTable:
     seeds: tuple[str, ...] = ()
     unique: Array | None = None
     notes: tuple[str, ...] = ()
-    evidence: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Fill ``designs`` and ``seeds`` of rows that came without them."""
@@ -136,7 +133,7 @@ class RunTable:
         table = _join(read)
         _refuse_false_repeats(" and ".join(map(str, paths)), table)
         said = Evidence.joined(Evidence.of(path, *cells, _names(*cells)) for path, cells in files)
-        return replace(table, notes=tuple(said.checked(accept_changed)), evidence=said.agreed)
+        return replace(table, notes=tuple(said.checked(accept_changed)))
 
     def __len__(self) -> int:
         return len(self.runs)

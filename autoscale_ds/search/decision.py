@@ -93,6 +93,12 @@ class Belief:
         rest = first.objective, first.tokens, first.parameters, first.prior, first.kl
         return Expected(first.model, *rest, tuple(self.every))
 
+    def optimum(self, bounds: Bounds, against: Array) -> Array:
+        """Return the mixture (m,) of the smallest expected objective, looked for from the first law's and another."""
+        plug_in = solver.minimum(self.goals[0], bounds, seed=self.seed)
+        own = [plug_in[name] for name in self.goals[0].model.domains]
+        return solver.minimum_from(self.expected, bounds, bounds.scale_in(np.array([own, against])), seed=self.seed)
+
     def gains(self, weights: Array, against: Array) -> Array:
         """Return how much lower the objective is at weights (n, m) than at others (m,), by draw, shape (d, n)."""
         rng = np.random.default_rng([self.seed, 9])
@@ -202,9 +208,7 @@ def decide(
     goal, names = belief.goals[0], belief.goals[0].model.domains
     against.check_domains(list(names))
     other = np.array([against[name] for name in names])
-    plug_in = solver.minimum(goal, bounds, seed=belief.seed)
-    starts = bounds.scale_in(np.array([[plug_in[name] for name in names], other]))
-    best = solver.minimum_from(belief.expected, bounds, starts, seed=belief.seed)
+    best = belief.optimum(bounds, other)
     optima = []
     for each in belief.every:
         optima.append(solver.minimum_from(each, bounds, best[None], seed=belief.seed))

@@ -192,11 +192,9 @@ def _decisions(models: Sequence[LossModel], table: RunTable, question: Question,
         unique = dict(zip(table.domains, map(float, target.unique), strict=True))
         models = [model.with_unique(unique) for model in models]
     goals = tuple(Goal(model, question.objective, target.tokens, target.parameters) for model in models)
-    doubt, names = Belief(goals, seed), table.domains
-    other = np.array([question.against[name] for name in names])
-    plug_in = solver.minimum(goals[0], question.bounds, seed=seed)
-    starts = question.bounds.scale_in(np.array([[plug_in[name] for name in names], other]))
-    best = solver.minimum_from(doubt.expected, question.bounds, starts, seed=seed)
+    doubt = Belief(goals, seed)
+    other = np.array([question.against[name] for name in table.domains])
+    best = doubt.optimum(question.bounds, other)
     drawn = doubt.every[:: max(len(doubt.every) // OPTIMA, 1)]
     optima = [solver.minimum_from(each, question.bounds, best[None], seed=seed) for each in drawn]
     inside = (table.weights >= question.bounds.floors - 1e-6) & (table.weights <= question.bounds.caps + 1e-6)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,8 @@ class SearchRequest:
         Budgets of the runs that may be added; empty for those of the sweep.
     target_tokens, target_parameters : float or None
         The run the mixture is for; None as the sweep was planned.
+    corpus : path or None
+        Where the corpus lies, if not where the plan says.
     floor : float
         Smallest weight of any mixture.
     laws : sequence of str
@@ -67,6 +70,7 @@ class SearchRequest:
     tokens: Sequence[float] = ()
     target_tokens: float | None = None
     target_parameters: float | None = None
+    corpus: Path | None = None
     floor: float = 0.0
     laws: Sequence[str] = ()
     stop_share: float = 0.1
@@ -98,6 +102,22 @@ class Found:
     pending: int
     over: str | None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        added = [
+            {"run": run.run, "tokens": run.tokens, "weights": run.weights.as_dict(), "worth": worth}
+            for run, worth in zip(self.added, self.advice.worth, strict=False)
+        ]
+        return {
+            "added": added,
+            "best": self.advice.best.as_dict(),
+            "expected_regret": self.advice.regret,
+            "expected_gain": self.advice.gain,
+            "noise": self.advice.noise,
+            "pending": self.pending,
+            "over": self.over,
+        }
+
 
 def find_next(request: SearchRequest) -> Found:
     """Return what to train next; of the sweep only the table of results is written.
@@ -105,12 +125,12 @@ def find_next(request: SearchRequest) -> Found:
     Raises
     ------
     ConfigError, MixtureError
-        For a sweep without a target or without enough finished runs, an unknown target of the objective, or a search
-        budget that no run fits into.
+        For a sweep without a target or without enough finished runs, an unknown target of the objective, a search
+        budget that no run fits into, or budgets that the sweep cannot train.
     """
     plan = SweepPlan.read(request.sweep)
     plan = replace(plan, target=_target(request, plan))
-    corpus = Corpus(plan.config["data"]["corpus"])
+    corpus = Corpus(request.corpus or plan.config["data"]["corpus"])
     plan.check_corpus(request.sweep, corpus)
     collect(request.sweep, plan)
     table = RunTable.read(request.sweep / TABLE_FILE).with_domains(corpus.domains)
@@ -134,6 +154,7 @@ def find_next(request: SearchRequest) -> Found:
         return Found(plan, [], advice, len(pending), _enough(advice))
     added = _named(plan, budget.cut(advice.probes)) if scales else []
     whole = plan.extended(replace(plan, runs=tuple(added)))
+    whole.check(request.sweep, corpus)
     return Found(whole, added, advice, len(pending), None if added else budget.spent_in_words)
 
 
@@ -174,7 +195,7 @@ class Budget:
 
     def refuse_if_new(self, plan: SweepPlan) -> None:
         """Raise ConfigError when the budget was too small from the start."""
-        if not any(f"/{NEXT}" in run.design for run in plan.runs):
+        if not _found_before(plan):
             raise ConfigError(f"{self.spent_in_words}: no room for a run; raise it, or give smaller --tokens")
 
 
@@ -224,12 +245,17 @@ def _points(runs: Sequence[PlannedRun], domains: Sequence[str], at_scale: Callab
 
 def _named(plan: SweepPlan, probes: Sequence[ProbeRun]) -> list[PlannedRun]:
     """Return probes as runs of the sweep's first seed, numbered on from those added before."""
-    number = len({run.design for run in plan.runs if f"/{NEXT}" in run.design})
+    number = len(_found_before(plan))
     seed = min(run.seed for run in plan.runs)
     runs = []
     for place, probe in enumerate(probes):
         runs += with_seeds([replace(probe, run=f"{NEXT}{number + place + 1:03d}")], probe.tokens, [seed])
     return runs
+
+
+def _found_before(plan: SweepPlan) -> set[str]:
+    """Return the designs that a search has added."""
+    return {run.design for run in plan.runs if run.design.startswith(f"{tokens_label(run.scale)}/{NEXT}")}
 
 
 def _enough(advice: Advice) -> str:

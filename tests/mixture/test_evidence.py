@@ -14,10 +14,9 @@ def written(tmp_path, *rows, name="runs.csv", header=HEADER):
     return tmp_path / name
 
 
-def test_rows_that_agree_are_read_without_a_word_and_the_table_knows_their_text(tmp_path):
+def test_rows_that_agree_are_read_without_a_word(tmp_path):
     table = RunTable.read([written(tmp_path, *ROWS), written(tmp_path, ROWS[0].replace("r1", "r3"), name="more.csv")])
     assert table.notes == ()
-    assert table.take([0]).evidence == {"tokenizer": "t1", "text/a": "a1", "text/b": "b1"}
 
 
 @pytest.mark.parametrize("apart", [True, False])
@@ -37,7 +36,6 @@ def test_a_domain_whose_text_changed_is_named_and_may_be_accepted(tmp_path):
         RunTable.read(path)
     table = RunTable.read(path, accept_changed=True)
     assert "b" in table.notes[0]
-    assert table.evidence == {"tokenizer": "t1", "text/a": "a1"}
 
 
 def test_a_table_that_does_not_say_is_accepted_and_that_is_said(tmp_path):

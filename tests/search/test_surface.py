@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from autoscale_ds.search.surface import Points, Scale, Surface, knowledge_gradient
+from autoscale_ds.search.surface import Points, Scale, Surface, distances, knowledge_gradient
 
 
 def test_the_worth_of_knowing_the_difference_of_two_is_that_of_the_normal_loss_function():
@@ -76,3 +76,9 @@ def test_points_that_were_run_are_not_offered_again():
     points = Points.at(weights, Scale(1e6, 1e5)) + Points.at(weights, Scale(2e6, 1e5))
     left = points.without(Points.at(weights[:1], Scale(1.01e6, 1e5)), 1.05)
     assert list(zip(left.weights[:, 0], left.tokens, strict=True)) == [(0.2, 1e6), (0.5, 2e6), (0.2, 2e6)]
+
+
+def test_a_mixture_is_itself_however_its_weights_were_rounded():
+    exact, rounded = np.array([[1 / 3, 2 / 3, 0.0]]), np.array([[0.333, 0.666, 0.0], [0.0, 0.0, 1.0]])
+    assert distances(exact, rounded)[0] == pytest.approx([0.0, 1.0], abs=1e-3)
+    assert distances(rounded[:1], rounded[:1])[0, 0] == pytest.approx(0.0, abs=1e-7)

@@ -95,6 +95,8 @@ def test_what_cannot_be_searched_is_refused_in_one_line(tmp_path, small_corpus):
     answer(sweep)
     with pytest.raises(ConfigError, match=r"70\.\d+k tokens are planned|71\.68k tokens are planned"):
         find_next(SearchRequest(sweep, max_share=0.36))
+    with pytest.raises(ConfigError, match="budget_tokens"):
+        find_next(SearchRequest(sweep, stop_share=0, tokens=[100.0]))
     targets = tmp_path / "targets.json"
     targets.write_text('{"novels": 1}')
     with pytest.raises(MixtureError, match="novels"):
