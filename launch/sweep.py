@@ -42,6 +42,7 @@ from typing import Any
 from rich.table import Table
 
 from autoscale_ds import cli
+from autoscale_ds.errors import TrainingError
 from autoscale_ds.search import design
 from autoscale_ds.stream.spec import share_in_words
 from autoscale_ds.sweep.local_workers import run_workers
@@ -122,7 +123,18 @@ def supervise(a: argparse.Namespace) -> int:
     command += ["--corpus", str(a.corpus)] if a.corpus else []
     with SweepBar(a.sweep, console, quiet=a.quiet) as bar:
         code = run_workers(command, a.workers, a.sweep / "logs", bar.refresh)
+    if not code:
+        refuse_unfinished(a.sweep)
     return code or report_failures(a.sweep)
+
+
+def refuse_unfinished(sweep: Path) -> None:
+    """Raise TrainingError when workers ended although runs are left: they could not even begin, say."""
+    left = sum(state.state in ("waiting", "stopped") for state in survey(sweep, SweepPlan.read(sweep)))
+    if left:
+        newest = max((sweep / "logs").glob("*.log"), key=lambda path: path.stat().st_mtime)
+        last = next((line for line in reversed(newest.read_text(errors="replace").splitlines()) if line.strip()), "")
+        raise TrainingError(f"the workers ended with {left} runs left ({last.strip()}); see {newest}")
 
 
 # -- what is shown at the end -----------------------------------------------------------------------------------

@@ -36,9 +36,9 @@ def command(name, *arguments):
     return [str(ROOT / "launch/sweep.py"), name, *map(str, arguments)]
 
 
-def sweep_tool(name, *arguments, code=0):
+def sweep_tool(name, *arguments, code=0, accelerator="cpu"):
     """Run one command of launch/sweep.py to its end and return it."""
-    env = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"DS_ACCELERATOR": accelerator, "OMP_NUM_THREADS": "1"}
     done = run_forked(command(name, *arguments), env, timeout=400)
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-3000:]
     return done

@@ -118,6 +118,9 @@ def test_a_stopped_worker_saves_and_another_goes_on_from_there(tmp_path, small_c
     assert worker.wait(60) == 75
     shown = sweep_tool("status", sweep).stdout
     assert "stopped" in shown
+    broken = sweep_tool("work", sweep, "--workers", 2, code=2, accelerator="abacus")  # they end while they import
+    assert "the workers ended with 7 runs left" in broken.stderr
+    assert "abacus" in broken.stderr
     sweep_tool("work", sweep, "--workers", 2)
     assert table(sweep) == undisturbed
 
