@@ -20,10 +20,8 @@ sys.path.pop(0)  # this folder holds a tokenize.py (see _machine.py)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import time
 from typing import Any
 
@@ -37,16 +35,10 @@ from autoscale_ds.training.engine import start_distributed, stop_distributed
 from autoscale_ds.training.metrics import read_metrics
 from autoscale_ds.training.trainer import Trainer
 from benchmarks._machine import describe, write_result
+from benchmarks._real_text import prepare, run
 
-ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY, LENGTH, BATCH = 4096, 256, 32
 SHAPE = {"layers": 4, "heads": 4, "width": 192}
-# Fields of prompt, choices, gold choice and its label in the tasks' documents.
-TARGETS = {
-    "hellaswag": ("hellaswag_val.jsonl.gz", "ctx", "endings", "label", None),
-    "arc_easy": ("arc_easy_validation.jsonl.gz", "question", "choices.text", "answerKey", "choices.label"),
-    "openbookqa": ("openbookqa_validation.jsonl.gz", "question_stem", "choices.text", "answerKey", "choices.label"),
-}
 TASKS = ("hellaswag", "arc_easy", "openbookqa", "lambada_openai", "piqa", "blimp_passive_1", "blimp_npi_present_1")
 CHANCE = {"hellaswag": 1 / 4, "arc_easy": 1 / 4, "openbookqa": 1 / 4, "lambada_openai": 0.0}
 EVALUATIONS, ITEMS = 6, 200
@@ -61,7 +53,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/downstream"), help="corpus and run are kept here")
     parser.add_argument("--tokens", type=cli.positive, default=3e6, help="training tokens (default: 3e6)")
     arguments = parser.parse_args()
-    corpus = prepare(arguments.raw, arguments.eval, arguments.work)
+    corpus = prepare(arguments.raw.resolve(), arguments.eval.resolve(), arguments.work.absolute(), VOCABULARY)
     share = cost(corpus, arguments.work)
     print(f"task targets at the defaults take {share['share']:.2%} of a run's time ({share['items']} items)\n")
     table = train(corpus, arguments.eval, arguments.work, arguments.tokens)
@@ -71,30 +63,6 @@ def main() -> None:
     write_result(
         "downstream", {"machine": machine, "run": run, "items": ITEMS, "records": table, "targets_cost": share}
     )
-
-
-def prepare(raw: Path, documents: Path, work: Path) -> Path:
-    """Return the corpus, made from the text unless it is there."""
-    corpus = work / "corpus"
-    if (corpus / "corpus.json").exists():
-        return corpus
-    work.mkdir(parents=True, exist_ok=True)
-    domains = {path.name.removesuffix(".jsonl.gz"): {"paths": [str(path)]} for path in sorted(raw.glob("*.jsonl.gz"))}
-    tasks = {}
-    for name, (file, prompt, completion, gold, labels) in TARGETS.items():
-        tasks[name] = {"path": str(documents / file), "prompt": prompt, "completion": completion, "gold": gold}
-        tasks[name] |= {"labels": labels} if labels else {}
-    settings = {"domains": domains, "tasks": tasks, "output": str(corpus), "train_tokenizer": VOCABULARY}
-    (work / "corpus.yaml").write_text(json.dumps({**settings, "validation_fraction": 0.01, "deduplicate": "all"}))
-    run("tools/preprocess_domains.py", "--config", work / "corpus.yaml")
-    return corpus
-
-
-def run(script: str, *options: object) -> None:
-    """Run one of the project's commands."""
-    # A world of one that was joined here is not theirs.
-    env = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "MASTER_PORT")}
-    subprocess.run([sys.executable, str(ROOT / script), *map(str, options)], check=True, env=env)
 
 
 def train(corpus: Path, documents: Path, work: Path, tokens: float) -> list[dict[str, Any]]:

@@ -1,22 +1,35 @@
-r"""Does a mixture found at small scales win at larger ones? DDO, AutoScale and a fitted law on real text.
+r"""Does a mixture found by small probes win at the target scale? Methods and mixtures by hand on seven real domains.
 
-    python tools/preprocess_domains.py --output corpora/seven --train-tokenizer 1024 --validation-fraction 0.02 \
-        --deduplicate all --domain arxiv=... --domain books=...      (the seven domains of RedPajama)
-    python benchmarks/mixtures.py corpora/seven             about 3 hours on 2 cores; stop it at will, the same
-                                                            command goes on; prints its tables, keeps them under
-                                                            benchmarks/results/mixtures/
-    python benchmarks/mixtures.py corpora/seven --with-kept-weights   no probe runs (90 of those minutes): the weights
-                                                            kept there, compared at the scales not yet compared
+    python benchmarks/mixtures.py raw/ eval/                  one GPU: a quarter of an hour; CPU cores: give a smaller
+                                                              model and budget at the end of the line, as below
+    python benchmarks/mixtures.py raw/ eval/ --budgets 2e5,4e5 model.width=96 model.layers=2 model.heads=2
+    python benchmarks/mixtures.py raw/ eval/ --steps search   some steps only: probes on one machine, targets elsewhere
 
-Protocol
-  1. Probe runs at two scales: uniform with 5 seeds, each domain's tokens times 1/3 and 3 with 2 seeds each, and
-     interior mixtures. Runs of one seed share initial weights and the order of every domain.
-  2. Noise first: the effect of every perturbation beside its standard error, and the smallest difference the comparison
-     below can detect. A scale whose effects do not stand out of the noise is not fitted.
-  3. DDO at both scales, AutoScale through the two optima, the optimum of the law that predicts held-out runs best.
-  4. At larger scales, with seeds the probes have not had and three times their validation windows: uniform,
-     proportional, LLaMA's weights, DDO's last weights kept, AutoScale's, the law's. Same model, tokens and schedule,
-     3 seeds, paired by seed.
+raw/ holds NAME.jsonl.gz of RedPajama's seven domains, eval/ the documents of the shipped tasks (docs/evaluation.md).
+Stop it at will: the same command goes on. Tables are printed and kept under benchmarks/results/mixtures/.
+
+Objectives (stated before any run)
+  mean-loss          losses of the seven domains
+  science-and-code   losses of arxiv and github
+  tasks              bits per byte of the gold completions of hellaswag, arc_easy and openbookqa, which are no domain
+  mean-perplexity    perplexities of the seven domains
+
+Steps
+  ddo      AutoScale's probes: 2m + 1 runs at a 16th and at an 8th of T, the tokens of the largest target (3 T in all)
+  random   24 Dirichlet mixtures at T / 8 (3 T)
+  search   12 mixtures by D-optimal design at T / 8, then up to 3 more for each objective from sweep.py next, all drawn
+           from an eighth of the text (--match-repetition); at most 3 T for all objectives, less where enough is known
+  decide   every method's mixture for every objective, and what the decision expects to gain over each mixture by hand:
+           predictions-T.json, written before any run of a target
+  compare  all mixtures at every budget with 3 seeds that no probe has had: same model and schedule, paired by seed
+
+Methods
+  uniform, proportional, llama       fixed, whatever the objective
+  nearest, half-nearest              by hand: only the domains nearest to the target; half of them, half of the others
+  ddo-kept, autoscale                DDO's optimum at T / 8; the two optima extrapolated to T (arXiv 2407.20177); only
+                                     for objectives that gain from more tokens of every domain
+  regmix, data-mixing                LightGBM and the data mixing law on the random runs (2407.01492, 2403.16952)
+  decided                            fit_mixture.py decide on the search's runs, against uniform
 
 Everything is done by the commands of launch/ and tools/, which are printed.
 """
@@ -26,34 +39,39 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.pop(0)
+sys.path.pop(0)  # this folder holds a tokenize.py (see _machine.py)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse
 import json
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from autoscale_ds import cli
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.files import write_json
-from autoscale_ds.mixture import DomainWeights, Objective, RunTable
-from autoscale_ds.mixture.repeats import averaged, effects, is_clear, noise
-from autoscale_ds.report.compare import speed_up, tokens_to_reach
-from autoscale_ds.search.ddo import perturbations
-from autoscale_ds.sweep.plan import SweepPlan, run_folder, tokens_label
-from autoscale_ds.training.metrics import read_metrics
+from autoscale_ds.laws import lawfile
+from autoscale_ds.mixture import DomainWeights, Objective
+from autoscale_ds.mixture.weightsfile import WeightsFile
+from autoscale_ds.search.decision import Belief
+from autoscale_ds.search.solver import Goal
+from autoscale_ds.search.uncertainty import ends_of_90
+from autoscale_ds.sweep.plan import tokens_label
 from benchmarks._machine import RESULTS, describe
+from benchmarks._mixture_tables import FIXED, compared, markdown
+from benchmarks._real_text import ROOT, TARGETS, prepare
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = Path("benchmarks/configs")
-OBJECTIVE = "mean-loss"
+OUT = RESULTS / "mixtures"
+VOCABULARY = 8192
+BUDGETS, SHORTER, SEEDS, FIRST_SEED = (5e6, 8e6), 8, 3, 100
+# A path through optima needs weights above 0.
 FLOOR = 0.02
-PROBE_SEEDS, BASE_SEEDS, TARGET_SEEDS, FIRST_TARGET_SEED = 2, 5, 3, 100
+RANDOM_RUNS, FIRST_RUNS, NEXT_RUNS = 24, 12, 3
 # Touvron et al., arXiv 2302.13971, table 1.
 LLAMA = {
     "commoncrawl": 0.67,
@@ -64,298 +82,294 @@ LLAMA = {
     "arxiv": 0.025,
     "stackexchange": 0.02,
 }
-MIXTURES = ("uniform", "proportional", "llama", "ddo-kept", "autoscale", "law")
+# What a person would take for nearest to what an objective measures.
+NEAREST = {"science-and-code": ("arxiv", "github"), "tasks": ("c4", "commoncrawl")}
+OBJECTIVES = ("mean-loss", "science-and-code", "tasks", "mean-perplexity")
+METHODS = ("ddo-kept", "autoscale", "regmix", "data-mixing", "decided")
+STEPS = ("ddo", "random", "search", "decide", "compare")
 
 
+@dataclass(frozen=True)
 class Proof:
-    """The protocol on one corpus, in one folder."""
+    """The protocol in one folder, for targets of several budgets."""
 
-    def __init__(self, corpus: Path, folder: Path, workers: int, scales: list[float], targets: list[float]) -> None:
-        self.corpus, self.folder, self.workers = corpus, folder, workers
-        self.scales, self.targets = scales, targets
-        self.probes = folder / "probes"
+    folder: Path
+    budgets: tuple[float, ...]
+    workers: int
+    overrides: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = OBJECTIVES
+    methods: tuple[str, ...] = METHODS
 
-    # -- 1: probe runs ------------------------------------------------------------------------------------------
+    @property
+    def corpus(self) -> Path:
+        """The corpus folder."""
+        return self.folder / "corpus"
 
-    def run_probes(self) -> RunTable:
-        """Train the probe runs that are missing and return the table of all."""
-        common = ["--target-tokens", self.targets[-1], "--evaluations", 1, *self.configuration()]
-        tokens = ",".join(f"{scale:g}" for scale in self.scales)
-        seeds = ["--seeds", PROBE_SEEDS, "--base-seeds", BASE_SEEDS]
-        self.sweep("plan", self.probes, "--kind", "ddo", "--tokens", tokens, *seeds, *common)
-        interior = ["--kind", "dirichlet", "--runs", 9, "--floor", FLOOR]
-        self.sweep("plan", self.probes, "--tokens", tokens, *interior, *common)
-        return self.train(self.probes)
+    @property
+    def largest(self) -> float:
+        """Tokens of the largest target."""
+        return max(self.budgets)
 
-    # -- 2: noise -----------------------------------------------------------------------------------------------
+    @property
+    def probe(self) -> float:
+        """Tokens of a probe."""
+        return self.largest / SHORTER
 
-    def signal_to_noise(self, table: RunTable) -> dict[str, Any]:
-        """Return every perturbation's effect beside its noise, and what the comparison can detect."""
-        objective = Objective.of_kind(OBJECTIVE, table.targets)
-        found = {}
-        for scale in self.scales:
-            base = f"{tokens_label(scale)}/base"
-            means = averaged(table)
-            designs = [means.runs[row] for row, _, _ in perturbations(means, base)]
-            here = effects(table, base, objective, designs)
-            seeds = [i for i, run in enumerate(table.runs) if run.startswith(f"{base}@")]
-            spread, _ = noise(table.take(seeds))
-            found[tokens_label(scale)] = {
-                "base_losses": objective.of_table(table.take(seeds)).tolist(),
-                "noise_by_domain": dict(zip(table.targets, spread.tolist(), strict=True)),
-                "noise_of_mean_loss": float(np.std(objective.of_table(table.take(seeds)), ddof=1)),
-                "noise_of_a_paired_difference": here[0].standard_error * float(np.sqrt(here[0].seeds)),
-                "effects": {e.design: [e.difference, e.standard_error, e.ratio] for e in here},
-                "clear": is_clear(here),
-            }
-        return {"scales": found, "detectable": self.detectable(found)}
+    def sweep(self, name: str) -> Path:
+        """Return the folder of a sweep."""
+        return self.folder / name
 
-    def detectable(self, found: dict[str, Any]) -> dict[str, float]:
-        """Return the difference in mean loss that the comparison finds four times in five, at 5 % two-sided.
+    def found(self, method: str, objective: str, tokens: float) -> Path:
+        """Return the file of the weights that a method has for an objective at a budget."""
+        return self.folder / "weights" / f"{method}-{objective}-{tokens_label(tokens)}.json"
 
-        From the paired noise of the largest probe scale, with the degrees of freedom that all pairs of the comparison
-        share when their noise is taken as equal.
-        """
-        sd = found[tokens_label(self.scales[-1])]["noise_of_a_paired_difference"]
-        freedom = (len(MIXTURES) - 1) * (TARGET_SEEDS - 1)
-        times = stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)
-        return {"paired_sd": sd, "difference": float(times * sd / np.sqrt(TARGET_SEEDS))}
+    def predictions(self, tokens: float) -> Path:
+        """Return the file of what is expected at a budget."""
+        return self.folder / f"predictions-{tokens_label(tokens)}.json"
 
-    # -- 3: weights ---------------------------------------------------------------------------------------------
+    # -- what is minimised ----------------------------------------------------------------------------------------
 
-    def fit(self) -> None:
-        """Find every mixture to compare; weights files in the proof's folder."""
-        runs = self.probes / "runs.parquet"
-        at = []
-        for scale in self.scales:
-            out = self.folder / f"ddo-{tokens_label(scale)}.json"
-            options = ["--base", f"{tokens_label(scale)}/base", "--objective", OBJECTIVE, "--floor", FLOOR]
-            self.fit_mixture("ddo", runs, *options, "--out", out)
+    def write_objectives(self) -> None:
+        """Write what each objective is, for the commands."""
+        corpus = Corpus(self.corpus)
+        domains = dict.fromkeys(corpus.domains, 1.0)
+        bits = {name: 1 / (np.log(2) * each) for name, each in corpus.bytes_per_token_of(TARGETS).items()}
+        (self.folder / "objectives").mkdir(parents=True, exist_ok=True)
+        for name, content in {
+            "mean-loss": domains,
+            "science-and-code": dict.fromkeys(NEAREST["science-and-code"], 1.0),
+            "tasks": bits,
+            "mean-perplexity": {"weights": domains, "kind": "mean-perplexity"},
+        }.items():
+            write_json(self.objective(name), content)
+
+    def objective(self, name: str) -> Path:
+        """Return the file of an objective."""
+        return self.folder / "objectives" / f"{name}.json"
+
+    # -- probes ---------------------------------------------------------------------------------------------------
+
+    def ddo(self) -> None:
+        """Train AutoScale's probes."""
+        self.plan("ddo", "--kind", "ddo", "--tokens", f"{self.probe / 2:g},{self.probe:g}")
+        self.train("ddo")
+
+    def random(self) -> None:
+        """Train random mixtures."""
+        self.plan("random", "--kind", "dirichlet", "--runs", RANDOM_RUNS, "--tokens", f"{self.probe:g}")
+        self.train("random")
+
+    def search(self) -> None:
+        """Train a first batch, then what the results ask for, objective by objective."""
+        first = ["--kind", "d-optimal", "--runs", FIRST_RUNS, "--tokens", f"{self.probe:g}"]
+        self.plan("search", *first, "--match-repetition", f"{self.largest:g}")
+        self.train("search")
+        asked = self.folder / "asked.json"
+        done = json.loads(asked.read_text()) if asked.exists() else []
+        for name in OBJECTIVES:
+            if name not in done:
+                command = ["next", self.sweep("search"), "--runs", NEXT_RUNS, "--objective", self.objective(name)]
+                run("launch/sweep.py", *command, allowed=(0, 3))  # 3: enough is known
+                write_json(asked, done := [*done, name])
+        self.train("search")
+
+    def plan(self, name: str, *what: Any, windows: int = 32, evaluations: int = 1) -> None:
+        """Plan a sweep; what is planned already is not planned again."""
+        configs = ["--config", "benchmarks/configs/mixtures.yaml", "--deepspeed_config"]
+        configs += ["benchmarks/configs/mixtures_ds.json", f"data.corpus={self.corpus}"]
+        common = ["--target-tokens", f"{self.largest:g}", "--evaluations", evaluations, *configs]
+        settings = [f"evaluation.windows_per_domain={windows}", *self.overrides]
+        run("launch/sweep.py", "plan", self.sweep(name), *what, *common, *settings)
+
+    def train(self, name: str) -> None:
+        """Work on a sweep until it is done."""
+        run("launch/sweep.py", "work", self.sweep(name), "--workers", self.workers)
+        run("launch/sweep.py", "collect", self.sweep(name))
+
+    # -- weights --------------------------------------------------------------------------------------------------
+
+    def decide(self) -> None:
+        """Find the mixtures of all methods, and write what is expected of the decided ones."""
+        (self.folder / "weights").mkdir(exist_ok=True)
+        laws = {"decided": ("search", "auto"), "regmix": ("random", "regmix"), "data-mixing": ("random", "data-mixing")}
+        for method, (sweep, law) in laws.items():
+            table = self.sweep(sweep) / "runs.parquet"
+            if not self.law(method).exists() or self.law(method).stat().st_mtime < table.stat().st_mtime:
+                fit("fit", table, "--law", law, "--out", self.law(method))
+        for tokens in self.budgets:
+            predictions = {}
+            for name in OBJECTIVES:
+                self.find_others(name, tokens)
+                options = ["--tokens", f"{tokens:g}", "--objective", self.objective(name), "--against", "uniform"]
+                options += ["--corpus", self.corpus, "--json", "--out", self.found("decided", name, tokens)]
+                decision = json.loads(fit("decide", self.law("decided"), *options, quiet=True))
+                print(f"  {name}: {decision['verdict']}", flush=True)
+                predictions[name] = {"decision": decision, "gain_over": self.expected(name, tokens)}
+            write_json(self.predictions(tokens), predictions)
+
+    def law(self, method: str) -> Path:
+        """Return the file of a method's law."""
+        return self.folder / f"law-{method}.json"
+
+    def find_others(self, name: str, tokens: float) -> None:
+        """Find the mixtures of the methods that are compared with for one objective and budget."""
+        wanted = ["--objective", self.objective(name)]
+        for method in ("regmix", "data-mixing"):  # their laws know one scale
+            out = self.found(method, name, tokens)
+            fit("optimize", self.law(method), "--tokens", f"{self.probe:g}", *wanted, "--out", out)
+        at, table = [], self.sweep("ddo") / "runs.parquet"
+        for scale in (self.probe / 2, self.probe):
+            out = self.found("ddo", name, scale)
+            base = ["--base", f"{tokens_label(scale)}/base", "--accept-noise"]
+            refused = 2  # by a domain that the objective does not gain from
+            fit("ddo", table, *base, *wanted, "--floor", FLOOR, "--out", out, allowed=(0, refused))
+            if not out.exists():
+                return
             at += ["--at", f"{scale:g}={out}"]
-        law = self.folder / "law.json"
-        self.fit_mixture("fit", runs, "--law", "auto", "--out", law)
-        write_json(self.folder / "llama.json", LLAMA)
-        shutil.copy(self.folder / f"ddo-{tokens_label(self.scales[-1])}.json", self.folder / "ddo-kept.json")
-        for tokens in self.targets:
-            label = tokens_label(tokens)
-            path = ["--floor", FLOOR, "--tokens", f"{tokens:g}", "--save-path", self.folder / "autoscale.json"]
-            self.fit_mixture("autoscale", *at, *path, "--out", self.folder / f"autoscale-{label}.json")
-            options = ["--tokens", f"{tokens:g}", "--floor", FLOOR, "--objective", OBJECTIVE]
-            self.fit_mixture("optimize", law, *options, "--out", self.folder / f"law-{label}.json")
+        shutil.copy(out, self.found("ddo-kept", name, tokens))
+        options = ["--floor", FLOOR, "--out", self.found("autoscale", name, tokens)]
+        fit("autoscale", *at, "--tokens", f"{tokens:g}", *options)
 
-    def weights_at(self, tokens: float) -> dict[str, str]:
-        """Return what to give --mixture for each method at a budget."""
-        label = tokens_label(tokens)
-        files = {"llama": "llama", "ddo-kept": "ddo-kept", "autoscale": f"autoscale-{label}", "law": f"law-{label}"}
-        named = {"uniform": "uniform", "proportional": "proportional"}
-        return named | {name: f"{name}={self.folder / stem}.json" for name, stem in files.items()}
+    def expected(self, name: str, tokens: float) -> dict[str, list[float]]:
+        """Return the gain of the decided mixture over every one by hand: mean, and ends of the 90 % interval."""
+        model = lawfile.load(self.law("decided")).with_unique(Corpus(self.corpus).num_tokens())
+        belief = Belief((Goal(model, Objective.read(self.objective(name), tuple(model.targets)), tokens),))
 
-    # -- 4: comparison ------------------------------------------------------------------------------------------
+        def of(mixture: Mapping[str, float]) -> np.ndarray:
+            return np.array([mixture[domain] for domain in model.domains])
 
-    def target(self, tokens: float) -> Path:
-        """Return the sweep of the comparison at a scale."""
-        return self.folder / f"target-{tokens_label(tokens)}"
-
-    def compare(self, tokens: float) -> dict[str, Any]:
-        """Train every mixture at a larger scale and return the comparison."""
-        mixtures = [part for text in self.weights_at(tokens).values() for part in ("--mixture", text)]
-        seeds = ["--seeds", TARGET_SEEDS, "--first-seed", FIRST_TARGET_SEED]
-        common = ["--evaluations", 10, *self.configuration("evaluation.windows_per_domain=192")]
-        self.sweep("plan", self.target(tokens), "--tokens", f"{tokens:g}", *mixtures, *seeds, *common)
-        self.train(self.target(tokens))
-        return self.comparison(tokens)
-
-    def comparison(self, tokens: float) -> dict[str, Any]:
-        """Return figures of each mixture at one scale, differences and speed-ups paired by seed with uniform."""
-        curves = self.curves(tokens)
-        ends = {name: {seed: points[-1] for seed, points in seeds.items()} for name, seeds in curves.items()}
-        base = ends["uniform"]
-        goal = {seed: point["mean_perplexity"] for seed, point in base.items()}
-        reached = {name: _reached(seeds, goal) for name, seeds in curves.items()}
-        differences = {
-            name: [point["loss"] - base[seed]["loss"] for seed, point in by_seed.items()]
-            for name, by_seed in ends.items()
-            if name != "uniform"
-        }
-        pooled = float(np.sqrt(np.mean([np.var(each, ddof=1) for each in differences.values()])))
-        freedom = sum(len(each) - 1 for each in differences.values())
+        chosen = of(WeightsFile.read(self.found("decided", name, tokens)).weights)
         found = {}
-        for name, by_seed in ends.items():
-            points = list(by_seed.values())
-            loss = [point["loss"] for point in points]
-            speed = speed_up(reached["uniform"], reached[name])
-            found[name] = {
-                "weights": self.final_weights(name, tokens),
-                "loss": [float(np.mean(loss)), float(np.std(loss, ddof=1))],
-                "mean_perplexity": _mean_sd([point["mean_perplexity"] for point in points]),
-                "perplexity": {d: _mean_sd([p["perplexity"][d] for p in points]) for d in points[0]["perplexity"]},
-                "difference": float(np.mean(differences[name])) if name != "uniform" else 0.0,
-                "speed_up": [speed.ratio, speed.low, speed.high],
-            }
-        half = float(stats.t.ppf(0.95, freedom) * pooled / np.sqrt(TARGET_SEEDS))
-        return {"tokens": tokens, "mixtures": found, "paired_sd": pooled, "difference_half_width_90": half}
+        for other, mixture in self.by_hand(name):
+            gains = belief.gains(chosen[None], of(mixture))
+            found[other] = [float(gains.mean()), *ends_of_90(gains)[:, 0].tolist()]
+        return found
 
-    def curves(self, tokens: float) -> dict[str, dict[int, list[dict[str, Any]]]]:
-        """Return the validation records of each mixture and seed at one scale."""
-        curves: dict[str, dict[int, list[dict[str, Any]]]] = {name: {} for name in MIXTURES}
-        for run in SweepPlan.read(self.target(tokens)).runs:
-            records = read_metrics(run_folder(self.target(tokens), run) / "metrics.jsonl", "validation")
-            curves[run.design.split("/")[1]][run.seed] = records
-        return curves
+    # -- comparison -----------------------------------------------------------------------------------------------
 
-    def final_weights(self, name: str, tokens: float) -> dict[str, float]:
-        """Return the weights a mixture had at one scale."""
-        runs = SweepPlan.read(self.target(tokens)).runs
-        return next(r.weights for r in runs if r.design == f"{tokens_label(tokens)}/{name}").as_dict()
+    def by_hand(self, objective: str) -> Iterator[tuple[str, DomainWeights]]:
+        """Yield the mixtures nobody searched for."""
+        corpus = Corpus(self.corpus)
+        yield "uniform", DomainWeights.uniform(corpus.domains)
+        yield "proportional", DomainWeights.normalised(corpus.num_tokens())
+        yield "llama", DomainWeights(LLAMA)
+        if near := NEAREST.get(objective):
+            far = [name for name in corpus.domains if name not in near]
+            yield "nearest", DomainWeights({name: 1 / len(near) if name in near else 0.0 for name in corpus.domains})
+            half = dict.fromkeys(near, 0.5 / len(near)) | dict.fromkeys(far, 0.5 / len(far))
+            yield "half-nearest", DomainWeights(half)
 
-    # -- commands -----------------------------------------------------------------------------------------------
+    def mixtures(self, objective: str, tokens: float) -> Iterator[tuple[str, DomainWeights]]:
+        """Yield every mixture that is compared for an objective."""
+        yield from self.by_hand(objective)
+        for method in self.methods:
+            if self.found(method, objective, tokens).exists():
+                yield method, WeightsFile.read(self.found(method, objective, tokens)).weights
 
-    def configuration(self, *more: str) -> list[Any]:
-        """Return the arguments that name the configuration."""
-        files = ["--config", CONFIGS / "mixtures.yaml", "--deepspeed_config", CONFIGS / "mixtures_ds.json"]
-        return [*files, f"data.corpus={self.corpus}", *more]
+    def designs(self, tokens: float) -> dict[tuple[str, str], str]:
+        """Return the name of a target's runs by objective and method, and write their weights; equal ones once."""
+        names: dict[str, str] = {}
+        found = {}
+        for objective in self.objectives:
+            for method, weights in self.mixtures(objective, tokens):
+                name = method if method in FIXED else f"{method}-{objective}"
+                text = json.dumps({domain: round(w, 6) for domain, w in sorted(weights.items())})
+                name = names.setdefault(text, name)
+                found[objective, method] = name
+                write_json(self.found("target", name, tokens), weights.as_dict())
+        return found
 
-    def train(self, sweep: Path) -> RunTable:
-        """Work on a sweep until it is done and return its table."""
-        self.sweep("work", sweep, "--workers", self.workers)
-        self.sweep("collect", sweep)
-        return RunTable.read(sweep / "runs.parquet")
+    def compare(self) -> None:
+        """Train every mixture at every budget, print and keep the tables."""
+        for tokens in self.budgets:
+            designs = self.designs(tokens)
+            mixtures = []
+            for name in dict.fromkeys(designs.values()):
+                mixtures += ["--mixture", f"{name}={self.found('target', name, tokens)}"]
+            seeds = ["--seeds", SEEDS, "--first-seed", FIRST_SEED, "--tokens", f"{tokens:g}"]
+            sweep = f"target-{tokens_label(tokens)}"
+            self.plan(sweep, *mixtures, *seeds, windows=48, evaluations=6)
+            self.train(sweep)
+            self.tabulate(tokens, designs)
 
-    def sweep(self, *arguments: Any) -> None:
-        """Run launch/sweep.py."""
-        _run("launch/sweep.py", *arguments)
+    def tabulate(self, tokens: float, designs: Mapping[tuple[str, str], str]) -> None:
+        """Print and keep what came out at a budget."""
+        predictions = json.loads(self.predictions(tokens).read_text())
+        label = tokens_label(tokens)
+        found = {}
+        for objective in self.objectives:
+            of_method = {method: name for (wanted, method), name in designs.items() if wanted == objective}
+            sweep = self.sweep(f"target-{label}")
+            each = compared(sweep, self.objective(objective), of_method, predictions[objective])
+            found[objective] = each
+            print(f"\n{objective}, {label} tokens\n\n{markdown(each)}", flush=True)
+        OUT.mkdir(parents=True, exist_ok=True)
+        result = {"tokens": tokens, "objectives": found, "machine": describe("torch", "deepspeed")}
+        write_json(OUT / f"target-{label}.json", result)
+        self.keep()
 
-    def fit_mixture(self, *arguments: Any) -> None:
-        """Run tools/fit_mixture.py."""
-        _run("tools/fit_mixture.py", *arguments)
+    def keep(self) -> None:
+        """Copy what others need to look closer: run tables and predictions."""
+        OUT.mkdir(parents=True, exist_ok=True)
+        for sweep in self.folder.glob("*/runs.parquet"):
+            shutil.copy(sweep, OUT / f"{sweep.parent.name}.parquet")
+        for path in [*self.folder.glob("objectives/*.json"), *self.folder.glob("predictions-*.json")]:
+            shutil.copy(path, OUT / path.name)
 
 
-def _run(*command: Any) -> None:
+def run(*command: Any, allowed: tuple[int, ...] = (0,), quiet: bool = False) -> str:
+    """Run a command of the project, which is printed; return what it printed if it is to be quiet."""
     print("$ python " + shlex.join(map(str, command)), flush=True)
-    subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True)
+    line = [sys.executable, *map(str, command)]
+    done = subprocess.run(line, cwd=ROOT, check=False, stdout=subprocess.PIPE if quiet else None, text=True)
+    if done.returncode not in allowed:
+        raise SystemExit(done.returncode)
+    return done.stdout or ""
 
 
-def _mean_sd(values: list[float]) -> list[float]:
-    return [float(np.mean(values)), float(np.std(values, ddof=1))]
+def fit(*arguments: Any, allowed: tuple[int, ...] = (0,), quiet: bool = False) -> str:
+    """Run tools/fit_mixture.py."""
+    return run("tools/fit_mixture.py", *arguments, allowed=allowed, quiet=quiet)
 
 
-def _reached(seeds: dict[int, list[dict[str, Any]]], goal: dict[int, float]) -> dict[int, float | None]:
-    """Return the tokens at which each seed's mean perplexity reached its goal."""
-    return {
-        seed: tokens_to_reach([r["tokens"] for r in records], [r["mean_perplexity"] for r in records], goal[seed])
-        for seed, records in seeds.items()
-    }
+def choice_of(names: tuple[str, ...]) -> Any:
+    """Return the parser of some of these names, separated by commas."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = tuple(text.split(","))
+        if odd := set(chosen) - set(names):
+            raise ValueError(f"{odd.pop()!r} is none of {', '.join(names)}")
+        return chosen
+
+    return parse
 
 
-def noise_table(found: dict[str, Any]) -> str:
-    """Return the effects and noise of each scale as text."""
-    lines = []
-    for label, scale in found["scales"].items():
-        lines.append(
-            f"\n{label} tokens: mean loss over seeds of uniform {np.mean(scale['base_losses']):.4f}, "
-            f"sd {scale['noise_of_mean_loss']:.4f}; sd of a paired difference "
-            f"{scale['noise_of_a_paired_difference']:.4f}; clear of noise: {scale['clear']}"
-        )
-        lines += [
-            f"  {name:28} {difference:+.4f} +- {error:.4f}   {ratio:5.1f}"
-            for name, (difference, error, ratio) in scale["effects"].items()
-        ]
-    lines.append(f"\na difference of {found['detectable']['difference']:.4f} nats is found four times in five")
-    return "\n".join(lines)
-
-
-def markdown(found: dict[str, Any], label: str) -> str:
-    """Return the table of one scale for benchmarks/README.md."""
-    lines = [
-        f"| {label} tokens | mean loss | against uniform | mean perplexity | speed-up to uniform's perplexity |",
-        "|---|---|---|---|---|",
-    ]
-    half = found["difference_half_width_90"]
-    for name, row in found["mixtures"].items():
-        ratio, low, high = row["speed_up"]
-        speed = "not reached by every seed" if ratio is None else f"{ratio:.2f} ({low:.2f} to {high:.2f})"
-        against = "" if name == "uniform" else f"{row['difference']:+.4f} ± {half:.4f}"
-        loss, spread = row["loss"]
-        perplexity, deviation = row["mean_perplexity"]
-        lines.append(
-            f"| {name} | {loss:.4f} ± {spread:.4f} | {against} | {perplexity:.2f} ± {deviation:.2f} | {speed} |"
-        )
-    return "\n".join(lines)
-
-
-def keep(proof: Proof, result: dict[str, Any]) -> None:
-    """Copy what others need to look closer: figures, weights, run tables."""
-    out = RESULTS / "mixtures"
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "mixtures.json", result)
-    for table in proof.folder.glob("*/runs.parquet"):
-        shutil.copy(table, out / f"{table.parent.name}.parquet")
-    for path in proof.folder.glob("*.json"):
-        shutil.copy(path, out / path.name)
-    print(f"kept in {out}")
-
-
-def take_kept(proof: Proof) -> dict[str, Any]:
-    """Put the weights found earlier in the proof's folder and return the earlier result."""
-    proof.folder.mkdir(parents=True, exist_ok=True)
-    for path in (RESULTS / "mixtures").glob("*.json"):
-        if path.name != "mixtures.json":
-            shutil.copy(path, proof.folder / path.name)
-    result: dict[str, Any] = json.loads((RESULTS / "mixtures" / "mixtures.json").read_text())
-    return result
-
-
-def draw_probes(proof: Proof) -> None:
-    """Draw the report of the probe runs; keep the figures that matter."""
-    report = proof.folder / "report" / "probes"
-    _run("tools/report.py", proof.probes, "--out", report)
-    for name in ("effects", "optimal_weights"):
-        shutil.copy(report / f"{name}.png", RESULTS / "mixtures" / f"probes-{name}.png")
-
-
-def draw(proof: Proof, tokens: float) -> None:
-    """Draw the report of the comparison at a scale; keep the figures that matter."""
-    by_mixture: dict[str, list[str]] = {name: [] for name in MIXTURES}
-    for run in SweepPlan.read(proof.target(tokens)).runs:
-        by_mixture[run.design.split("/")[1]].append(str(run_folder(proof.target(tokens), run)))
-    labels = [part for name, runs in by_mixture.items() for part in ("--label", f"{name}={','.join(runs)}")]
-    report = proof.folder / "report" / proof.target(tokens).name
-    _run("tools/report.py", *labels, "--out", report)
-    for path in report.glob("compare_*.png"):
-        shutil.copy(path, RESULTS / "mixtures" / f"{proof.target(tokens).name}-{path.name}")
+def numbers(text: str) -> tuple[float, ...]:
+    """Parse positive numbers, separated by commas."""
+    return tuple(cli.positive(part) for part in text.split(","))
 
 
 def main() -> None:
     """Run the protocol, or what is left of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("--folder", type=Path, default=Path("runs/mixtures"))
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--scales", default="8e5,1.6e6", help="probe budgets, tokens (default: 8e5,1.6e6)")
-    parser.add_argument("--targets", default="3.2e6,6.4e6", help="budgets compared (default: 3.2e6,6.4e6)")
-    parser.add_argument("--with-kept-weights", action="store_true", help="go on from benchmarks/results/mixtures/")
-    a = parser.parse_args()
-    scales, targets = ([float(part) for part in text.split(",")] for text in (a.scales, a.targets))
-    DomainWeights(LLAMA).check_domains(Corpus(a.corpus).domains)
-    proof = Proof(a.corpus, a.folder, a.workers, scales, targets)
-    if a.with_kept_weights:
-        result = take_kept(proof)
-    else:
-        table = proof.run_probes()
-        result = {"noise": proof.signal_to_noise(table), "comparison": {}}
-        keep(proof, result)
-        proof.fit()
-        draw_probes(proof)
-    result["machine"] = describe("torch", "deepspeed")
-    print(noise_table(result["noise"]), flush=True)
-    for tokens in targets:
-        label = tokens_label(tokens)
-        if label not in result["comparison"]:
-            result["comparison"][label] = proof.compare(tokens)
-            keep(proof, result)
-            draw(proof, tokens)
-        print(markdown(result["comparison"][label], label), flush=True)
+    parser = cli.CommandLine.of(__doc__)
+    parser.add_argument("raw", type=Path, help="folder with NAME.jsonl.gz, one a domain")
+    parser.add_argument("eval", type=Path, help="folder with the documents of tasks")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="over benchmarks/configs/mixtures.yaml")
+    parser.add_argument("--folder", type=Path, default=Path("runs/proof"), help="where everything is kept")
+    parser.add_argument("--budgets", type=numbers, default=BUDGETS, help="tokens of targets (default: 5e6,8e6)")
+    parser.add_argument("--workers", type=cli.positive_int, default=2, help="runs at a time (default: 2)")
+    parser.add_argument("--steps", type=choice_of(STEPS), default=STEPS, help=f"which of {','.join(STEPS)}")
+    parser.add_argument("--objectives", type=choice_of(OBJECTIVES), default=OBJECTIVES, help="which are compared")
+    parser.add_argument("--methods", type=choice_of(METHODS), default=METHODS, help="which are compared")
+    a = parser.parse_intermixed_args()
+    folder = (a.folder if a.folder.is_absolute() else ROOT / a.folder).relative_to(ROOT)
+    proof = Proof(folder, a.budgets, a.workers, tuple(a.overrides), a.objectives, a.methods)
+    prepare(a.raw.resolve(), a.eval.resolve(), proof.folder.absolute(), VOCABULARY)
+    proof.write_objectives()
+    for step in STEPS:
+        if step in a.steps:
+            getattr(proof, step)()
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -2,7 +2,8 @@
 r"""How many runs does a search need? Published run tables as the world, methods that may only buy runs of it.
 
     pip install -e '.[laws,peers]'
-    python benchmarks/search_cost.py regmix_1m_train.csv dml_redpajama.csv
+    python benchmarks/search_cost.py regmix_1m_train.csv dml_redpajama.csv       hours on 2 cores; stop it at will, the
+                                                                                 same command goes on
 
 A table is a world: a method buys its runs one batch after the other and in the end names the mixture of the table that
 it holds for the best at the target scale, the table's largest. Its regret is how much higher that mixture's mean loss
@@ -29,6 +30,7 @@ from pathlib import Path
 sys.path.pop(0)  # this folder holds a tokenize.py (see _machine.py)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -38,6 +40,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoscale_ds import cli
+from autoscale_ds.files import append_line
 from autoscale_ds.laws.prior import prior_values
 from autoscale_ds.laws.table_fits import fit_part
 from autoscale_ds.mixture import Objective, RunTable
@@ -204,15 +207,22 @@ def main() -> None:
     parser.add_argument("tables", nargs="+", type=Path, help="run tables")
     parser.add_argument("--starts", type=cli.positive_int, default=20, help="starts of each method (default: 20)")
     parser.add_argument("--methods", default=",".join(METHODS), help="which, separated by commas (default: all)")
+    parser.add_argument("--folder", type=Path, default=Path("runs/search_cost"), help="searches done are kept here")
     parser.add_argument("--workers", type=cli.positive_int, default=os.cpu_count(), help="processes (default: cores)")
     arguments = parser.parse_args()
     names = arguments.methods.split(",")
     tasks = [(path, name, seed) for path in arguments.tables for name in names for seed in range(arguments.starts)]
-    with ProcessPoolExecutor(arguments.workers) as pool, cli.counting("searches", len(tasks)) as advance:
-        searches = []
-        for search in pool.map(searched, tasks):
-            searches.append(search)
+    kept = arguments.folder / "searches.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    done = {(Path(table), name, seed): search for table, name, seed, search in lines}
+    left = [task for task in tasks if task not in done]
+    with ProcessPoolExecutor(arguments.workers) as pool, cli.counting("searches", len(left)) as advance:
+        for task, search in zip(left, pool.map(searched, left), strict=True):
+            done[task] = search
+            append_line(kept, json.dumps([str(task[0]), *task[1:], search]))
             advance(1)
+    searches = [done[task] for task in tasks]
     worlds = {}
     for path in arguments.tables:
         of_table = {name: [s for t, s in zip(tasks, searches, strict=True) if t[:2] == (path, name)] for name in names}

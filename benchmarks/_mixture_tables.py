@@ -1,0 +1,135 @@
+"""Tables of benchmarks/mixtures.py: what each mixture reached, paired by seed, beside what was predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from autoscale_ds.mixture import Objective
+from autoscale_ds.report.compare import speed_up, tokens_to_reach
+from autoscale_ds.sweep.plan import SweepPlan, run_folder
+from autoscale_ds.training.metrics import read_metrics
+
+# By seed, (tokens, value of the objective) at every evaluation.
+Curves = dict[int, list[tuple[float, float]]]
+BASE = "uniform"
+FIXED = ("uniform", "proportional", "llama")
+
+
+def read_curves(sweep: Path, objective: Path) -> dict[str, Curves]:
+    """Return the curves of every mixture of a sweep, by the name it was planned with."""
+    curves: dict[str, Curves] = {}
+    for run in SweepPlan.read(sweep).runs:
+        metrics = run_folder(sweep, run) / "metrics.jsonl"
+        losses: dict[float, dict[str, float]] = {}
+        for record in read_metrics(metrics):
+            if record["kind"] in ("validation", "targets"):
+                of_kind = record["domain_loss" if record["kind"] == "validation" else "target_loss"]
+                losses.setdefault(record["tokens"], {}).update(of_kind)
+        names = tuple(next(iter(losses.values())))
+        goal = Objective.read(objective, names)
+        points = [(t, float(goal.value(np.array([each[n] for n in names]), names))) for t, each in losses.items()]
+        curves.setdefault(run.design.split("/")[1], {})[run.seed] = sorted(points)
+    return curves
+
+
+def compared(
+    sweep: Path, objective: Path, of_method: Mapping[str, str], predicted: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the figures of every method for one objective.
+
+    Parameters
+    ----------
+    sweep, objective : Path
+        The target's sweep, and the file of the objective.
+    of_method : mapping of str to str
+        The design each method's mixture was trained as. Equal mixtures share one.
+    predicted : mapping
+        ``gain_over``: expected gain of ``decided`` over mixtures by hand, (mean, low, high).
+    """
+    all_curves = read_curves(sweep, objective)
+    curves = {method: all_curves[design] for method, design in of_method.items()}
+    ends = {method: {seed: points[-1][1] for seed, points in by_seed.items()} for method, by_seed in curves.items()}
+    half = Pairs(ends).half
+    rows: dict[str, dict[str, Any]] = {}
+    for method, by_seed in ends.items():
+        speed = speed_up(reached(curves[BASE], ends[BASE]), reached(curves[method], ends[BASE]))
+        rows[method] = {
+            "design": of_method[method],
+            "value": float(np.mean(list(by_seed.values()))),
+            "gain": difference(ends[BASE], by_seed),
+            "speed_up": [speed.ratio, speed.low, speed.high],
+        }
+    held = {}
+    for other, (mean, low, high) in predicted["gain_over"].items():
+        gain = difference(ends[other], ends["decided"])
+        same = of_method[other] == of_method["decided"]
+        held[other] = {
+            "predicted": [mean, low, high],
+            "measured": gain,
+            "held": bool(same or (low - half <= gain <= high + half)),
+        }
+    fixed = [name for name in rows if name in (*FIXED, "nearest", "half-nearest")]
+    best = min(fixed, key=lambda name: rows[name]["value"])
+    return {
+        "mixtures": rows,
+        "half_width_90": half,
+        "predictions": held,
+        "verdict": predicted["decision"]["verdict"],
+        "best_by_hand": best,
+        "gain_over_best_by_hand": difference(ends[best], ends["decided"]),
+    }
+
+
+class Pairs:
+    """Half of the 90 % interval of a difference between two mixtures, from the noise that all pairs share."""
+
+    def __init__(self, ends: Mapping[str, Mapping[int, float]]) -> None:
+        distinct = {tuple(by_seed.values()): by_seed for by_seed in ends.values()}
+        others = [list(by_seed.values()) for by_seed in distinct.values()]
+        base = list(ends[BASE].values())
+        differences = [np.subtract(base, each) for each in others if each != base]
+        seeds = len(base)
+        pooled = float(np.sqrt(np.mean([np.var(each, ddof=1) for each in differences])))
+        self.half = float(stats.t.ppf(0.95, len(differences) * (seeds - 1)) * pooled / np.sqrt(seeds))
+
+
+def difference(base: Mapping[int, float], other: Mapping[int, float]) -> float:
+    """Return by how much a mixture is lower than a base, on average over their seeds."""
+    return float(np.mean([base[seed] - other[seed] for seed in base]))
+
+
+def reached(curves: Curves, goals: Mapping[int, float]) -> dict[int, float | None]:
+    """Return the tokens at which each seed reached its goal."""
+    found = {}
+    for seed, points in curves.items():
+        tokens, values = zip(*points, strict=True)
+        found[seed] = tokens_to_reach(tokens, values, goals[seed])
+    return found
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """Return the table of an objective, and how its predictions held, for benchmarks/README.md."""
+    half = found["half_width_90"]
+    lines = ["| mixture | objective | gain over uniform | fewer tokens to uniform's value |", "|---|---:|---:|---:|"]
+    for method, row in found["mixtures"].items():
+        ratio, low, high = row["speed_up"]
+        speed = "not reached by every seed" if ratio is None else f"{ratio:.2f}x ({low:.2f} to {high:.2f})"
+        gain = "" if method == BASE else f"{row['gain']:+.4f} ± {half:.4f}"
+        lines.append(f"| {method} | {row['value']:.4f} | {gain} | {'' if method == BASE else speed} |")
+    held = [
+        f"{other} {each['measured']:+.4f} ({each['predicted'][1]:+.4f} to {each['predicted'][2]:+.4f}, "
+        f"{'held' if each['held'] else 'did not hold'})"
+        for other, each in found["predictions"].items()
+    ]
+    best, over = found["best_by_hand"], found["gain_over_best_by_hand"]
+    lines += [
+        "",
+        f"Verdict before the runs: {found['verdict']}. Over the best by hand ({best}): {over:+.4f} ± {half:.4f}.",
+        f"Gain of decided over others, measured and predicted: {'; '.join(held)}.",
+    ]
+    return "\n".join(lines)
