@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy loads; matrices of 40 columns gain nothing from threads
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -153,7 +154,32 @@ def over_scales(table: RunTable, names: list[str]) -> dict[str, Any]:
             figures = [rows[-1][key] for key in FIGURES]
             print(f"| {split} | {name} | " + " | ".join(f"{figure:.4f}" for figure in figures) + f" | {seconds:.0f} |")
             sys.stdout.flush()
-    return {"runs": len(table), "targets": len(table.targets), "splits": rows, "path": path_against_keeping(table)}
+    path = path_against_keeping(table)
+    return {"runs": len(table), "targets": len(table.targets), "splits": rows, "path": path, "drift": drift(table)}
+
+
+def drift(table: RunTable) -> dict[str, float]:
+    """Return by what share effects of mixtures change between scales, for a factor e of tokens and of size.
+
+    An effect is a target's loss less its mean over the mixtures that two scales share. The median over pairs of scales
+    that differ in one of the two by half or more.
+    """
+    scales: dict[tuple[float, float], dict[bytes, int]] = {}
+    for row, mixture in enumerate(np.round(table.weights, 6)):
+        scales.setdefault((table.tokens[row], table.parameters[row]), {})[mixture.tobytes()] = row
+    found: dict[str, list[float]] = {"tokens": [], "size": []}
+    for (first, a), (second, b) in itertools.permutations(scales.items(), 2):
+        factors = np.log(np.array(second) / first)
+        shared = [mixture for mixture in a if mixture in b]
+        if len(shared) < FEWEST_OF_A_SCALE or (factors < 0).any() or (factors > 0).sum() != 1 or factors.max() < 0.4:
+            continue
+        before, after = (table.losses[[rows[mixture] for mixture in shared]] for rows in (a, b))
+        before, after = before - before.mean(0), after - after.mean(0)
+        share = np.sqrt(np.nanmean((after - before) ** 2) / np.nanmean(before**2)) / factors.max()
+        found["tokens" if factors[0] else "size"].append(float(share))
+    shares = {name: float(np.median(each)) for name, each in found.items() if each}
+    print(f"effects change, for a factor e: {', '.join(f'of {name} {share:.2f}' for name, share in shares.items())}")
+    return shares
 
 
 def path_against_keeping(table: RunTable) -> dict[str, Any]:

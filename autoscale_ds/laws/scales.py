@@ -66,6 +66,12 @@ class Scales:
         largest = self.largest_parameters
         return (self.parameters**2 / largest, largest) if largest else (0.0, 0.0)
 
+    def beyond_the_only(self, tokens: float, parameters: float) -> float:
+        """Return how many factors of e lie between a scale and the only one seen; what varied counts as none."""
+        of_tokens = 0.0 if self.tokens_vary else np.log(tokens / self.tokens)
+        unknown = self.parameters_vary or not self.parameters or np.isnan(parameters)
+        return float(np.hypot(of_tokens, 0.0 if unknown else np.log(parameters / self.parameters)))
+
     def inputs(
         self, weights: Array, tokens: npt.ArrayLike, parameters: npt.ArrayLike, unique: Array | None = None
     ) -> Inputs:

@@ -23,6 +23,9 @@ from autoscale_ds.search.uncertainty import ends_of_90
 
 # A change has to be a gain with this probability, and its expected gain larger than the noise of one run.
 SURE = 0.9
+# What a table of one scale cannot say: how effects change by another. Between scales of published runs the effect of a
+# mixture on a target changes by about this share for every factor e of tokens or size (benchmarks/laws.py --scales).
+DRIFT = 0.3
 # With a risk: steps on the way from the mixture compared with to each candidate.
 STEPS = 4
 # Budgets between which the tokens that reach the other mixture's loss are looked for, in multiples of the run's.
@@ -49,7 +52,8 @@ class Belief:
     """What several laws say of gains at one scale: every law's draws, each law as likely as the others.
 
     Draws are spread as wide as the law's intervals are (``Calibration``): by its factor inside the table, and by its
-    error in what changes beyond the table's scales.
+    error in what changes beyond the table's scales. Where the table has one scale only, effects on every target drift
+    with the distance from it (``DRIFT``).
     """
 
     goals: tuple[Goal, ...]
@@ -120,7 +124,19 @@ class Belief:
         at_edge = _gain(replace(goal, tokens=tokens), weights, against)
         inside = _gain(replace(goal, tokens=tokens, parameters=sizes), weights, against)
         wrong = np.hypot(known.tokens * (centre - at_edge), known.parameters * (at_edge - inside))
-        return centre + factor * (drawn - centre) + rng.standard_normal(len(members))[:, None] * wrong
+        wrong = rng.standard_normal(len(members))[:, None] * wrong
+        return centre + factor * (drawn - centre) + wrong + _drift(goal, weights, against, len(members), rng)
+
+
+def _drift(goal: Goal, weights: Array, against: Array, draws: int, rng: np.random.Generator) -> Array:
+    """Return by how much gains change between the one scale of a table and the goal's, (draws, n); zeros within it."""
+    model = goal.model
+    share = DRIFT * model.scales.beyond_the_only(goal.tokens, goal.parameters)
+    if not share:
+        return np.zeros((draws, len(weights)))
+    losses = model.predict(model.inputs(np.vstack([against[None], weights]), goal.tokens, goal.parameters))
+    effects = (losses[0] - losses[1:]) * goal.objective.slope(losses[1:], tuple(model.targets))
+    return np.asarray(share * rng.standard_normal((draws, losses.shape[1])) @ effects.T)
 
 
 def _gain(goal: Goal, weights: Array, against: Array) -> Array:

@@ -13,7 +13,7 @@ from autoscale_ds.laws.estimation import internal
 from autoscale_ds.laws.fitting import Fit
 from autoscale_ds.mixture import DomainWeights, Objective
 from autoscale_ds.mixture.simplex import Bounds
-from autoscale_ds.search.decision import Belief, decide
+from autoscale_ds.search.decision import DRIFT, Belief, decide
 from autoscale_ds.search.solver import Goal, minimum
 
 UNIFORM = DomainWeights({"domain0": 0.5, "domain1": 0.5})
@@ -86,6 +86,19 @@ def test_laws_count_alike_and_calibration_widens_their_draws():
     wide = replace(spread, model=replace(spread.model, calibration=Calibration({"domain0": 2.0})))
     gains = Belief((wide,)).gains(np.array([[1.0, 0.0]]), np.array([0.5, 0.5]))
     assert sorted(set(np.round(gains[:, 0], 6))) == pytest.approx([0.0, 0.2])
+
+
+def test_the_only_scale_of_a_table_leaves_open_how_gains_change_by_another():
+    goal = linear([-0.2] * 2000)
+    best, even = np.array([[1.0, 0.0], [0.75, 0.25]]), np.array([0.5, 0.5])
+    there = Belief((goal,)).gains(best, even)
+    assert np.ptp(there, 0) == pytest.approx(0)
+    beyond = Belief((replace(goal, tokens=np.e * 1e9),)).gains(best, even)
+    assert beyond.mean(0) == pytest.approx(there.mean(0), rel=0.03)
+    assert beyond.std(0) == pytest.approx(DRIFT * there.mean(0), rel=0.05)
+    assert beyond[:, 1] == pytest.approx(beyond[:, 0] / 2)  # one and the same effect changes
+    several = replace(linear([-0.2] * 20, tokens=(0.5e9, 2e9)), tokens=1.5e9)
+    assert np.ptp(Belief((several,)).gains(best, even), 0) == pytest.approx(0)
 
 
 @pytest.mark.slow
