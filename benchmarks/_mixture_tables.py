@@ -10,8 +10,10 @@ import numpy as np
 from scipy import stats
 
 from autoscale_ds.mixture import Objective
-from autoscale_ds.report.compare import speed_up, tokens_to_reach
+from autoscale_ds.report import style
+from autoscale_ds.report.compare import mean_curve, speed_up, tokens_to_reach
 from autoscale_ds.sweep.plan import SweepPlan, run_folder
+from autoscale_ds.sweep.results import read_result
 from autoscale_ds.training.metrics import read_metrics
 
 # By seed, (tokens, value of the objective) at every evaluation.
@@ -21,9 +23,13 @@ FIXED = ("uniform", "proportional", "llama")
 
 
 def read_curves(sweep: Path, objective: Path) -> dict[str, Curves]:
-    """Return the curves of every mixture of a sweep, by the name it was planned with."""
+    """Return the curves of the mixtures of a sweep whose runs have all finished, by the name they were planned with."""
     curves: dict[str, Curves] = {}
-    for run in SweepPlan.read(sweep).runs:
+    runs = SweepPlan.read(sweep).runs
+    unfinished = {run.design for run in runs if read_result(sweep, run) is None}
+    for run in runs:
+        if run.design in unfinished:
+            continue
         metrics = run_folder(sweep, run) / "metrics.jsonl"
         losses: dict[float, dict[str, float]] = {}
         for record in read_metrics(metrics):
@@ -52,7 +58,7 @@ def compared(
         ``gain_over``: expected gain of ``decided`` over mixtures by hand, (mean, low, high).
     """
     all_curves = read_curves(sweep, objective)
-    curves = {method: all_curves[design] for method, design in of_method.items()}
+    curves = {method: all_curves[design] for method, design in of_method.items() if design in all_curves}
     ends = {method: {seed: points[-1][1] for seed, points in by_seed.items()} for method, by_seed in curves.items()}
     half = Pairs(ends).half
     rows: dict[str, dict[str, Any]] = {}
@@ -66,13 +72,10 @@ def compared(
         }
     held = {}
     for other, (mean, low, high) in predicted["gain_over"].items():
-        gain = difference(ends[other], ends["decided"])
-        same = of_method[other] == of_method["decided"]
-        held[other] = {
-            "predicted": [mean, low, high],
-            "measured": gain,
-            "held": bool(same or (low - half <= gain <= high + half)),
-        }
+        if of_method[other] != of_method["decided"]:
+            gain = difference(ends[other], ends["decided"])
+            inside = low - half <= gain <= high + half
+            held[other] = {"predicted": [mean, low, high], "measured": gain, "held": bool(inside)}
     fixed = [name for name in rows if name in (*FIXED, "nearest", "half-nearest")]
     best = min(fixed, key=lambda name: rows[name]["value"])
     return {
@@ -110,6 +113,42 @@ def reached(curves: Curves, goals: Mapping[int, float]) -> dict[int, float | Non
         tokens, values = zip(*points, strict=True)
         found[seed] = tokens_to_reach(tokens, values, goals[seed])
     return found
+
+
+def draw(
+    path: Path, title: Mapping[str, str], found: Mapping[str, Any], curves: Mapping[str, Mapping[str, Curves]]
+) -> None:
+    """Draw the objective against training tokens, one panel an objective: means over seeds, and their range.
+
+    Parameters
+    ----------
+    title : mapping of str to str
+        The objectives to draw, and what is written over each.
+    found : mapping
+        ``compared`` by objective.
+    curves : mapping
+        ``read_curves`` by objective.
+    """
+    figure, panels = style.canvas(1, len(title), height=4.0, width=10.5)
+    for axes, (objective, text) in zip(panels, title.items(), strict=True):
+        rows = found[objective]["mixtures"]
+        shown = {BASE: BASE, found[objective]["best_by_hand"]: "best by hand", "regmix": "regmix", "decided": "decided"}
+        looks = style.looks(list(shown.values()), sort=False)
+        for method, name in shown.items():
+            of_method = curves[objective][rows[method]["design"]].values()
+            tokens, mean, low, high = mean_curve([tuple(np.array(points[1:]).T) for points in of_method])
+            label = f"{name} ({method})" if name == "best by hand" else name
+            axes.plot(tokens, mean, label=label, marker=looks[name].marker, markersize=4, **looks[name].line())
+            axes.fill_between(tokens, low, high, color=looks[name].colour, alpha=0.15, linewidth=0)
+        speed = rows["decided"]["speed_up"]
+        axes.axhline(rows[BASE]["value"], color="0.5", linewidth=0.8)
+        axes.set_title(
+            f"{text}\ndecided needs {speed[0]:.1f}x fewer tokens ({speed[1]:.1f} to {speed[2]:.1f})", fontsize=10
+        )
+        axes.set_ylabel("loss (nats a token)")
+        style.token_axis(axes)
+        axes.legend(frameon=False, fontsize=9)
+    path.write_bytes(style.image(figure, path.stem, "").png)
 
 
 def markdown(found: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ Steps
   decide   every method's mixture for every objective, and what the decision expects to gain over each mixture by hand:
            predictions-T.json, written before any run of a target
   compare  all mixtures at every budget with 3 seeds that no probe has had: same model and schedule, paired by seed
+  tables   of the mixtures whose runs have all finished
 
 Methods
   uniform, proportional, llama       fixed, whatever the objective
@@ -63,7 +64,7 @@ from autoscale_ds.search.solver import Goal
 from autoscale_ds.search.uncertainty import ends_of_90
 from autoscale_ds.sweep.plan import tokens_label
 from benchmarks._machine import RESULTS, describe
-from benchmarks._mixture_tables import FIXED, compared, markdown
+from benchmarks._mixture_tables import FIXED, compared, draw, markdown, read_curves
 from benchmarks._real_text import ROOT, TARGETS, prepare
 
 OUT = RESULTS / "mixtures"
@@ -85,8 +86,9 @@ LLAMA = {
 # What a person would take for nearest to what an objective measures.
 NEAREST = {"science-and-code": ("arxiv", "github"), "tasks": ("c4", "commoncrawl")}
 OBJECTIVES = ("mean-loss", "science-and-code", "tasks", "mean-perplexity")
+DRAWN = {"science-and-code": "arxiv and github", "tasks": "gold completions of three tasks"}
 METHODS = ("ddo-kept", "autoscale", "regmix", "data-mixing", "decided")
-STEPS = ("ddo", "random", "search", "decide", "compare")
+STEPS = ("ddo", "random", "search", "decide", "compare", "tables")
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,7 @@ class Proof:
         return found
 
     def compare(self) -> None:
-        """Train every mixture at every budget, print and keep the tables."""
+        """Train every mixture at every budget."""
         for tokens in self.budgets:
             designs = self.designs(tokens)
             mixtures = []
@@ -288,12 +290,23 @@ class Proof:
                 mixtures += ["--mixture", f"{name}={self.found('target', name, tokens)}"]
             seeds = ["--seeds", SEEDS, "--first-seed", FIRST_SEED, "--tokens", f"{tokens:g}"]
             sweep = f"target-{tokens_label(tokens)}"
+            write_json(self.machine(tokens), describe("torch", "deepspeed"))
             self.plan(sweep, *mixtures, *seeds, windows=48, evaluations=6)
             self.train(sweep)
-            self.tabulate(tokens, designs)
 
-    def tabulate(self, tokens: float, designs: Mapping[tuple[str, str], str]) -> None:
-        """Print and keep what came out at a budget."""
+    def machine(self, tokens: float) -> Path:
+        """Return the file that says where the runs of a budget were trained."""
+        return self.folder / f"machine-{tokens_label(tokens)}.json"
+
+    def tables(self) -> None:
+        """Print and keep what has come out."""
+        for tokens in self.budgets:
+            if (self.sweep(f"target-{tokens_label(tokens)}") / "plan.json").exists():
+                self.tabulate(tokens)
+
+    def tabulate(self, tokens: float) -> None:
+        """Print and keep what has come out at a budget."""
+        designs = self.designs(tokens)
         predictions = json.loads(self.predictions(tokens).read_text())
         label = tokens_label(tokens)
         found = {}
@@ -304,8 +317,12 @@ class Proof:
             found[objective] = each
             print(f"\n{objective}, {label} tokens\n\n{markdown(each)}", flush=True)
         OUT.mkdir(parents=True, exist_ok=True)
-        result = {"tokens": tokens, "objectives": found, "machine": describe("torch", "deepspeed")}
+        result = {"tokens": tokens, "objectives": found, "machine": json.loads(self.machine(tokens).read_text())}
         write_json(OUT / f"target-{label}.json", result)
+        drawn = {name: text for name, text in DRAWN.items() if name in found}
+        curves = {name: read_curves(self.sweep(f"target-{label}"), self.objective(name)) for name in drawn}
+        if drawn:
+            draw(OUT / f"target-{label}.png", drawn, found, curves)
         self.keep()
 
     def keep(self) -> None:
