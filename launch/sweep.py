@@ -18,6 +18,11 @@ Examples:
       --deepspeed_config ds_configs/zero1_cpu.json --kind d-optimal --runs 8 --tokens 2e6,4e6
   while python launch/sweep.py work sweeps/search && python launch/sweep.py next sweeps/search --runs 4; do :; done
 
+  # domains came or changed: the others keep the proportions that an earlier sweep found
+  python launch/sweep.py plan sweeps/second --config launch/configs/micro.yaml --corpus corpora/more \
+      --deepspeed_config ds_configs/zero1_cpu.json --kind d-optimal --runs 6 --tokens 2e6 \
+      --reuse sweeps/search --reuse-weights decided.json
+
   python launch/sweep.py work sweeps/small                 # one worker; start as many as you like, anywhere, any time
   python launch/sweep.py work sweeps/small --workers 2     # two on this machine, cores or GPUs shared out
   sbatch --array=0-15 launch/slurm/sweep.sbatch sweeps/small
@@ -288,6 +293,14 @@ def _plan_options(s: argparse.ArgumentParser) -> None:
         help="let every run repeat its text as a run of that many tokens would: draw it from scale / TOKENS of the "
         "windows of every domain",
     )
+    s.add_argument(
+        "--reuse",
+        type=Path,
+        metavar="OLD_SWEEP",
+        help="keep the proportions of domains whose text is that of this sweep, so that runs are planned only for what "
+        "changed; needs --reuse-weights",
+    )
+    s.add_argument("--reuse-weights", type=Path, metavar="WEIGHTS", help="the optimum found with that sweep")
 
 
 def _budgets(text: str) -> list[float]:

@@ -130,11 +130,11 @@ def optimize(a: argparse.Namespace) -> Report:
     names = list(fitted.domains)
     objective, prior = inputs.read_objective(a, tuple(fitted.targets)), inputs.read_prior(a, names)
     goal = solver.Goal(fitted, objective, a.tokens, fitted.size(a.parameters), prior, a.kl or 0.0)
-    caps = inputs.read_caps(a, names, a.tokens)
+    caps = inputs.read_caps(a, names, a.tokens, fitted.bundle)
     best = solver.optimize(goal, solver.seen_bounds(fitted, a.floor, caps, allow_unseen=a.allow_unseen), seed=a.seed)
     source = f"fit_mixture.py optimize, law {fitted.law}, {goal.objective.name}"
     file = WeightsFile(best.weights, a.tokens, source, best.intervals)
-    file.write(a.out)
+    file.expanded(fitted.bundle).write(a.out)
     if a.plot:
         figures.plot_weights(a.plot, {"uniform": DomainWeights.uniform(names), "best": best.weights}, best.intervals)
     return mixture_text.of_optimum(
@@ -151,14 +151,16 @@ def decide(a: argparse.Namespace) -> Report:
     for law in laws:
         law.refuse_beyond(a.tokens, a.parameters)
         goals.append(solver.Goal(law, objective, a.tokens, law.size(a.parameters)))
-    against = inputs.read_against(a, names)
-    bounds = solver.seen_bounds(laws[0], a.floor, inputs.read_caps(a, names, a.tokens), allow_unseen=a.allow_unseen)
+    against = inputs.read_against(a, laws[0])
+    bounds = solver.seen_bounds(
+        laws[0], a.floor, inputs.read_caps(a, names, a.tokens, laws[0].bundle), allow_unseen=a.allow_unseen
+    )
     belief = decisions.Belief(tuple(goals), a.seed)
     with cli.counting("draws", len(belief.every)) as advance:
         found = decisions.decide(belief, against, bounds, risk=a.risk, advance=advance)
     source = f"fit_mixture.py decide, against {a.against}, {objective.name}: {found.sentence}"
     file = WeightsFile(found.weights, a.tokens, source)
-    file.write(a.out)
+    file.expanded(laws[0].bundle).write(a.out)
     if a.plot:
         figures.plot_weights(a.plot, {a.against: against, "best": found.best}, found.within_noise)
     warnings = [text for law in laws for text in law.warnings(found.best, a.tokens, a.parameters, optimum=True)]
@@ -172,11 +174,11 @@ def ddo(a: argparse.Namespace) -> Report:
     if not a.accept_noise:
         sweep.refuse_noise()
     fitted = sweep.fitted
-    caps = inputs.read_caps(a, list(fitted.base), fitted.tokens)
+    caps = inputs.read_caps(a, list(fitted.base), fitted.tokens, table.bundle)
     weights, intervals = sweep.optimum(sweep.redrawn(seed=a.seed), floor=a.floor, caps=caps)
     source = f"fit_mixture.py ddo, base {a.base}, {sweep.objective.name}"
     file = WeightsFile(weights, fitted.tokens, source, intervals)
-    file.write(a.out)
+    file.expanded(table.bundle).write(a.out)
     if a.plot:
         figures.plot_curves(a.plot, fitted)
     return mixture_text.of_ddo(fitted, file, sweep.effects)

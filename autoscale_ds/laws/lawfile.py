@@ -109,6 +109,9 @@ def _decode_source(field: Field, domains: tuple[str, ...]) -> dict[str, Any]:
     source = {name: each.value for name, each in field.mapping().items()}
     if "largest_weights" in source:
         source["largest_weights"] = {name: field["largest_weights"][name].number(least=0) for name in domains}
+    if "bundle" in source:
+        shares = {name: each.number(least=0) for name, each in field["bundle"]["shares"].mapping(fewest=1).items()}
+        source["bundle"] = {"name": field["bundle"]["name"].text(domains), "shares": shares}
     if "warnings" in source:
         source["warnings"] = [each.text() for each in field["warnings"].items()]
     return source

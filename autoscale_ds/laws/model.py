@@ -16,6 +16,7 @@ from autoscale_ds.laws.base import Inputs, TargetModel
 from autoscale_ds.laws.calibration import Calibration
 from autoscale_ds.laws.scales import SAME, Scales
 from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.bundle import Bundle
 from autoscale_ds.mixture.table import RunTable
 
 # 5 % and 95 % points of a Gaussian: intervals are 90 % throughout.
@@ -228,6 +229,11 @@ class LossModel:
     def largest_weights(self) -> dict[str, float]:
         """Largest weight that any run gave a domain, where the law knows it."""
         return dict(self.source.get("largest_weights", {}))
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """Which of the domains stands for several that keep their proportions."""
+        return Bundle.from_json(self.source["bundle"]) if "bundle" in self.source else None
 
     def refuse_beyond(self, tokens: float, parameters: float | None) -> None:
         """Raise MixtureError when trees are asked for a scale outside the table's: they stay constant there."""

@@ -111,6 +111,8 @@ def fit(
     fitted = replace(_averaged(fits, shares), selection=selection, calibration=calibration)
     largest = dict(zip(table.domains, map(float, table.weights.max(0)), strict=True))
     fitted = fitted.with_source(runs=len(table), largest_weights=largest)
+    if table.bundle is not None:
+        fitted = fitted.with_source(bundle=table.bundle.to_json())
     if fitted.needs_unique:
         fitted = fitted.with_source(most_passes=most_passes(table))
     return fitted.with_source(warnings=[NO_BETTER]) if _no_better_than_mean(selection) else fitted

@@ -7,7 +7,8 @@ measured"; a loss of ``nan`` or ``inf`` is a broken run and refused, or dropped 
 fitted together. The columns ``design`` and ``seed`` say which runs repeat each other; in a table without both of them
 the names do, see ``design_and_seed``. The columns ``tokenizer`` and ``text/<name>`` tell rows of different text apart,
 see ``evidence``. The columns ``unique/<domain>``, for all domains or none, hold the tokens of text that a run could
-draw from a domain: a run that trained on more of them repeated some. Other columns are not read.
+draw from a domain: a run that trained on more of them repeated some. The columns ``part/<domain>/<part>`` say that a
+domain stands for several, see ``bundle``. Other columns are not read.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_atomic
 from autoscale_ds.mixture import losskinds, tablefile
 from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.bundle import PART, Bundle
 from autoscale_ds.mixture.evidence import Evidence
 from autoscale_ds.mixture.rows import ROUNDED, SUM_TOLERANCE, is_droppable, row_problem, without_rests
 from autoscale_ds.mixture.tablefile import LOSS, UNIQUE, WEIGHT, number, read_cells
@@ -69,6 +71,8 @@ class RunTable:
         (the tuples are shorter than ``runs``) get those of their names.
     unique : array (n, m) or None
         Tokens of text that each run could draw from each domain; None where the table does not say.
+    bundle : Bundle or None
+        Which of the domains stands for several that keep their proportions, from the columns ``part/``.
     """
 
     runs: tuple[str, ...]
@@ -83,6 +87,7 @@ class RunTable:
     seeds: tuple[str, ...] = ()
     unique: Array | None = None
     notes: tuple[str, ...] = ()
+    bundle: Bundle | None = None
 
     def __post_init__(self) -> None:
         """Fill ``designs`` and ``seeds`` of rows that came without them."""
@@ -191,12 +196,14 @@ class RunTable:
         """Write the table as CSV: empty cells for what was not measured, design and seed where no name says them."""
         repeats = list(zip(self.designs, self.seeds, strict=True))
         named = repeats == [design_and_seed(run) for run in self.runs]
-        header = ["run", *([] if named else REPEATS), "parameters", "tokens"]
+        shares = {} if self.bundle is None else self.bundle.columns
+        header = ["run", *([] if named else REPEATS), "parameters", "tokens", *shares]
         unique = np.empty((len(self), 0)) if self.unique is None else self.unique
         amounts = [UNIQUE + name for name in self.domains] if self.unique is not None else []
         lines = [",".join([*header, *(WEIGHT + d for d in self.domains), *amounts, *(LOSS + t for t in self.targets)])]
         for i, run in enumerate(self.runs):
-            numbers = [self.parameters[i], self.tokens[i], *self.weights[i], *unique[i], *self.losses[i]]
+            scale = [self.parameters[i], self.tokens[i]]
+            numbers = [*scale, *shares.values(), *self.weights[i], *unique[i], *self.losses[i]]
             cells = ["" if math.isnan(x) else repr(float(x)) for x in numbers]
             lines.append(",".join([run, *([] if named else repeats[i]), *cells]))
         write_atomic(path, "\n".join(lines) + "\n")
@@ -242,6 +249,7 @@ def _read_one(path: Path, header: list[str], rows: list[list[Any]], drop_bad: bo
         designs=texts("design"),
         seeds=texts("seed"),
         unique=stack(UNIQUE, domains) if says_unique else None,
+        bundle=Bundle.of_columns({name: numbers(name) for name in header if name.startswith(PART)}, domains),
     )
     table = replace(table, weights=without_rests(table.weights))
     if loss_kind is None:
@@ -350,6 +358,9 @@ def _join(tables: list[tuple[Path, RunTable]]) -> RunTable:
     if len(tables) == 1:
         return tables[0][1]
     first = tables[0][1]
+    for path, table in tables:
+        if table.bundle != first.bundle:
+            raise MixtureError(f"{path} and {tables[0][0]} reuse other domains as one; fit them apart")
     targets = tuple(dict.fromkeys(name for _, table in tables for name in table.targets))
     parts = [table.with_domains(first.domains) for _, table in tables]
     losses = np.full((sum(map(len, parts)), len(targets)), math.nan)
@@ -377,6 +388,7 @@ def _join(tables: list[tuple[Path, RunTable]]) -> RunTable:
         designs=tuple(designs),
         seeds=tuple(seed for part in parts for seed in part.seeds),
         unique=joined_unique(parts),
+        bundle=first.bundle,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture.bundle import Bundle
 from autoscale_ds.mixture.jsonfiles import Field, read_json, write_or_say
 from autoscale_ds.mixture.weights import DomainWeights
 
@@ -56,6 +57,12 @@ class WeightsFile:
         except ValueError as error:
             raise MixtureError(f"{path} is damaged: {error}; write it again, or leave the field out") from None
         return cls(checked, tokens, str(raw.get("source", "")), intervals)
+
+    def expanded(self, bundle: Bundle | None) -> WeightsFile:
+        """Return the file with the parts of a virtual domain in its place."""
+        if bundle is None:
+            return self
+        return replace(self, weights=bundle.expanded(self.weights), intervals=bundle.intervals(self.intervals))
 
     def write(self, path: str | Path) -> None:
         """Write the file atomically."""

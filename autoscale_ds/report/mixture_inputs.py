@@ -15,6 +15,7 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws import LossModel, lawfile
 from autoscale_ds.laws.scales import SAME
 from autoscale_ds.mixture import DomainWeights, Objective, RunTable, WeightsFile
+from autoscale_ds.mixture.bundle import Bundle
 from autoscale_ds.mixture.jsonfiles import read_json
 from autoscale_ds.mixture.objective import KINDS as OBJECTIVES
 from autoscale_ds.mixture.simplex import epoch_caps, tightest
@@ -73,7 +74,9 @@ def read_objective(a: argparse.Namespace, targets: Sequence[str]) -> Objective:
     return Objective.named(kind, targets, bytes_per_token)
 
 
-def read_caps(a: argparse.Namespace, domains: Sequence[str], tokens: float) -> dict[str, float]:
+def read_caps(
+    a: argparse.Namespace, domains: Sequence[str], tokens: float, bundle: Bundle | None = None
+) -> dict[str, float]:
     """Return the largest weight of each domain from --max-epochs and --cap, the smaller where both are given."""
     caps = parse_caps(a.cap)
     if a.max_epochs is None:
@@ -82,7 +85,7 @@ def read_caps(a: argparse.Namespace, domains: Sequence[str], tokens: float) -> d
         raise MixtureError("--max-epochs needs to know how many tokens there are: give --corpus DIR")
     if not a.max_epochs > 0:
         raise MixtureError(f"--max-epochs is {a.max_epochs:g}, expected a positive number")
-    available = _tokens_of(a.corpus, domains)
+    available = _tokens_of(a.corpus, domains, bundle)
     return tightest(epoch_caps(dict.fromkeys(domains, a.max_epochs), available, tokens), caps)
 
 
@@ -91,7 +94,7 @@ def read_law(path: str, a: argparse.Namespace) -> LossModel:
     law = lawfile.load(path)
     if not law.needs_unique or not (a.unique or a.corpus):
         return law
-    return law.with_unique(parse_unique(a.unique) if a.unique else _tokens_of(a.corpus, law.domains))
+    return law.with_unique(parse_unique(a.unique) if a.unique else _tokens_of(a.corpus, law.domains, law.bundle))
 
 
 def parse_unique(text: str) -> dict[str, float]:
@@ -106,9 +109,13 @@ def parse_unique(text: str) -> dict[str, float]:
     return {name: float(count) for name, count in raw.items()}
 
 
-def _tokens_of(corpus: str, domains: Sequence[str]) -> dict[str, float]:
+def _tokens_of(corpus: str, domains: Sequence[str], bundle: Bundle | None = None) -> dict[str, float]:
     """Return the training tokens of each domain."""
     available = _open_corpus(corpus).num_tokens()
+    if bundle is not None:
+        missing = [name for name in bundle.shares if name not in available]
+        available = available if missing else bundle.tokens(available)
+        domains = missing or domains
     missing = [name for name in domains if name not in available]
     if missing:
         raise MixtureError(f"{corpus} has no domain {missing[0]!r}; it holds: {', '.join(available)}")
@@ -126,16 +133,20 @@ def parse_caps(texts: Sequence[str]) -> dict[str, float]:
     return caps
 
 
-def read_against(a: argparse.Namespace, domains: Sequence[str]) -> DomainWeights:
-    """Return the mixture that a decision is compared with."""
+def read_against(a: argparse.Namespace, law: LossModel) -> DomainWeights:
+    """Return the mixture that a decision is compared with; uniform counts domains that are reused as one as one."""
+    domains, bundle = list(law.domains), law.bundle
     if a.against == "uniform":
-        return DomainWeights.uniform(list(domains))
+        return DomainWeights.uniform(domains)
     if a.against != "proportional":
         weights = WeightsFile.read(a.against).weights
-        weights.check_domains(list(domains))
+        weights = weights if bundle is None else bundle.reduced(weights)
+        weights.check_domains(domains)
         return weights
     if not a.corpus:
         raise MixtureError("--against proportional needs to know how many tokens there are: give --corpus DIR")
+    if bundle is not None:
+        return bundle.reduced(DomainWeights.normalised(_open_corpus(a.corpus).num_tokens()))
     return DomainWeights.normalised(_tokens_of(a.corpus, domains))
 
 

@@ -197,6 +197,11 @@ def read_predictor(
         return AutoScalePath(*_read_optima(path, raw))
     if kind == lawfile.KIND:
         law = lawfile.load(path)
+        if law.bundle is not None:
+            raise MixtureError(
+                f"{path} takes {', '.join(law.bundle.shares)} as one domain, so it predicts no weight of each; give "
+                "the weights.json that fit_mixture.py decide or optimize makes of it"
+            )
         law = law.with_unique(unique) if law.needs_unique and unique is not None else law
         return LawOptimum(law, budget_tokens, parameters, floor, limits)
     if isinstance(raw, dict) and kind is None and isinstance(raw.get("weights", raw), dict):

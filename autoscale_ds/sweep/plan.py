@@ -19,6 +19,7 @@ from autoscale_ds.corpus import Corpus, CorpusIdentity
 from autoscale_ds.errors import AutoScaleError, ConfigError
 from autoscale_ds.files import write_json
 from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.mixture.bundle import Bundle
 from autoscale_ds.search.design import ProbeRun
 from autoscale_ds.stream.dataset import count_windows
 from autoscale_ds.training.config import RunConfig
@@ -92,6 +93,8 @@ class SweepPlan:
     match_repetition : float or None
         Tokens of the run whose repetition every run has: a run is drawn from ``scale / match_repetition`` of each
         domain's windows. None draws from all windows.
+    bundle : Bundle or None
+        Domains whose proportions every run keeps; run tables have them as one.
     """
 
     config: Mapping[str, Any]
@@ -101,6 +104,7 @@ class SweepPlan:
     target: Target = field(default_factory=Target)
     corpus: CorpusIdentity | None = None
     match_repetition: float | None = None
+    bundle: Bundle | None = None
 
     @classmethod
     def read(cls, folder: str | Path) -> SweepPlan:
@@ -120,7 +124,8 @@ class SweepPlan:
             runs = tuple(PlannedRun(**{**run, "weights": DomainWeights(run["weights"])}) for run in raw["runs"])
             corpus = CorpusIdentity.from_json(raw["corpus"]) if raw.get("corpus") else None
             shared = raw["config"], raw["deepspeed"], runs, raw["evaluations"], Target(**raw["target"]), corpus
-            return cls(*shared, raw.get("match_repetition"))
+            bundle = Bundle.from_json(raw["bundle"]) if raw.get("bundle") else None
+            return cls(*shared, raw.get("match_repetition"), bundle)
         except (KeyError, TypeError, AutoScaleError) as error:
             raise ConfigError(f"{path} is damaged: {error}") from None
 
@@ -132,6 +137,8 @@ class SweepPlan:
         shared: dict[str, Any] = {"config": dict(self.config), "deepspeed": dict(self.deepspeed)}
         if self.match_repetition is not None:
             shared["match_repetition"] = self.match_repetition
+        if self.bundle is not None:
+            shared["bundle"] = self.bundle.to_json()
         corpus = self.corpus.to_json() if self.corpus is not None else None
         write_json(Path(folder) / PLAN_FILE, {**head, **shared, "corpus": corpus, "runs": runs})
 
@@ -163,7 +170,8 @@ class SweepPlan:
         config["mixture"].pop("weights")  # each run's own
         config["data"].pop("corpus")  # where it lies: what it is made of counts, see check_corpus
         shared = {"config": config, "deepspeed": dict(self.deepspeed), "evaluations": self.evaluations}
-        return {**shared, "match_repetition": self.match_repetition}
+        bundle = None if self.bundle is None else self.bundle.to_json()
+        return {**shared, "match_repetition": self.match_repetition, "bundle": bundle}
 
     def window_share(self, scale: float) -> float:
         """Return the share of every domain's windows that runs of a scale are drawn from."""
@@ -184,6 +192,18 @@ class SweepPlan:
         every = max(run.total_steps // self.evaluations, 1)
         return replace(run, evaluation=replace(run.evaluation, every_steps=every))
 
+    def domains(self, corpus: Corpus) -> list[str]:
+        """Return the domains as run tables have them."""
+        return corpus.domains if self.bundle is None else self.bundle.names(corpus.domains)
+
+    def reduced(self, weights: DomainWeights) -> DomainWeights:
+        """Return a mixture as run tables have it; raises MixtureError for one that breaks the kept proportions."""
+        return weights if self.bundle is None else self.bundle.reduced(weights)
+
+    def expanded(self, weights: DomainWeights) -> DomainWeights:
+        """Return a mixture of domains of run tables as a run trains it."""
+        return weights if self.bundle is None else self.bundle.expanded(weights)
+
     def check_corpus(self, folder: str | Path, corpus: Corpus) -> None:
         """Raise ConfigError for a corpus of other text or another tokenizer than the sweep was planned with."""
         difference = self.corpus.difference(corpus.identity) if self.corpus is not None else None
@@ -199,6 +219,7 @@ class SweepPlan:
         for planned in self.runs:
             run = self.run_config(planned, folder)
             planned.weights.check_domains(corpus.domains)
+            self.reduced(planned.weights)
         resolve(self.deepspeed, run, 1)
         run.model.build(run.data.sequence_length, corpus.manifest.tokenizer.vocabulary_size)
         empty = [name for name in corpus.domains if not corpus.shards(name, "validation")]

@@ -12,7 +12,8 @@ from pathlib import Path
 from autoscale_ds import config as configuration
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.mixture import DomainWeights, WeightsFile
+from autoscale_ds.mixture.bundle import Bundle
 from autoscale_ds.search import design
 from autoscale_ds.search.design import ProbeRun
 from autoscale_ds.sweep.designs import named_mixture, read_designs
@@ -44,6 +45,11 @@ class PlanRequest:
         The run this sweep is for; the cost of the sweep is reported relative to it.
     match_repetition : float or None
         Tokens of the run whose repetition every run is to have; None is that of the plan there is.
+    reuse : path or None
+        A sweep over other or earlier domains: those whose text is the same here keep the proportions that
+        ``reuse_weights`` gives them.
+    reuse_weights : path or None
+        The optimum found with it.
     tokens : sequence of float
         Budgets, one scale each.
     kind : str
@@ -76,6 +82,8 @@ class PlanRequest:
     target_tokens: float | None = None
     target_parameters: float | None = None
     match_repetition: float | None = None
+    reuse: Path | None = None
+    reuse_weights: Path | None = None
     tokens: Sequence[float] = ()
     kind: str = "ddo"
     runs: int | None = None
@@ -107,7 +115,9 @@ def make_plan(request: PlanRequest) -> tuple[SweepPlan, int]:
         known.check_corpus(request.sweep, corpus)
     config = {**shared.config, "data": {**shared.config["data"], "corpus": str(folder)}}
     moves_only = known is not None and request.corpus is not None and not (request.tokens or request.designs)
-    runs = () if moves_only else tuple(planned_runs(request, corpus))
+    if request.reuse is not None or request.reuse_weights is not None:
+        shared = replace(shared, bundle=bundle_of(request, corpus))
+    runs = () if moves_only else tuple(planned_runs(request, corpus, shared))
     made = replace(shared, config=config, runs=runs, corpus=corpus.identity)
     whole = made if known is None else known.extended(made)
     whole.check(request.sweep, corpus)
@@ -139,6 +149,7 @@ def shared_settings(request: PlanRequest, known: SweepPlan | None) -> SweepPlan:
         request.evaluations or EVALUATIONS,
         target,
         match_repetition=request.match_repetition,
+        bundle=known.bundle if known is not None else None,
     )
 
 
@@ -161,7 +172,43 @@ def _refuse_other_settings(request: PlanRequest, known: SweepPlan) -> None:
         )
 
 
-def planned_runs(request: PlanRequest, corpus: Corpus) -> list[PlannedRun]:
+def bundle_of(request: PlanRequest, corpus: Corpus) -> Bundle:
+    """Return the domains whose text is that of an earlier sweep, in the proportions of its optimum.
+
+    Raises
+    ------
+    ConfigError, MixtureError
+        When either option is missing, the earlier sweep does not know its text, or nothing or everything changed.
+    """
+    if request.reuse is None or request.reuse_weights is None:
+        given, missing = ("--reuse", "--reuse-weights") if request.reuse else ("--reuse-weights", "--reuse")
+        raise ConfigError(f"{given} needs {missing} too: the sweep over the old domains, and the optimum found with it")
+    then, now = SweepPlan.read(request.reuse).corpus, corpus.identity
+    if then is None:
+        raise ConfigError(f"{request.reuse} is from before plans knew the text of their domains; plan without --reuse")
+    if then.tokenizer != now.tokenizer:
+        raise ConfigError(
+            f"{request.reuse} has another tokenizer than {corpus.folder}, so its domains have other tokens and nothing "
+            "can be reused"
+        )
+    old_names = {text: name for name, text in then.domains.items()}
+    same = {name: old_names[text] for name, text in now.domains.items() if text in old_names}
+    if len(same) < 2:
+        raise ConfigError(
+            f"of the domains of {request.reuse} {', '.join(same) or 'none'} is unchanged in {corpus.folder}, expected "
+            "at least 2 to keep proportions among; plan without --reuse"
+        )
+    if len(same) == len(now.domains):
+        raise ConfigError(
+            f"every domain of {corpus.folder} is unchanged since {request.reuse}: its optimum, without the domains "
+            "that left, is the mixture, and there is nothing to plan for"
+        )
+    optimum = WeightsFile.read(request.reuse_weights).weights
+    optimum.check_domains(sorted(then.domains))
+    return Bundle.of({name: optimum[old] for name, old in same.items()}, corpus.domains)
+
+
+def planned_runs(request: PlanRequest, corpus: Corpus, shared: SweepPlan) -> list[PlannedRun]:
     """Return the runs asked for, every mixture with each of its seeds."""
     seeds = range(request.first_seed, request.first_seed + request.seeds)
     base_seeds = range(request.first_seed, request.first_seed + request.base_seeds)
@@ -175,18 +222,21 @@ def planned_runs(request: PlanRequest, corpus: Corpus) -> list[PlannedRun]:
         raise ConfigError("which budgets? give --tokens, for example --tokens 1e6,2e6, or --designs FILE")
     runs = []
     for tokens in request.tokens:
-        mixtures = designs_at(request, tokens, corpus)
+        mixtures = designs_at(request, tokens, corpus, shared)
         runs += with_seeds(mixtures, tokens, seeds, () if request.mixtures else base_seeds)
     return runs
 
 
-def designs_at(request: PlanRequest, tokens: float, corpus: Corpus) -> list[ProbeRun]:
+def designs_at(request: PlanRequest, tokens: float, corpus: Corpus, shared: SweepPlan) -> list[ProbeRun]:
     """Return the mixtures of one scale, the base or prior of a design first."""
     if request.mixtures:
         named = [named_mixture(text, corpus) for text in request.mixtures]
         return [ProbeRun(name, weights, tokens) for name, weights in named]
-    prior = named_mixture(request.prior, corpus)[1] if request.prior else DomainWeights.uniform(corpus.domains)
-    return design.plan(
+    if request.prior:
+        prior = shared.reduced(named_mixture(request.prior, corpus)[1])
+    else:
+        prior = DomainWeights.uniform(shared.domains(corpus))
+    designs = design.plan(
         request.kind,
         prior,
         tokens,
@@ -196,3 +246,4 @@ def designs_at(request: PlanRequest, tokens: float, corpus: Corpus) -> list[Prob
         floor=request.floor,
         seed=request.design_seed,
     )
+    return [replace(each, weights=shared.expanded(each.weights)) for each in designs]

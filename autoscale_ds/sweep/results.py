@@ -14,6 +14,7 @@ from typing import Any
 from autoscale_ds.corpus import CorpusIdentity
 from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import read_json, write_json
+from autoscale_ds.mixture.bundle import Bundle
 from autoscale_ds.mixture.evidence import TEXT, TOKENIZER
 from autoscale_ds.mixture.tablefile import LOSS, UNIQUE, WEIGHT
 from autoscale_ds.run_paths import RunPaths
@@ -86,7 +87,7 @@ def collect(sweep: str | Path, plan: SweepPlan) -> list[dict[str, Any]]:
     evidence = _evidence(plan.corpus)
     results = {planned: _on_the_same_corpus(sweep, plan, planned) for planned in plan.runs}
     results = _all_with_unique_tokens_or_none(results)
-    rows = [row for planned, result in results.items() for row in _rows(planned, result, evidence)]
+    rows = [row for planned, result in results.items() for row in _rows(plan.bundle, planned, result, evidence)]
     if not rows:
         raise ConfigError(f"no run of {sweep} has finished; start workers with: launch/sweep.py work {sweep}")
     _write_parquet(Path(sweep) / TABLE_FILE, rows, plan.corpus)
@@ -143,9 +144,16 @@ def _all_with_unique_tokens_or_none(
     return {planned: result and {**result, "unique": {}} for planned, result in results.items()}
 
 
-def _rows(planned: PlannedRun, result: Mapping[str, Any] | None, evidence: Mapping[str, str]) -> list[dict[str, Any]]:
+def _rows(
+    bundle: Bundle | None, planned: PlannedRun, result: Mapping[str, Any] | None, evidence: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return a row for every point of a run, domains that are reused as one as one."""
     if result is None:
         return []
+    weights, unique = planned.weights, result["unique"]
+    if bundle is not None:
+        weights, unique = bundle.reduced(weights), unique and bundle.tokens(unique)
+        evidence = {**evidence, **bundle.columns}
     return [
         {
             "run": planned.run,
@@ -158,8 +166,8 @@ def _rows(planned: PlannedRun, result: Mapping[str, Any] | None, evidence: Mappi
             "flops": result["flops_per_token"] * point["tokens"],
             "corpus": result.get("corpus", ""),
             **evidence,
-            **{WEIGHT + name: weight for name, weight in planned.weights.items()},
-            **{UNIQUE + name: float(tokens) for name, tokens in result["unique"].items()},
+            **{WEIGHT + name: weight for name, weight in weights.items()},
+            **{UNIQUE + name: float(tokens) for name, tokens in unique.items()},
             **{LOSS + name: loss for name, loss in point["loss"].items()},
         }
         for point in result["points"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError
-from autoscale_ds.mixture import Objective
+from autoscale_ds.mixture import DomainWeights, Objective
 from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.mixture.table import RunTable
 from autoscale_ds.search.design import ProbeRun
@@ -133,7 +133,7 @@ def find_next(request: SearchRequest) -> Found:
     corpus = Corpus(request.corpus or plan.config["data"]["corpus"])
     plan.check_corpus(request.sweep, corpus)
     collect(request.sweep, plan)
-    table = RunTable.read(request.sweep / TABLE_FILE).with_domains(corpus.domains)
+    table = RunTable.read(request.sweep / TABLE_FILE).with_domains(plan.domains(corpus))
     size = float(np.median(table.parameters))
     of_target, at_scale = _scales(plan, corpus, table, size)
     budget = Budget.of(plan, size, request.max_share)
@@ -143,10 +143,10 @@ def find_next(request: SearchRequest) -> Found:
     pending = [state.run for state in survey(request.sweep, plan) if state.state not in ("done", "failed")]
     advice = advise(
         table,
-        _question(request, corpus, table, of_target),
+        _question(request, plan, corpus, table, of_target),
         [at_scale(tokens) for tokens in scales or [float(table.tokens.min())]],
         request.runs,
-        pending=_points(pending, table.domains, at_scale),
+        pending=_points(plan, pending, table.domains, at_scale),
         laws=request.laws or LAWS,
         seed=request.seed,
     )
@@ -214,7 +214,9 @@ def _scales(plan: SweepPlan, corpus: Corpus, table: RunTable, size: float) -> tu
     """
     length = int(plan.config["data"]["sequence_length"])
     windows = count_windows(corpus, length)
-    text = np.array([float(windows[name] * length) for name in table.domains])
+    of_domain = {name: float(count * length) for name, count in windows.items()}
+    of_domain = of_domain if plan.bundle is None else plan.bundle.tokens(of_domain)
+    text = np.array([of_domain[name] for name in table.domains])
     known = table.unique is not None
 
     def at_scale(tokens: float) -> Scale:
@@ -224,21 +226,28 @@ def _scales(plan: SweepPlan, corpus: Corpus, table: RunTable, size: float) -> tu
     return target, at_scale
 
 
-def _question(request: SearchRequest, corpus: Corpus, table: RunTable, target: Scale) -> Question:
+def _question(request: SearchRequest, plan: SweepPlan, corpus: Corpus, table: RunTable, target: Scale) -> Question:
     kind = request.objective or "mean-loss"
+    if request.against == "uniform":
+        against = DomainWeights.uniform(list(table.domains))
+    else:
+        against = plan.reduced(named_mixture(request.against, corpus)[1])
     return Question(
         Objective.named(kind, table.targets, corpus.bytes_per_token_of(table.targets)),
         target,
-        named_mixture(request.against, corpus)[1],
+        against,
         Bounds.of(list(table.domains), request.floor),
     )
 
 
-def _points(runs: Sequence[PlannedRun], domains: Sequence[str], at_scale: Callable[[float], Scale]) -> Points:
+def _points(
+    plan: SweepPlan, runs: Sequence[PlannedRun], domains: Sequence[str], at_scale: Callable[[float], Scale]
+) -> Points:
     """Return planned runs as points."""
     points = Points.at(np.empty((0, len(domains))), at_scale(1.0))
     for run in runs:
-        weights = np.array([[run.weights[name] for name in domains]])
+        mixture = plan.reduced(run.weights)
+        weights = np.array([[mixture[name] for name in domains]])
         points += Points.at(weights, at_scale(run.scale)._replace(tokens=run.tokens))
     return points
 
@@ -249,7 +258,8 @@ def _named(plan: SweepPlan, probes: Sequence[ProbeRun]) -> list[PlannedRun]:
     seed = min(run.seed for run in plan.runs)
     runs = []
     for place, probe in enumerate(probes):
-        runs += with_seeds([replace(probe, run=f"{NEXT}{number + place + 1:03d}")], probe.tokens, [seed])
+        named = replace(probe, run=f"{NEXT}{number + place + 1:03d}", weights=plan.expanded(probe.weights))
+        runs += with_seeds([named], probe.tokens, [seed])
     return runs
 
 

@@ -4,8 +4,12 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import yaml
 from forked import ForkedProcess, run_forked
+
+from autoscale_ds.files import write_json
+from autoscale_ds.sweep.plan import SweepPlan, run_folder
 
 ROOT = Path(__file__).parents[2]
 TOKENS_PER_STEP = 8 * 32
@@ -30,6 +34,22 @@ def write_configs(folder, corpus, **schedule):
         json.dumps({"train_micro_batch_size_per_gpu": 8, "zero_optimization": {"stage": 1}})
     )
     return folder / "run.yaml", folder / "ds.json"
+
+
+def answer(sweep, losses_of, noise=0.0, only=None):
+    """Write what a world gives, ``losses_of(weights, tokens)``, for every planned run that has no result."""
+    plan, rng = SweepPlan.read(sweep), np.random.default_rng(0)
+    for run in plan.runs[:only]:
+        folder = run_folder(sweep, run)
+        if (folder / "result.json").exists():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        losses = {
+            name: value + noise * rng.standard_normal() for name, value in losses_of(run.weights, run.tokens).items()
+        }
+        points = [{"tokens": run.tokens, "phase": "final", "loss": losses}]
+        result = {"run": run.run, "parameters": 1e5, "flops_per_token": 6e5, "seconds": 1.0, "points": points}
+        write_json(folder / "result.json", {**result, "unique": dict.fromkeys(run.weights, 1e6)})
 
 
 def command(name, *arguments):

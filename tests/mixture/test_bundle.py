@@ -1,0 +1,54 @@
+"""Domains that count as one: weights, text and intervals by hand."""
+
+import numpy as np
+import pytest
+
+from autoscale_ds.errors import MixtureError
+from autoscale_ds.mixture import DomainWeights
+from autoscale_ds.mixture.bundle import Bundle
+
+BUNDLE = Bundle("reused", DomainWeights({"web": 0.75, "code": 0.25}))
+
+
+def test_weights_go_there_and_back():
+    virtual = {"reused": 0.8, "news": 0.2}
+    real = BUNDLE.expanded(virtual)
+    assert dict(real) == pytest.approx({"web": 0.6, "code": 0.2, "news": 0.2})
+    assert dict(BUNDLE.reduced(real)) == pytest.approx(virtual)
+    assert dict(BUNDLE.reduced({"web": 0.0, "code": 0.0, "news": 1.0})) == {"reused": 0.0, "news": 1.0}
+    assert BUNDLE.intervals({"reused": (0.4, 0.8), "news": (0.2, 0.6)}) == {
+        "web": pytest.approx((0.3, 0.6)),
+        "code": pytest.approx((0.1, 0.2)),
+        "news": (0.2, 0.6),
+    }
+
+
+def test_its_text_lasts_until_the_first_part_is_through():
+    # 30 of web last for 40 at a share of 3/4, 20 of code for 80 at 1/4.
+    assert BUNDLE.tokens({"web": 30, "code": 20, "news": 5}) == {"reused": 40.0, "news": 5.0}
+
+
+def test_it_is_made_of_the_domains_that_stay_under_a_name_that_is_free():
+    made = Bundle.of({"web": 0.3, "code": 0.1, "gone": 0.6}, ["web", "code", "reused"])
+    assert made.name == "reused_"
+    assert dict(made.shares) == pytest.approx({"web": 0.75, "code": 0.25})
+    assert made.names(["code", "reused", "web"]) == ["reused_", "reused"]
+    assert Bundle.from_json(made.to_json()) == made
+    with pytest.raises(MixtureError, match="web, code are all 0: they have no proportions to keep"):
+        Bundle.of({"web": 0.0, "code": 0.0, "gone": 1.0}, ["web", "code", "new"])
+
+
+def test_columns_say_it_in_a_table():
+    columns = {name: np.full(3, share) for name, share in BUNDLE.columns.items()}
+    assert Bundle.of_columns(columns, ["reused", "news"]) == BUNDLE
+    assert Bundle.of_columns({}, ["web", "news"]) is None
+    with pytest.raises(MixtureError, match=r"name reused, expected one domain of the table \(web, news\)"):
+        Bundle.of_columns(columns, ["web", "news"])
+    columns["part/reused/web"] = np.array([0.75, 0.75, 0.7])
+    with pytest.raises(MixtureError, match="part/reused/web changes between rows"):
+        Bundle.of_columns(columns, ["reused", "news"])
+
+
+def test_a_mixture_without_a_part_is_refused():
+    with pytest.raises(MixtureError, match="no weight for 'code'"):
+        BUNDLE.reduced({"web": 0.5, "news": 0.5})
