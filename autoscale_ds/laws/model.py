@@ -184,6 +184,18 @@ class LossModel:
             for models in zip(*drawn, strict=False)
         ]
 
+    def components(self) -> list[tuple[float, LossModel]]:
+        """Return the laws an average is made of, each with its share, the largest first; itself where it is none."""
+        first = next(iter(self.targets.values()))
+        if not isinstance(first, Average):
+            return [(1.0, self)]
+        names = self.law.removeprefix(AVERAGE).split(", ")
+        found = []
+        for j, (share, name) in enumerate(zip(first.shares, names, strict=True)):
+            targets = {target: average.parts[j] for target, average in self.targets.items()}  # type: ignore[attr-defined]
+            found.append((share, replace(self, law=name, targets=targets)))
+        return sorted(found, key=lambda pair: -pair[0])
+
     def intervals(self, x: Inputs, *, of_a_run: bool = False) -> tuple[Array, Array]:
         """Return the ends of 90 % intervals, (n, k) each.
 

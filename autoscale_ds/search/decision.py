@@ -51,6 +51,9 @@ class Expected(Goal):
 class Belief:
     """What several laws say of gains at one scale: every law's draws, each law as likely as the others.
 
+    Of an average of laws one is taken to be right, with the probability of its share in the average (their stacking on
+    runs left out of the fit): its draws come from each law in that proportion.
+
     Draws are spread as wide as the law's intervals are (``Calibration``): by its factor inside the table, and by its
     error in what changes beyond the table's scales. Where the table has one scale only, effects on every target drift
     with the distance from it (``DRIFT``).
@@ -61,7 +64,7 @@ class Belief:
 
     def __post_init__(self) -> None:
         for goal in self.goals:
-            if len(goal.model.members()) < 2:
+            if _num_draws(goal) < 2:
                 raise MixtureError(f"law {goal.model.law} has no draws, so nothing says how sure it is; fit it again")
             self._refuse_another_table(goal)
 
@@ -79,16 +82,21 @@ class Belief:
             raise MixtureError("the laws have their domains in different orders; give laws fitted to the same table")
 
     @cached_property
-    def members(self) -> list[list[Goal]]:
-        """The goal under every draw, by law; equally many of each."""
-        drawn = [[replace(goal, model=member) for member in goal.model.members()] for goal in self.goals]
-        fewest = min(map(len, drawn))
-        return [members[:fewest] for members in drawn]
+    def members(self) -> list[tuple[Goal, list[Goal]]]:
+        """The goal under each law that may be right, and under its draws; equally many for each of ``goals``."""
+        fewest = min(map(_num_draws, self.goals))
+        found = []
+        for goal in self.goals:
+            parts = goal.model.components()
+            for count, (_, law) in zip(_counts([share for share, _ in parts], fewest), parts, strict=True):
+                draws = [replace(goal, model=member) for member in law.members()[:count]]
+                found.append((replace(goal, model=law), draws))
+        return found
 
     @property
     def every(self) -> list[Goal]:
         """The goal under every draw of every law."""
-        return [goal for members in self.members for goal in members]
+        return [goal for _, members in self.members for goal in members]
 
     @property
     def expected(self) -> Expected:
@@ -107,10 +115,7 @@ class Belief:
         """Return how much lower the objective is at weights (n, m) than at others (m,), by draw, shape (d, n)."""
         rng = np.random.default_rng([self.seed, 9])
         return np.vstack(
-            [
-                self._of_law(goal, members, weights, against, rng)
-                for goal, members in zip(self.goals, self.members, strict=True)
-            ]
+            [self._of_law(goal, members, weights, against, rng) for goal, members in self.members if members]
         )
 
     def _of_law(
@@ -126,6 +131,16 @@ class Belief:
         wrong = np.hypot(known.tokens * (centre - at_edge), known.parameters * (at_edge - inside))
         wrong = rng.standard_normal(len(members))[:, None] * wrong
         return centre + factor * (drawn - centre) + wrong + _drift(goal, weights, against, len(members), rng)
+
+
+def _num_draws(goal: Goal) -> int:
+    return min(len(law.members()) for _, law in goal.model.components())
+
+
+def _counts(shares: Sequence[float], total: int) -> list[int]:
+    """Return whole numbers that sum to a total, nearest to shares of it."""
+    ends = np.round(np.cumsum(shares) / np.sum(shares) * total).astype(int)
+    return np.diff(ends, prepend=0).tolist()
 
 
 def _drift(goal: Goal, weights: Array, against: Array, draws: int, rng: np.random.Generator) -> Array:

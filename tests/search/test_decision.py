@@ -88,6 +88,17 @@ def test_laws_count_alike_and_calibration_widens_their_draws():
     assert sorted(set(np.round(gains[:, 0], 6))) == pytest.approx([0.0, 0.2])
 
 
+def test_of_an_average_of_laws_one_is_right_with_the_probability_of_its_share():
+    first, second = linear([-0.2] * 20), linear([0.1] * 20)
+    average = model.Average((second.model.targets["domain0"], first.model.targets["domain0"]), (0.25, 0.75))
+    law = replace(first.model, law="average of linear, linear", targets={"domain0": average})
+    found = decide(Belief((replace(first, model=law),)), UNIFORM, Bounds.of(law.domains))
+    assert found.best["domain0"] == pytest.approx(1)
+    assert found.gain == pytest.approx((0.75 * 0.1 - 0.25 * 0.05, -0.05, 0.1))
+    assert found.probability == pytest.approx(0.75)
+    assert not found.change  # draws of both laws paired would have called it sure
+
+
 def test_the_only_scale_of_a_table_leaves_open_how_gains_change_by_another():
     goal = linear([-0.2] * 2000)
     best, even = np.array([[1.0, 0.0], [0.75, 0.25]]), np.array([0.5, 0.5])
