@@ -14,7 +14,7 @@ Examples:
       --deepspeed_config ds_configs/zero1_cpu.json --kind dirichlet --runs 16 --tokens 2e6 --match-repetition 80e6
 
   # a search: a first batch by D-optimal design, then the runs that tell most, until enough is known
-  python launch/sweep.py plan sweeps/search --config launch/configs/micro.yaml --target-tokens 100e6 \
+  python launch/sweep.py plan sweeps/search --config launch/configs/micro.yaml --target-tokens 1e9 \
       --deepspeed_config ds_configs/zero1_cpu.json --kind d-optimal --runs 8 --tokens 2e6,4e6
   while python launch/sweep.py work sweeps/search && python launch/sweep.py next sweeps/search --runs 4; do :; done
 
@@ -252,7 +252,7 @@ def _plan_options(s: argparse.ArgumentParser) -> None:
     s.add_argument("--corpus", type=Path, metavar="DIR", help="where the corpus lies (default: as configured)")
     s.add_argument("--tokens", type=_budgets, default=(), metavar="T[,T…]", help="budgets, tokens: one scale each")
     s.add_argument("--kind", choices=design.KINDS, default="ddo", help="which mixtures (default: ddo)")
-    s.add_argument("--runs", type=cli.positive_int, metavar="K", help="number of mixtures; not for ddo")
+    s.add_argument("--runs", type=cli.positive_int, metavar="K", help="number of mixtures at each budget; not for ddo")
     s.add_argument(
         "--mixture", action="append", dest="mixtures", default=[], metavar="NAME[=WEIGHTS]", help=MIXTURE_HELP
     )
