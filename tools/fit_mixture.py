@@ -96,6 +96,8 @@ def fit(a: argparse.Namespace) -> Report:
 def score_(a: argparse.Namespace) -> Report:
     """Score a law on run tables."""
     fitted, table = lawfile.load(a.law), inputs.read_runs(a)
+    if fitted.bundle is not table.bundle and not (fitted.bundle and fitted.bundle.is_as(table.bundle)):
+        raise MixtureError(f"{a.law} and the runs do not take the same domains as one in the same proportions")
     known = [path for path in a.runs if Path(path).name in fitted.source.get("files", ())]
     result = {**score(fitted, table), "warnings": [f"{path} {SEEN}" for path in known]}
     if a.plot:
@@ -106,7 +108,7 @@ def score_(a: argparse.Namespace) -> Report:
 def predict(a: argparse.Namespace) -> Report:
     """Predict the losses of given mixtures, with intervals."""
     fitted = inputs.read_law(a.law, a)
-    mixtures = read_mixtures(a.mixtures, fitted.domains)
+    mixtures = read_mixtures(a.mixtures, fitted.domains, fitted.bundle)
     tokens = inputs.fill_scales(mixtures.tokens, a.tokens, "tokens", a.mixtures)
     sizes = inputs.fill_scales(mixtures.parameters, a.parameters, "parameters", a.mixtures)
     if np.isnan(tokens).any():
@@ -128,7 +130,7 @@ def optimize(a: argparse.Namespace) -> Report:
     fitted = inputs.read_law(a.law, a)
     fitted.refuse_beyond(a.tokens, a.parameters)
     names = list(fitted.domains)
-    objective, prior = inputs.read_objective(a, tuple(fitted.targets)), inputs.read_prior(a, names)
+    objective, prior = inputs.read_objective(a, tuple(fitted.targets)), inputs.read_prior(a, names, fitted.bundle)
     goal = solver.Goal(fitted, objective, a.tokens, fitted.size(a.parameters), prior, a.kl or 0.0)
     caps = inputs.read_caps(a, names, a.tokens, fitted.bundle)
     best = solver.optimize(goal, solver.seen_bounds(fitted, a.floor, caps, allow_unseen=a.allow_unseen), seed=a.seed)
@@ -215,6 +217,11 @@ def law_goal(a: argparse.Namespace, domains: tuple[str, ...]) -> solver.Goal:
     """Return the objective of the law fitted to all scales at once, at the budget."""
     fitted = inputs.read_law(a.law, a)
     fitted.refuse_beyond(a.tokens, a.parameters)
+    if fitted.bundle is not None:
+        raise MixtureError(
+            f"{a.law} takes {', '.join(fitted.bundle.shares)} as one domain, so it cannot judge a path of each; give a "
+            "law of all domains, or leave it out"
+        )
     DomainWeights.uniform(list(domains)).check_domains(list(fitted.domains))
     objective = inputs.read_objective(a, tuple(fitted.targets))
     return solver.Goal(fitted, objective, a.tokens, fitted.size(a.parameters))

@@ -67,8 +67,18 @@ def decode(raw: dict[str, Any]) -> LossModel:
         _decode_source(file["source"], domains),
         _decode_calibration(file["calibration"]),
     )
+    _refuse_other_averages(model)
     _refuse_absurd(model)
     return model
+
+
+def _refuse_other_averages(model: LossModel) -> None:
+    """Raise ValueError unless every target is an average of as many laws as are named, or none is one."""
+    named = len(model.law.removeprefix(AVERAGE).split(", ")) if model.law.startswith(AVERAGE) else 0
+    for name, fitted in model.targets.items():
+        parts = len(fitted.parts) if isinstance(fitted, Average) else 0
+        if parts != named:
+            raise ValueError(f"targets.{name} is an average of {parts} laws, expected {named} as law says")
 
 
 def _refuse_absurd(model: LossModel) -> None:
@@ -111,6 +121,8 @@ def _decode_source(field: Field, domains: tuple[str, ...]) -> dict[str, Any]:
         source["largest_weights"] = {name: field["largest_weights"][name].number(least=0) for name in domains}
     if "bundle" in source:
         shares = {name: each.number(least=0) for name, each in field["bundle"]["shares"].mapping(fewest=1).items()}
+        if abs(sum(shares.values()) - 1) > 1e-6 or set(shares) & set(domains):
+            raise field["bundle"]["shares"].wrong("shares of other domains, which sum to 1")
         source["bundle"] = {"name": field["bundle"]["name"].text(domains), "shares": shares}
     if "warnings" in source:
         source["warnings"] = [each.text() for each in field["warnings"].items()]
@@ -140,8 +152,8 @@ def _decode_target(field: Field, domains: tuple[str, ...], scales: Scales) -> Ta
     if name == "average":
         parts = tuple(_decode_target(part, domains, scales) for part in field["parts"].items(fewest=1))
         shares = tuple(share.number(least=0) for share in field["shares"].items())
-        if len(shares) != len(parts):
-            raise field["shares"].wrong(f"{len(parts)} numbers, one for each part")
+        if len(shares) != len(parts) or not sum(shares) > 0:
+            raise field["shares"].wrong(f"{len(parts)} numbers above 0 in all, one for each part")
         return Average(parts, shares)
     own = domains.index(field["own"].text(domains))
     setting = Setting(domains, own, scales.tokens, scales.parameters, scales.tokens_vary, scales.parameters_vary)

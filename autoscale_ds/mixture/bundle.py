@@ -53,6 +53,19 @@ class Bundle:
         """Return what ``to_json`` wrote."""
         return cls(str(raw["name"]), DomainWeights(raw["shares"]))
 
+    def refuse_overlap(self, domains: Sequence[str]) -> None:
+        """Raise MixtureError unless it is one of these domains and none of its parts is."""
+        if self.name not in domains:
+            raise MixtureError(f"{self.name!r} stands for several domains, but is none of {', '.join(domains)}")
+        if both := [name for name in self.shares if name in domains]:
+            raise MixtureError(f"{both[0]!r} is a part of {self.name!r} and a domain of its own; give it one place")
+
+    def is_as(self, other: Bundle | None) -> bool:
+        """Return whether another stands for the same domains in the same proportions, as far as files are rounded."""
+        if other is None or self.name != other.name or set(self.shares) != set(other.shares):
+            return False
+        return all(abs(share - other.shares[name]) <= SAME for name, share in self.shares.items())
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return {"name": self.name, "shares": self.shares.as_dict()}
@@ -67,13 +80,15 @@ class Bundle:
         return DomainWeights.normalised(parts | {name: w for name, w in weights.items() if name != self.name})
 
     def reduced(self, weights: Mapping[str, float]) -> DomainWeights:
-        """Return weights with the virtual domain from weights of real ones.
+        """Return weights with the virtual domain from weights of real ones; those that have it already as they are.
 
         Raises
         ------
         MixtureError
             When the parts have other proportions: no weight of the virtual domain stands for them.
         """
+        if self.name in weights:
+            return DomainWeights.normalised(weights)
         missing = [name for name in self.shares if name not in weights]
         if missing:
             raise MixtureError(f"the mixture has no weight for {missing[0]!r}, expected one for every domain")
@@ -88,7 +103,15 @@ class Bundle:
         return DomainWeights.normalised({self.name: total, **rest})
 
     def tokens(self, of: Mapping[str, float]) -> dict[str, float]:
-        """Return tokens of text with the virtual domain: it repeats once the first of its parts does."""
+        """Return tokens of text with the virtual domain: it repeats once the first of its parts does.
+
+        Raises
+        ------
+        MixtureError
+            When a part is missing.
+        """
+        if missing := [name for name in self.shares if name not in of]:
+            raise MixtureError(f"the text of {missing[0]!r} is not known; it is known of: {', '.join(of)}")
         first = min(float(of[name]) / share for name, share in self.shares.items() if share > 0)
         return {self.name: first, **{name: float(count) for name, count in of.items() if name not in self.shares}}
 
@@ -112,20 +135,27 @@ class Bundle:
         Raises
         ------
         MixtureError
-            For columns of two virtual domains, of one that is no domain of the table, or whose rows differ.
+            For columns of two virtual domains, of one that is no domain of the table, with a part that is, whose rows
+            differ, or whose shares do not sum to 1.
         """
-        shares: dict[str, float] = {}
-        names = {name.removeprefix(PART).partition("/")[0] for name in columns}
-        if not names:
+        if not columns:
             return None
-        if len(names) > 1 or not names <= set(domains):
+        parts = {column: column.removeprefix(PART).partition("/")[::2] for column in columns}
+        names = {virtual for virtual, _ in parts.values()}
+        if len(names) > 1 or not all(part for _, part in parts.values()):
             raise MixtureError(
-                f"the columns {PART}… name {', '.join(sorted(names))}, expected one domain of the table "
-                f"({', '.join(domains)})"
+                f"the columns {', '.join(columns)} tell no virtual domain, expected {PART}<domain>/<part> of one domain"
             )
-        (name,) = names
         for column, values in columns.items():
+            if not np.isfinite(values).all() or np.min(values) < 0:
+                raise MixtureError(f"column {column} has a cell that is blank or no share, expected one in every row")
             if np.ptp(values) > SAME:
                 raise MixtureError(f"column {column} changes between rows: fit runs of one --reuse at a time")
-            shares[column.removeprefix(f"{PART}{name}/")] = float(values[0])
-        return cls(name, DomainWeights.normalised(shares))
+        shares = {part: float(columns[column][0]) for column, (_, part) in parts.items()}
+        if abs(sum(shares.values()) - 1) > SAME * len(shares):
+            raise MixtureError(
+                f"the columns {', '.join(columns)} sum to {sum(shares.values()):.4g}, expected 1: is a part missing?"
+            )
+        bundle = cls(names.pop(), DomainWeights.normalised(shares))
+        bundle.refuse_overlap(domains)
+        return bundle

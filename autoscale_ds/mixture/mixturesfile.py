@@ -11,8 +11,10 @@ import numpy as np
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.bundle import Bundle
 from autoscale_ds.mixture.rows import weights_problem, without_rests
 from autoscale_ds.mixture.tablefile import WEIGHT, number, read_cells
+from autoscale_ds.mixture.weights import DomainWeights
 from autoscale_ds.mixture.weightsfile import WeightsFile
 
 
@@ -27,8 +29,8 @@ class Mixtures:
     parameters: Array
 
 
-def read_mixtures(path: str | Path, domains: tuple[str, ...]) -> Mixtures:
-    """Read mixtures of these domains.
+def read_mixtures(path: str | Path, domains: tuple[str, ...], bundle: Bundle | None = None) -> Mixtures:
+    """Read mixtures of these domains; where one of them stands for several, also mixtures of those.
 
     ``path`` is a weights file (.json), or a table as runs have it: the columns ``weight/<domain>``, and ``run``,
     ``tokens`` and ``parameters`` where there are any. Others are not read. Rounded weights are scaled to sum to 1.
@@ -42,13 +44,16 @@ def read_mixtures(path: str | Path, domains: tuple[str, ...]) -> Mixtures:
     path = Path(path)
     if path.suffix == ".json":
         file = WeightsFile.read(path)
-        file.weights.check_domains(list(domains))
-        rows = np.array([[file.weights[name] for name in domains]])
+        given_weights = file.weights if bundle is None else bundle.reduced(file.weights)
+        given_weights.check_domains(list(domains))
+        rows = np.array([[given_weights[name] for name in domains]])
         return Mixtures((path.stem,), domains, rows, np.array([file.tokens or math.nan]), np.array([math.nan]))
     header, cells = read_cells(path, "final")
     given = {name.removeprefix(WEIGHT) for name in header if name.startswith(WEIGHT)}
-    if given != set(domains):
-        odd = sorted(given ^ set(domains))[0]
+    real = bundle is not None and bundle.name not in given
+    read = (*bundle.shares, *(name for name in domains if name != bundle.name)) if bundle and real else domains
+    if given != set(read):
+        odd = sorted(given ^ set(read))[0]
         raise MixtureError(f"{path}: domain {odd!r} is in only one of law and file; expected: {', '.join(domains)}")
     column = {name: index for index, name in enumerate(header)}
     names, weights, scales = [], [], []
@@ -65,10 +70,12 @@ def read_mixtures(path: str | Path, domains: tuple[str, ...]) -> Mixtures:
                     f"{path}, mixture {at!r}: {name} is {row[column[name]]!r}, expected a number"
                 ) from None
 
-        row_weights = without_rests(np.array([value(WEIGHT + name) for name in domains]))
-        if wrong := weights_problem(domains, row_weights):
+        row_weights = without_rests(np.array([value(WEIGHT + name) for name in read]))
+        if wrong := weights_problem(read, row_weights):
             raise MixtureError(f"{path}, mixture {names[-1]!r}: {wrong}; mend the row")
-        weights.append(row_weights / row_weights.sum())
+        mixture = DomainWeights.normalised(dict(zip(read, map(float, row_weights), strict=True)))
+        mixture = mixture if bundle is None else bundle.reduced(mixture)
+        weights.append([mixture[name] for name in domains])
         scales.append([value("tokens"), value("parameters")])
     if not names:
         raise MixtureError(f"{path} has a header but no mixtures")

@@ -249,7 +249,7 @@ def _read_one(path: Path, header: list[str], rows: list[list[Any]], drop_bad: bo
         designs=texts("design"),
         seeds=texts("seed"),
         unique=stack(UNIQUE, domains) if says_unique else None,
-        bundle=Bundle.of_columns({name: numbers(name) for name in header if name.startswith(PART)}, domains),
+        bundle=_bundle(path, {name: numbers(name) for name in header if name.startswith(PART)}, domains),
     )
     table = replace(table, weights=without_rests(table.weights))
     if loss_kind is None:
@@ -261,6 +261,14 @@ def _read_one(path: Path, header: list[str], rows: list[list[Any]], drop_bad: bo
         except MixtureError as error:
             raise MixtureError(f"{path}: {error}") from None
     return _checked(path, table, drop_bad, zero=loss_kind in losskinds.ZERO_IS_POSSIBLE)
+
+
+def _bundle(path: Path, columns: dict[str, Array], domains: Sequence[str]) -> Bundle | None:
+    """Return the virtual domain that a table tells, its errors with the table's path."""
+    try:
+        return Bundle.of_columns(columns, domains)
+    except MixtureError as error:
+        raise MixtureError(f"{path}: {error}") from None
 
 
 def _check_header(path: Path, header: list[str], domains: tuple[str, ...], targets: tuple[str, ...]) -> None:
@@ -359,8 +367,10 @@ def _join(tables: list[tuple[Path, RunTable]]) -> RunTable:
         return tables[0][1]
     first = tables[0][1]
     for path, table in tables:
-        if table.bundle != first.bundle:
-            raise MixtureError(f"{path} and {tables[0][0]} reuse other domains as one; fit them apart")
+        if table.bundle is not first.bundle and not (first.bundle and first.bundle.is_as(table.bundle)):
+            raise MixtureError(
+                f"{path} and {tables[0][0]} do not take the same domains as one in the same proportions; fit them apart"
+            )
     targets = tuple(dict.fromkeys(name for _, table in tables for name in table.targets))
     parts = [table.with_domains(first.domains) for _, table in tables]
     losses = np.full((sum(map(len, parts)), len(targets)), math.nan)

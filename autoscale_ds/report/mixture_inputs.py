@@ -94,7 +94,10 @@ def read_law(path: str, a: argparse.Namespace) -> LossModel:
     law = lawfile.load(path)
     if not law.needs_unique or not (a.unique or a.corpus):
         return law
-    return law.with_unique(parse_unique(a.unique) if a.unique else _tokens_of(a.corpus, law.domains, law.bundle))
+    if not a.unique:
+        return law.with_unique(_tokens_of(a.corpus, law.domains, law.bundle))
+    given = parse_unique(a.unique)
+    return law.with_unique(given if law.bundle is None or law.bundle.name in given else law.bundle.tokens(given))
 
 
 def parse_unique(text: str) -> dict[str, float]:
@@ -113,9 +116,7 @@ def _tokens_of(corpus: str, domains: Sequence[str], bundle: Bundle | None = None
     """Return the training tokens of each domain."""
     available = _open_corpus(corpus).num_tokens()
     if bundle is not None:
-        missing = [name for name in bundle.shares if name not in available]
-        available = available if missing else bundle.tokens(available)
-        domains = missing or domains
+        available = bundle.tokens(available)
     missing = [name for name in domains if name not in available]
     if missing:
         raise MixtureError(f"{corpus} has no domain {missing[0]!r}; it holds: {', '.join(available)}")
@@ -150,13 +151,16 @@ def read_against(a: argparse.Namespace, law: LossModel) -> DomainWeights:
     return DomainWeights.normalised(_tokens_of(a.corpus, domains))
 
 
-def read_prior(a: argparse.Namespace, domains: Sequence[str]) -> npt.NDArray[np.float64] | None:
+def read_prior(
+    a: argparse.Namespace, domains: Sequence[str], bundle: Bundle | None = None
+) -> npt.NDArray[np.float64] | None:
     """Return the mixture to stay near in the order of these domains, None without one."""
     if a.kl and not a.prior:
         raise MixtureError(f"--kl {a.kl:g} needs the mixture to stay near: give --prior FILE")
     if not a.prior:
         return None
     prior = WeightsFile.read(a.prior).weights
+    prior = prior if bundle is None else bundle.reduced(prior)
     prior.check_domains(list(domains))
     return np.array([prior[name] for name in domains])
 

@@ -78,6 +78,12 @@ class Belief:
                 raise MixtureError(
                     f"{odd[0]!r} is in the {what} of only one of the laws; give laws fitted to the same table"
                 )
+        one, other = first.bundle, goal.model.bundle
+        if one is not other and not (one and one.is_as(other)):
+            raise MixtureError(
+                "the laws do not take the same domains as one in the same proportions; give laws fitted to the same "
+                "table"
+            )
         if first.domains != goal.model.domains:  # weights are in this order
             raise MixtureError("the laws have their domains in different orders; give laws fitted to the same table")
 

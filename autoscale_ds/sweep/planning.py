@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autoscale_ds import config as configuration
 from autoscale_ds.corpus import Corpus
-from autoscale_ds.errors import ConfigError
+from autoscale_ds.errors import ConfigError, MixtureError
 from autoscale_ds.mixture import DomainWeights, WeightsFile
 from autoscale_ds.mixture.bundle import Bundle
 from autoscale_ds.search import design
@@ -192,7 +192,10 @@ def bundle_of(request: PlanRequest, corpus: Corpus) -> Bundle:
             "can be reused"
         )
     old_names = {text: name for name, text in then.domains.items()}
-    same = {name: old_names[text] for name, text in now.domains.items() if text in old_names}
+    same = {}
+    for name, text in now.domains.items():
+        if text in old_names:  # of several of one text its own, where it kept its name
+            same[name] = name if then.domains.get(name) == text else old_names[text]
     if len(same) < 2:
         raise ConfigError(
             f"of the domains of {request.reuse} {', '.join(same) or 'none'} is unchanged in {corpus.folder}, expected "
@@ -204,7 +207,10 @@ def bundle_of(request: PlanRequest, corpus: Corpus) -> Bundle:
             "that left, is the mixture, and there is nothing to plan for"
         )
     optimum = WeightsFile.read(request.reuse_weights).weights
-    optimum.check_domains(sorted(then.domains))
+    try:
+        optimum.check_domains(sorted(then.domains))
+    except MixtureError as error:
+        raise ConfigError(f"{request.reuse_weights}, for the domains of {request.reuse}: {error}") from None
     return Bundle.of({name: optimum[old] for name, old in same.items()}, corpus.domains)
 
 

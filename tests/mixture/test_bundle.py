@@ -42,11 +42,27 @@ def test_columns_say_it_in_a_table():
     columns = {name: np.full(3, share) for name, share in BUNDLE.columns.items()}
     assert Bundle.of_columns(columns, ["reused", "news"]) == BUNDLE
     assert Bundle.of_columns({}, ["web", "news"]) is None
-    with pytest.raises(MixtureError, match=r"name reused, expected one domain of the table \(web, news\)"):
-        Bundle.of_columns(columns, ["web", "news"])
+    for domains, message in (
+        (["virtual", "news"], "'reused' stands for several domains, but is none of virtual, news"),
+        (["reused", "web"], "'web' is a part of 'reused' and a domain of its own"),
+    ):
+        with pytest.raises(MixtureError, match=message):
+            Bundle.of_columns(columns, domains)
+    with pytest.raises(MixtureError, match=r"sum to 0\.75, expected 1: is a part missing"):
+        Bundle.of_columns({"part/reused/web": np.full(3, 0.75)}, ["reused", "news"])
+    with pytest.raises(MixtureError, match="blank or no share"):
+        Bundle.of_columns(columns | {"part/reused/code": np.array([0.25, np.inf, 0.25])}, ["reused", "news"])
+    with pytest.raises(MixtureError, match="tell no virtual domain"):
+        Bundle.of_columns({"part/reused": np.full(3, 1.0)}, ["reused", "news"])
     columns["part/reused/web"] = np.array([0.75, 0.75, 0.7])
     with pytest.raises(MixtureError, match="part/reused/web changes between rows"):
         Bundle.of_columns(columns, ["reused", "news"])
+
+
+def test_two_are_the_same_as_far_as_files_are_rounded():
+    assert BUNDLE.is_as(Bundle("reused", DomainWeights({"web": 0.7502, "code": 0.2498})))
+    assert not BUNDLE.is_as(Bundle("reused", DomainWeights({"web": 0.7, "code": 0.3})))
+    assert not BUNDLE.is_as(None)
 
 
 def test_a_mixture_without_a_part_is_refused():

@@ -87,6 +87,8 @@ def test_weights_that_are_written_name_every_domain(sweeps, tmp_path):
     weights = json.loads((tmp_path / "weights.json").read_text())["weights"]
     assert set(weights) == {*SHARES, "news"}
     assert proportions(weights) == pytest.approx(SHARES)
+    predicted = json.loads(tool("predict", asked[0], tmp_path / "weights.json", "--json").stdout)
+    assert "weights" in predicted["mixtures"]
     (tmp_path / "kept.json").write_text(json.dumps({name: 0.9 * s for name, s in SHARES.items()} | {"news": 0.1}))
     told = json.loads(tool("decide", *asked, "--against", tmp_path / "kept.json", "--json").stdout)
     assert told["against"]["weights"] == pytest.approx({"reused": 0.9, "news": 0.1})
@@ -121,7 +123,7 @@ def test_tables_of_other_proportions_are_not_fitted_together(sweeps, tmp_path):
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), tmp_path / "other.parquet")
     both = [folder / "new" / "runs.parquet", tmp_path / "other.parquet"]
     said = tool("fit", *both, "--out", tmp_path / "law.json", code=2).stderr
-    assert "reuse other domains as one; fit them apart" in said
+    assert "do not take the same domains as one in the same proportions; fit them apart" in said
 
 
 def tool(name, *arguments, code=0):
