@@ -203,7 +203,9 @@ class Proof:
             for name in OBJECTIVES:
                 self.find_others(name, tokens)
                 options = ["--tokens", f"{tokens:g}", "--objective", self.objective(name), "--against", "uniform"]
-                options += ["--corpus", self.corpus, "--json", "--out", self.found("decided", name, tokens)]
+                if lawfile.load(self.law("decided")).needs_unique:
+                    options += ["--corpus", self.corpus]
+                options += ["--json", "--out", self.found("decided", name, tokens)]
                 decision = json.loads(fit("decide", self.law("decided"), *options, quiet=True))
                 print(f"  {name}: {decision['verdict']}", flush=True)
                 predictions[name] = {"decision": decision, "gain_over": self.expected(name, tokens)}

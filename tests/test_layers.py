@@ -13,7 +13,7 @@ LEVEL = {
     "corpus": 1, "mixture": 1, "laws": 1.1, "search": 1.2, "scores": 1.2,
     "stream": 2, "models": 2, "objectives": 2,
     "controllers": 3, "training": 3, "evaluation": 3, "sizing": 3,
-    "sweep": 4, "report": 4,
+    "sweep": 4, "report": 4, "study": 5,
 }  # fmt: skip
 # Rooms that do not know each other, whatever their levels: (importer, imported).
 APART = [
