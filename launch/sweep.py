@@ -245,6 +245,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _plan_options(s: argparse.ArgumentParser) -> None:
     s.set_defaults(overrides=[])  # key=value may stand anywhere, see main()
+    s.epilog = (
+        "key=value, anywhere: over a value of --config, when the sweep is planned first; model.layers=4 for example"
+    )
     s.add_argument(
         "--config", help="what is learned: a YAML file, see launch/configs/; its warm-up scales with budgets"
     )
