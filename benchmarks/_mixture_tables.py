@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from autoscale_ds.mixture import Objective
 from autoscale_ds.report import style
 from autoscale_ds.report.compare import mean_curve, speed_up, tokens_to_reach
+from autoscale_ds.study.outcome import Curve, objective_curve
 from autoscale_ds.sweep.plan import SweepPlan, run_folder
 from autoscale_ds.sweep.results import read_result
-from autoscale_ds.training.metrics import read_metrics
 
-# By seed, (tokens, value of the objective) at every evaluation.
-Curves = dict[int, list[tuple[float, float]]]
+Curves = dict[int, Curve]  # by seed
 BASE = "uniform"
 FIXED = ("uniform", "proportional", "llama")
 
@@ -30,16 +28,8 @@ def read_curves(sweep: Path, objective: Path) -> dict[str, Curves]:
     for run in runs:
         if run.design in unfinished:
             continue
-        metrics = run_folder(sweep, run) / "metrics.jsonl"
-        losses: dict[float, dict[str, float]] = {}
-        for record in read_metrics(metrics):
-            if record["kind"] in ("validation", "targets"):
-                of_kind = record["domain_loss" if record["kind"] == "validation" else "target_loss"]
-                losses.setdefault(record["tokens"], {}).update(of_kind)
-        names = tuple(next(iter(losses.values())))
-        goal = Objective.read(objective, names)
-        points = [(t, float(goal.value(np.array([each[n] for n in names]), names))) for t, each in losses.items()]
-        curves.setdefault(run.design.split("/")[1], {})[run.seed] = sorted(points)
+        curve = objective_curve(run_folder(sweep, run), str(objective))
+        curves.setdefault(run.design.split("/")[1], {})[run.seed] = curve
     return curves
 
 

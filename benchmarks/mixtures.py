@@ -43,7 +43,9 @@ from pathlib import Path
 sys.path.pop(0)  # this folder holds a tokenize.py (see _machine.py)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import argparse
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -63,6 +65,7 @@ from autoscale_ds.search.decision import Belief
 from autoscale_ds.search.solver import Goal
 from autoscale_ds.search.uncertainty import ends_of_90
 from autoscale_ds.sweep.plan import tokens_label
+from autoscale_ds.sweep.searching import SEARCH_OVER
 from benchmarks._machine import RESULTS, describe
 from benchmarks._mixture_tables import FIXED, compared, draw, markdown, read_curves
 from benchmarks._real_text import ROOT, TARGETS, prepare
@@ -171,7 +174,7 @@ class Proof:
         for name in OBJECTIVES:
             if name not in done:
                 command = ["next", self.sweep("search"), "--runs", NEXT_RUNS, "--objective", self.objective(name)]
-                run("launch/sweep.py", *command, allowed=(0, 3))  # 3: enough is known
+                run("launch/sweep.py", *command, allowed=(0, SEARCH_OVER))
                 write_json(asked, done := [*done, name])
         self.train("search")
 
@@ -357,7 +360,7 @@ def choice_of(names: tuple[str, ...]) -> Any:
     def parse(text: str) -> tuple[str, ...]:
         chosen = tuple(text.split(","))
         if odd := set(chosen) - set(names):
-            raise ValueError(f"{odd.pop()!r} is none of {', '.join(names)}")
+            raise argparse.ArgumentTypeError(f"{odd.pop()!r} is none of {', '.join(names)}")
         return chosen
 
     return parse
@@ -381,9 +384,9 @@ def main() -> None:
     parser.add_argument("--objectives", type=choice_of(OBJECTIVES), default=OBJECTIVES, help="which are compared")
     parser.add_argument("--methods", type=choice_of(METHODS), default=METHODS, help="which are compared")
     a = parser.parse_intermixed_args()
-    folder = (a.folder if a.folder.is_absolute() else ROOT / a.folder).relative_to(ROOT)
+    folder = Path(os.path.relpath(ROOT / a.folder, ROOT))  # from where the commands are run
     proof = Proof(folder, a.budgets, a.workers, tuple(a.overrides), a.objectives, a.methods)
-    prepare(a.raw.resolve(), a.eval.resolve(), proof.folder.absolute(), VOCABULARY)
+    prepare(a.raw.resolve(), a.eval.resolve(), (ROOT / folder).resolve(), VOCABULARY)
     proof.write_objectives()
     for step in STEPS:
         if step in a.steps:

@@ -35,6 +35,7 @@ from pathlib import Path
 from rich.table import Table
 
 from autoscale_ds import cli
+from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.study.config import StudyConfig
 from autoscale_ds.study.outcome import decision, outcome
 from autoscale_ds.study.runner import Record, run_study
@@ -86,10 +87,10 @@ def progress(step: str, study: StudyConfig, paths: Paths) -> str:
         spent = sum(state.tokens for state in states)
         most = study.probes.share * study.main.tokens
         return f"{in_one_line(states)}; {tokens_label(spent)} of at most {tokens_label(most)} tokens"
-    metrics = {"main": paths.main, "baseline": paths.baseline}.get(step, paths.folder) / "metrics.jsonl"
-    if not metrics.exists():
+    runs = {"main": paths.main, "baseline": paths.baseline}
+    if step not in runs or not RunPaths(runs[step]).metrics.exists():
         return ""
-    records = read_metrics(metrics, "train")
+    records = read_metrics(RunPaths(runs[step]).metrics, "train")
     done = records[-1]["tokens"] if records else 0
     return f"{tokens_label(done)} of {tokens_label(study.main.tokens)} tokens"
 

@@ -59,8 +59,6 @@ from autoscale_ds.sweep.results import TABLE_FILE, collect, search_cost
 from autoscale_ds.training import launchers
 
 console = cli.console(stderr=True)
-# Exit code of "next" when no more runs are worth it.
-SEARCH_OVER = 3
 
 
 # -- plan -------------------------------------------------------------------------------------------------------
@@ -194,7 +192,7 @@ def collect_(a: argparse.Namespace) -> int:
 
 def next_(a: argparse.Namespace) -> int:
     """Add the runs that tell most about the best mixture for their cost; exit code 3 when enough is known."""
-    from autoscale_ds.sweep.searching import SearchRequest, find_next
+    from autoscale_ds.sweep.searching import SEARCH_OVER, SearchRequest, find_next
 
     found = find_next(SearchRequest(**{field.name: getattr(a, field.name) for field in fields(SearchRequest)}))
     if found.added and not a.dry_run:
@@ -274,6 +272,14 @@ def _plan_options(s: argparse.ArgumentParser) -> None:
         "--design-seed", type=cli.natural, default=0, help="dirichlet: which mixtures are drawn (default: 0)"
     )
     s.add_argument(
+        "--evaluations", type=cli.positive_int, metavar="N", help="validations a run, the last at its end (default: 4)"
+    )
+    _seed_options(s)
+    _target_options(s)
+
+
+def _seed_options(s: argparse.ArgumentParser) -> None:
+    s.add_argument(
         "--seeds",
         type=cli.positive_int,
         default=1,
@@ -282,9 +288,10 @@ def _plan_options(s: argparse.ArgumentParser) -> None:
     )
     s.add_argument("--first-seed", type=cli.natural, default=0, metavar="K", help="seeds K .. K+N-1 instead")
     s.add_argument("--base-seeds", type=cli.natural, default=0, metavar="N", help="more seeds for the base: the noise")
-    s.add_argument(
-        "--evaluations", type=cli.positive_int, metavar="N", help="validations a run, the last at its end (default: 4)"
-    )
+
+
+def _target_options(s: argparse.ArgumentParser) -> None:
+    """Add what ties a sweep to the run it is for, and to an earlier sweep."""
     s.add_argument(
         "--target-tokens", type=cli.positive, help="budget of the run this sweep is for, to tell the search's cost"
     )

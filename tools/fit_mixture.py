@@ -51,6 +51,7 @@ from autoscale_ds.laws import lawfile, selection
 from autoscale_ds.laws.score import score
 from autoscale_ds.laws.stability import stability
 from autoscale_ds.mixture import DomainWeights, WeightsFile, repeats
+from autoscale_ds.mixture.bundle import are_same
 from autoscale_ds.mixture.mixturesfile import read_mixtures
 from autoscale_ds.report import mixture_figures as figures
 from autoscale_ds.report import mixture_inputs as inputs
@@ -96,7 +97,7 @@ def fit(a: argparse.Namespace) -> Report:
 def score_(a: argparse.Namespace) -> Report:
     """Score a law on run tables."""
     fitted, table = lawfile.load(a.law), inputs.read_runs(a)
-    if fitted.bundle is not table.bundle and not (fitted.bundle and fitted.bundle.is_as(table.bundle)):
+    if not are_same(fitted.bundle, table.bundle):
         raise MixtureError(f"{a.law} and the runs do not take the same domains as one in the same proportions")
     known = [path for path in a.runs if Path(path).name in fitted.source.get("files", ())]
     result = {**score(fitted, table), "warnings": [f"{path} {SEEN}" for path in known]}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from autoscale_ds.errors import MixtureError
 from autoscale_ds.laws.base import Law, Setting, TargetModel
 from autoscale_ds.laws.calibration import Calibration
 from autoscale_ds.laws.fitting import Fit
@@ -19,6 +20,7 @@ from autoscale_ds.laws.model import AVERAGE, Average, LossModel
 from autoscale_ds.laws.registry import LAWS
 from autoscale_ds.laws.scales import Scales
 from autoscale_ds.laws.trees import TreeFit
+from autoscale_ds.mixture.bundle import Bundle
 from autoscale_ds.mixture.jsonfiles import Field, read_versioned, write_or_say
 
 # Ten times what a table's losses may be (``losskinds.LARGEST``).
@@ -121,9 +123,11 @@ def _decode_source(field: Field, domains: tuple[str, ...]) -> dict[str, Any]:
         source["largest_weights"] = {name: field["largest_weights"][name].number(least=0) for name in domains}
     if "bundle" in source:
         shares = {name: each.number(least=0) for name, each in field["bundle"]["shares"].mapping(fewest=1).items()}
-        if abs(sum(shares.values()) - 1) > 1e-6 or set(shares) & set(domains):
-            raise field["bundle"]["shares"].wrong("shares of other domains, which sum to 1")
-        source["bundle"] = {"name": field["bundle"]["name"].text(domains), "shares": shares}
+        source["bundle"] = {"name": field["bundle"]["name"].text(), "shares": shares}
+        try:
+            Bundle.from_json(source["bundle"]).refuse_overlap(domains)
+        except MixtureError as error:
+            raise ValueError(f"source.bundle: {error}") from None
     if "warnings" in source:
         source["warnings"] = [each.text() for each in field["warnings"].items()]
     return source

@@ -60,12 +60,6 @@ class Bundle:
         if both := [name for name in self.shares if name in domains]:
             raise MixtureError(f"{both[0]!r} is a part of {self.name!r} and a domain of its own; give it one place")
 
-    def is_as(self, other: Bundle | None) -> bool:
-        """Return whether another stands for the same domains in the same proportions, as far as files are rounded."""
-        if other is None or self.name != other.name or set(self.shares) != set(other.shares):
-            return False
-        return all(abs(share - other.shares[name]) <= SAME for name, share in self.shares.items())
-
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return {"name": self.name, "shares": self.shares.as_dict()}
@@ -159,3 +153,12 @@ class Bundle:
         bundle = cls(names.pop(), DomainWeights.normalised(shares))
         bundle.refuse_overlap(domains)
         return bundle
+
+
+def are_same(one: Bundle | None, other: Bundle | None) -> bool:
+    """Return whether two stand for the same domains in the same proportions, as far as files are rounded."""
+    if one is None or other is None:
+        return one is other
+    if one.name != other.name or set(one.shares) != set(other.shares):
+        return False
+    return all(abs(share - other.shares[name]) <= SAME for name, share in one.shares.items())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture import losskinds
 from autoscale_ds.mixture.arrays import Array
 from autoscale_ds.mixture.tablefile import LOSS, UNIQUE, WEIGHT
@@ -83,3 +84,38 @@ def _unique_problem(table: RunTable, row: int) -> str | None:
 
 def _two_decimals(weights: Array) -> bool:
     return bool(np.abs(weights * 100 - np.round(weights * 100)).max() < 1e-9)
+
+
+def refuse_false_repeats(where: str, table: RunTable) -> None:
+    """Refuse a seed of a design twice at one scale, and runs of one design that differ in weights or unique tokens.
+
+    Such runs would be averaged into a mixture that nobody trained. The same name at several token counts or sizes is
+    one run's checkpoints.
+    """
+    of_design: dict[tuple, int] = {}
+    of_seed: dict[tuple, int] = {}
+    for i, (run, design, seed) in enumerate(zip(table.runs, table.designs, table.seeds, strict=True)):
+        tokens = float(table.tokens[i])
+        scale = (tokens, float(np.nan_to_num(table.parameters[i])))
+        first, twin = of_design.setdefault((design, scale), i), of_seed.setdefault((design, seed, scale), i)
+        if twin != i and run == table.runs[twin]:
+            raise MixtureError(f"{where}: run {run!r} occurs twice at {tokens:g} tokens; name every run once")
+        change = np.abs(table.weights[i] - table.weights[first])
+        if change.max() > ROUNDED:
+            worst = int(np.argmax(change))
+            raise MixtureError(
+                f"{where}: runs {table.runs[first]!r} and {run!r} are called seeds of one design, {design!r}, but "
+                f"their weights differ ({WEIGHT}{table.domains[worst]} is {table.weights[first, worst]:.4g} and "
+                f"{table.weights[i, worst]:.4g}); give every mixture a design of its own (column design, or the name "
+                "before the @)"
+            )
+        if table.unique is not None and not np.array_equal(table.unique[i], table.unique[first]):
+            raise MixtureError(
+                f"{where}: runs {table.runs[first]!r} and {run!r} are called seeds of one design, {design!r}, but "
+                f"could draw from different amounts of text ({UNIQUE}<domain>); give each amount a design of its own"
+            )
+        if twin != i:
+            raise MixtureError(
+                f"{where}: runs {table.runs[twin]!r} and {run!r} are both seed {seed!r} of design {design!r} at "
+                f"{tokens:g} tokens; give each a seed of its own"
+            )

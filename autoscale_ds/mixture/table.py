@@ -26,9 +26,15 @@ from autoscale_ds.errors import MixtureError
 from autoscale_ds.files import write_atomic
 from autoscale_ds.mixture import losskinds, tablefile
 from autoscale_ds.mixture.arrays import Array
-from autoscale_ds.mixture.bundle import PART, Bundle
+from autoscale_ds.mixture.bundle import PART, Bundle, are_same
 from autoscale_ds.mixture.evidence import Evidence
-from autoscale_ds.mixture.rows import ROUNDED, SUM_TOLERANCE, is_droppable, row_problem, without_rests
+from autoscale_ds.mixture.rows import (
+    SUM_TOLERANCE,
+    is_droppable,
+    refuse_false_repeats,
+    row_problem,
+    without_rests,
+)
 from autoscale_ds.mixture.tablefile import LOSS, UNIQUE, WEIGHT, number, read_cells
 
 REPEATS = ("design", "seed")
@@ -136,7 +142,7 @@ class RunTable:
         files = [(Path(path), read_cells(Path(path), phase, columns)) for path in paths]
         read = [(path, _read_one(path, *cells, drop_bad, loss_kind)) for path, cells in files]
         table = _join(read)
-        _refuse_false_repeats(" and ".join(map(str, paths)), table)
+        refuse_false_repeats(" and ".join(map(str, paths)), table)
         said = Evidence.joined(Evidence.of(path, *cells, _names(*cells)) for path, cells in files)
         return replace(table, notes=tuple(said.checked(accept_changed)))
 
@@ -327,47 +333,12 @@ def _checked(path: Path, table: RunTable, drop_bad: bool, zero: bool) -> RunTabl
     return replace(table, weights=np.where(np.abs(sums - 1) > SUM_TOLERANCE, table.weights / sums, table.weights))
 
 
-def _refuse_false_repeats(where: str, table: RunTable) -> None:
-    """Refuse a seed of a design twice at one scale, and runs of one design that differ in weights or unique tokens.
-
-    Such runs would be averaged into a mixture that nobody trained. The same name at several token counts or sizes is
-    one run's checkpoints.
-    """
-    of_design: dict[tuple, int] = {}
-    of_seed: dict[tuple, int] = {}
-    for i, (run, design, seed) in enumerate(zip(table.runs, table.designs, table.seeds, strict=True)):
-        tokens = float(table.tokens[i])
-        scale = (tokens, float(np.nan_to_num(table.parameters[i])))
-        first, twin = of_design.setdefault((design, scale), i), of_seed.setdefault((design, seed, scale), i)
-        if twin != i and run == table.runs[twin]:
-            raise MixtureError(f"{where}: run {run!r} occurs twice at {tokens:g} tokens; name every run once")
-        change = np.abs(table.weights[i] - table.weights[first])
-        if change.max() > ROUNDED:
-            worst = int(np.argmax(change))
-            raise MixtureError(
-                f"{where}: runs {table.runs[first]!r} and {run!r} are called seeds of one design, {design!r}, but "
-                f"their weights differ ({WEIGHT}{table.domains[worst]} is {table.weights[first, worst]:.4g} and "
-                f"{table.weights[i, worst]:.4g}); give every mixture a design of its own (column design, or the name "
-                "before the @)"
-            )
-        if table.unique is not None and not np.array_equal(table.unique[i], table.unique[first]):
-            raise MixtureError(
-                f"{where}: runs {table.runs[first]!r} and {run!r} are called seeds of one design, {design!r}, but "
-                f"could draw from different amounts of text ({UNIQUE}<domain>); give each amount a design of its own"
-            )
-        if twin != i:
-            raise MixtureError(
-                f"{where}: runs {table.runs[twin]!r} and {run!r} are both seed {seed!r} of design {design!r} at "
-                f"{tokens:g} tokens; give each a seed of its own"
-            )
-
-
 def _join(tables: list[tuple[Path, RunTable]]) -> RunTable:
     if len(tables) == 1:
         return tables[0][1]
     first = tables[0][1]
     for path, table in tables:
-        if table.bundle is not first.bundle and not (first.bundle and first.bundle.is_as(table.bundle)):
+        if not are_same(first.bundle, table.bundle):
             raise MixtureError(
                 f"{path} and {tables[0][0]} do not take the same domains as one in the same proportions; fit them apart"
             )

@@ -15,6 +15,7 @@ import numpy as np
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture.arrays import Array
+from autoscale_ds.mixture.bundle import are_same
 from autoscale_ds.mixture.simplex import Bounds
 from autoscale_ds.mixture.weights import DomainWeights
 from autoscale_ds.search import solver
@@ -78,8 +79,7 @@ class Belief:
                 raise MixtureError(
                     f"{odd[0]!r} is in the {what} of only one of the laws; give laws fitted to the same table"
                 )
-        one, other = first.bundle, goal.model.bundle
-        if one is not other and not (one and one.is_as(other)):
+        if not are_same(first.bundle, goal.model.bundle):
             raise MixtureError(
                 "the laws do not take the same domains as one in the same proportions; give laws fitted to the same "
                 "table"

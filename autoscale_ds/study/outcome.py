@@ -64,7 +64,8 @@ def decision(study: StudyConfig) -> Mapping[str, object]:
 def outcome(study: StudyConfig) -> Outcome:
     """Return how the main run compares with the baseline."""
     paths = Paths(Path(study.folder))
-    main, baseline = (objective_curve(study, folder) for folder in (paths.main, paths.baseline))
+    asked = str(paths.objective) if study.targets else study.objective
+    main, baseline = (objective_curve(run, asked) for run in (paths.main, paths.baseline))
     gain: Mapping[str, float] = decision(study)["expected_gain"]  # type: ignore[assignment]
     tokens, values = zip(*main, strict=True)
     budget, last = baseline[-1]
@@ -72,14 +73,13 @@ def outcome(study: StudyConfig) -> Outcome:
     return Outcome(predicted, last - main[-1][1], tokens_to_reach(tokens, values, last), budget)
 
 
-def objective_curve(study: StudyConfig, run: Path) -> Curve:
-    """Return the objective at every evaluation of a run."""
+def objective_curve(run: Path, objective: str) -> Curve:
+    """Return an objective, see ``Objective.named``, at every evaluation of a run."""
     losses: dict[float, dict[str, float]] = {}
     for record in read_metrics(RunPaths(run).metrics):
         if record["kind"] in ("validation", "targets"):
             of_kind = record["domain_loss" if record["kind"] == "validation" else "target_loss"]
             losses.setdefault(record["tokens"], {}).update(of_kind)
     names = tuple(next(iter(losses.values())))
-    asked = str(Paths(Path(study.folder)).objective) if study.targets else study.objective
-    goal = Objective.named(asked, names)
+    goal = Objective.named(objective, names)
     return sorted((t, float(goal.value(np.array([each[n] for n in names]), names))) for t, each in losses.items())

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +28,7 @@ RECORD = "study.json"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 # A job that was told to stop saves first. After this many seconds it is killed; a checkpoint is whole or not there.
 PATIENCE = 120.0
+POLL_SECONDS = 0.2
 
 
 class Record:
@@ -99,8 +101,8 @@ class Commands:
     study is killed without warning, the kernel tells the command to stop.
     """
 
-    def __init__(self, root: Path, log: Path, say: Callable[[str], None]) -> None:
-        self._root, self._log, self._say = root, log, say
+    def __init__(self, root: Path, say: Callable[[str], None]) -> None:
+        self._root, self._say = root, say
         self._asked: int | None = None
 
     def install(self) -> None:
@@ -152,23 +154,22 @@ class Commands:
 
     def _wait(self, job: subprocess.Popen) -> str:
         """Return what a command printed; pass on a signal that comes meanwhile and wait until all of it has ended."""
-        told = 0.0
-        printed = ""
-        while True:
-            try:
-                printed, _ = job.communicate(timeout=0.2)
-                break
-            except subprocess.TimeoutExpired:
-                if self._asked is not None and not told:
-                    told = time.monotonic()
-                    _signal_group(job.pid, signal.SIGTERM)
-                elif told and time.monotonic() - told > PATIENCE:
-                    _signal_group(job.pid, signal.SIGKILL)
-        while self._asked is not None and _signal_group(job.pid, 0):  # a launcher may end before its ranks
-            time.sleep(0.1)
-            if time.monotonic() - told > PATIENCE:
+        printed: str | None = None
+        told: float | None = None
+        while printed is None or (
+            self._asked is not None and _signal_group(job.pid, 0)
+        ):  # ranks may outlive a launcher
+            if self._asked is not None and told is None:
+                told = time.monotonic()
+                _signal_group(job.pid, signal.SIGTERM)
+            elif told is not None and time.monotonic() - told > PATIENCE:
                 _signal_group(job.pid, signal.SIGKILL)
-        return printed or ""
+            if printed is not None:
+                time.sleep(POLL_SECONDS)
+                continue
+            with suppress(subprocess.TimeoutExpired):
+                printed = job.communicate(timeout=POLL_SECONDS)[0] or ""
+        return printed
 
 
 def _end_with_the_parent() -> None:
@@ -190,7 +191,7 @@ def run_study(study: StudyConfig, root: Path, say: Callable[[str], None]) -> int
     record = Record(study)
     record.begin()
     lock = _lock(record.path)  # held until the process ends
-    commands = Commands(root, record.path.parent, say)
+    commands = Commands(root, say)
     commands.install()
     todo = steps(study)
     for place, step in enumerate(todo, 1):

@@ -11,9 +11,8 @@ from typing import Protocol
 from autoscale_ds.files import write_json
 from autoscale_ds.laws.lawfile import load
 from autoscale_ds.study.config import MainConfig, StudyConfig
+from autoscale_ds.sweep.searching import SEARCH_OVER
 
-# Exit code of launch/sweep.py next when no more runs are worth it.
-SEARCH_OVER = 3
 Command = list[str]
 
 

@@ -27,6 +27,8 @@ from autoscale_ds.sweep.plan import PlannedRun, SweepPlan, Target, tokens_label,
 from autoscale_ds.sweep.progress import survey
 from autoscale_ds.sweep.results import TABLE_FILE, collect
 
+# Exit code of ``launch/sweep.py next`` when no more runs are worth it.
+SEARCH_OVER = 3
 # Names of the runs that are planned here begin with it.
 NEXT = "next"
 

@@ -5,7 +5,7 @@ import pytest
 
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture import DomainWeights
-from autoscale_ds.mixture.bundle import Bundle
+from autoscale_ds.mixture.bundle import Bundle, are_same
 
 BUNDLE = Bundle("reused", DomainWeights({"web": 0.75, "code": 0.25}))
 
@@ -60,9 +60,11 @@ def test_columns_say_it_in_a_table():
 
 
 def test_two_are_the_same_as_far_as_files_are_rounded():
-    assert BUNDLE.is_as(Bundle("reused", DomainWeights({"web": 0.7502, "code": 0.2498})))
-    assert not BUNDLE.is_as(Bundle("reused", DomainWeights({"web": 0.7, "code": 0.3})))
-    assert not BUNDLE.is_as(None)
+    assert are_same(BUNDLE, Bundle("reused", DomainWeights({"web": 0.7502, "code": 0.2498})))
+    assert not are_same(BUNDLE, Bundle("reused", DomainWeights({"web": 0.7, "code": 0.3})))
+    assert not are_same(BUNDLE, None)
+    assert not are_same(None, BUNDLE)
+    assert are_same(None, None)
 
 
 def test_a_mixture_without_a_part_is_refused():
