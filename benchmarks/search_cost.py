@@ -2,8 +2,9 @@
 r"""How many runs does a search need? Published run tables as the world, methods that may only buy runs of it.
 
     pip install -e '.[laws,peers]'
-    python benchmarks/search_cost.py regmix_1m_train.csv dml_redpajama.csv       over an hour on 2 cores; stop it at will, the
-                                                                                 same command goes on
+    python benchmarks/search_cost.py regmix_1m_train.csv dml_redpajama.csv
+
+Over an hour on 2 cores. Stop it at will: the same command goes on.
 
 A table is a world: a method buys its runs one batch after the other and in the end names the mixture of the table that
 it holds for the best at the target scale, the table's largest. Its regret is how much higher that mixture's mean loss

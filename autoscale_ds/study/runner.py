@@ -156,9 +156,8 @@ class Commands:
         """Return what a command printed; pass on a signal that comes meanwhile and wait until all of it has ended."""
         printed: str | None = None
         told: float | None = None
-        while printed is None or (
-            self._asked is not None and _signal_group(job.pid, 0)
-        ):  # ranks may outlive a launcher
+        # Told to stop, ranks may outlive their launcher.
+        while printed is None or (self._asked is not None and _signal_group(job.pid, 0)):
             if self._asked is not None and told is None:
                 told = time.monotonic()
                 _signal_group(job.pid, signal.SIGTERM)
