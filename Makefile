@@ -1,4 +1,4 @@
-# make quickstart   install, then the main job on a small real corpus made on this machine (CPU, a few minutes)
+# make quickstart   install, then a whole study of text found on this machine (CPU, about five minutes)
 # make test         install, then every test          make test-unit   only the quick ones
 # make check        format, lint, types               make install     only set up .venv
 PYTHON ?= python3

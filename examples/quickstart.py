@@ -1,18 +1,26 @@
-"""The main job from raw text to a report, on this machine, without a download or a GPU.
+#!/usr/bin/env python3
+"""A study of text found on this machine, from collecting it to a better model; no download, no GPU.
 
-    make quickstart            or: python examples/quickstart.py [--folder runs/quickstart] [--steps 300]
+Examples:
+  python examples/quickstart.py                              # make quickstart
+  python examples/quickstart.py --minutes 15 --folder runs/longer
 
-It makes a corpus of seven domains out of text already on the machine, trains a tokenizer and writes token shards; runs
-thirty small probe runs at two scales, finds the best mixture at both and predicts the one for the main run; trains a
-small GPT-2 on two CPU ranks with DeepSpeed ZeRO-1, swaps the predicted weights in half-way, kills the job without
-warning and resumes it; and draws a report of all. Every step is a command you can run yourself; they are printed.
+It measures this machine for a few seconds and chooses sizes for the time given. Then:
 
-The probe runs are far too short to find weights worth having: what is shown is the way, not a result.
+  1. It collects text of seven domains. The goal is a model of code: Python and C count, the other domains do not.
+  2. launch/study.py trains probe runs, decides on a mixture and says what gain it expects. It trains a small GPT-2 with
+     the decided mixture and one with uniform weights, on two ranks with DeepSpeed ZeRO-1, and compares.
+  3. A third run begins with uniform weights. While it trains, the decided weights are swapped in; then it is killed
+     without warning and resumed. Up to the step of the swap its losses are those of the uniform run, bit for bit.
+
+Every command is printed and can be run by hand; what they print goes to FOLDER/quickstart.log.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -20,189 +28,404 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
+import torch
+import yaml
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from autoscale_ds import cli
-from autoscale_ds.corpus import Corpus
 from autoscale_ds.errors import ConfigError, TrainingError
+from autoscale_ds.models import initialise
+from autoscale_ds.report.compare import tokens_to_reach
 from autoscale_ds.run_paths import RunPaths
 from autoscale_ds.stream.journal import Event, read_events
-from autoscale_ds.sweep.plan import tokens_label
+from autoscale_ds.study.config import StudyConfig
+from autoscale_ds.study.outcome import decision, objective_curve, outcome
+from autoscale_ds.study.runner import Commands, Record, Stopped
+from autoscale_ds.study.steps import Paths, training
+from autoscale_ds.sweep.plan import PLAN_FILE, SweepPlan, tokens_label
+from autoscale_ds.sweep.progress import survey
+from autoscale_ds.training.config import ModelConfig
 from autoscale_ds.training.metrics import read_metrics
+from autoscale_ds.training.signals import REQUEUE_EXIT_CODE
 
 ROOT = Path(__file__).resolve().parents[1]
-RANKS, BATCH_TOKENS = 2, 16 * 256
-SCALES = (60_000, 120_000)
-FLOOR = 0.05
-# The bar counts steps of the main run; making tokens, probing and reporting take about as long as so many.
-TOKENISING, PROBING, AFTER = 60, 220, 20
-BEFORE = TOKENISING + PROBING
+RANKS = 2
+GOAL = {"python": 1, "c": 1}
+VOCABULARY, SEQUENCE, BATCH = 1024, 128, 8
+# All probes have 4 times the tokens of the main run. It is so short that smaller probes learn next to nothing; those of
+# a real study have a tenth of its tokens, at two budgets.
+PROBES, SHARE, FIRST = (0.4,), 4.1, 9
+# Probes and two ranks reach these shares of the bare loop's speed. The third run trains some steps twice.
+PROBE_SPEED, RANKS_SPEED = 0.55, 0.5
+COST = SHARE / PROBE_SPEED + (1 + 1 + 1.2) / RANKS_SPEED  # of all training, in budgets of the main run
+# Seconds that do not depend on the budget, and tokens per second of both cores, on the machine this was measured on.
+FIXED, REFERENCE = 165.0, 56_000.0
+LEAST, MOST = 200_000, 20_000_000
+BYTES_PER_TOKEN = 2.8
+LINE_SECONDS = 15.0
 console = cli.console()
 
 
-class Quickstart:
-    """The commands, in order, with one progress bar over all of them."""
+@dataclass(frozen=True)
+class Sizes:
+    """What fits into the time on this machine.
 
-    def __init__(self, folder: Path, steps: int, bar: Progress) -> None:
-        self.folder, self.steps, self._bar = folder, steps, bar
-        self.run = folder / "run"
-        self._log = folder / "quickstart.log"
-        self._task = bar.add_task("", total=BEFORE + steps + AFTER)
+    Attributes
+    ----------
+    tokens : int
+        Budget of the main run.
+    speed : float
+        Tokens per second of all workers, as measured.
+    """
+
+    tokens: int
+    speed: float
+
+    @classmethod
+    def of(cls, minutes: float, speed: float) -> Sizes:
+        """Choose sizes; steps that do not train take longer on a slow machine as well."""
+        seconds = 60 * minutes - FIXED * REFERENCE / speed
+        tokens = min(max(seconds * speed / COST, LEAST), MOST)
+        return cls(round(tokens / (40 * SEQUENCE * BATCH)) * 40 * SEQUENCE * BATCH, speed)
+
+    @property
+    def minutes(self) -> float:
+        """About how long all of it takes."""
+        return (FIXED * REFERENCE / self.speed + COST * self.tokens / self.speed) / 60
+
+    @property
+    def megabytes(self) -> float:
+        """Text of each domain: enough that no run reads any twice."""
+        return round(max(1.2 * self.tokens * BYTES_PER_TOKEN / 1e6, 1.5), 1)
+
+
+def measured_speed() -> float:
+    """Train the model of the study for two seconds, on as many cores as will be used; return tokens per second."""
+    workers = min(RANKS, len(os.sched_getaffinity(0)))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return sum(pool.map(_speed_of_one_core, [2.0] * workers))
+
+
+def _speed_of_one_core(seconds: float) -> float:
+    torch.set_num_threads(1)
+    model = ModelConfig(preset="nano").build(SEQUENCE, VOCABULARY).build()
+    initialise(model, 0)
+    optimizer = torch.optim.AdamW(model.parameters())
+    tokens = torch.randint(VOCABULARY, (BATCH, SEQUENCE))
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        loss = torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1)[:, :VOCABULARY], tokens.flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        done += tokens.numel()
+    return done / (time.perf_counter() - began)
+
+
+class Bar:
+    """How far all of it is: a bar in a terminal, a line now and then elsewhere."""
+
+    def __init__(self, minutes: float) -> None:
+        self._began, self._said, self._expected = time.monotonic(), 0.0, 60 * minutes
+        columns = BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn()
+        self._progress = Progress(*columns, TextColumn("{task.description}", markup=False), console=console)
+        self._task = self._progress.add_task("", total=1.0)
+        self._done = 0.0
+
+    @contextmanager
+    def shown(self) -> Iterator[Bar]:
+        """Show it, in a terminal."""
+        if not console.is_terminal:
+            yield self
+            return
+        with self._progress:
+            yield self
+
+    def update(self, done: float, text: str) -> None:
+        """Say which share of the work is done, and what is being done."""
+        self._done = max(done, self._done)
+        self._progress.update(self._task, completed=self._done, description=text)
+        now = time.monotonic()
+        if not console.is_terminal and now - self._said > LINE_SECONDS:
+            self._said = now
+            passed = now - self._began
+            console.print(f"  {self._done:4.0%} after {passed:3.0f} s  {text}", highlight=False, soft_wrap=True)
+
+
+class Quickstart:
+    """All of it, in order."""
+
+    def __init__(self, folder: Path, sizes: Sizes, bar: Bar) -> None:
+        self.folder, self.sizes, self.bar = folder, sizes, bar
+        self.log = folder / "quickstart.log"
+        self.study_file = folder / "study.yaml"
+        self.swapped = folder / "swapped"
+        self._read = 0
+        self._commands = Commands(ROOT, self.say, self.log)
+        self._commands.install()
+        # Seconds of each part, for the bar; those that train have a share of the budget.
+        slow, budget = REFERENCE / sizes.speed, sizes.tokens / (sizes.speed * RANKS_SPEED)
+        self._parts = {
+            "corpus": 18 * slow,
+            "plan": 4 * slow,
+            "search": 25 * slow + SHARE * budget * RANKS_SPEED / PROBE_SPEED,
+            "decide": 16 * slow,
+            "main": 14 * slow + budget,
+            "baseline": 14 * slow + budget,
+            "report": 20 * slow,
+            "swapped": 30 * slow + 1.2 * budget,
+            "page": 20 * slow,
+        }
+
+    def say(self, text: str) -> None:
+        """Print a command."""
+        console.print(text, style="dim", soft_wrap=True, highlight=False)
 
     def make_corpus(self) -> None:
-        """Collect text and write token shards."""
+        """Collect text and write token shards and the study file."""
         raw, corpus = self.folder / "raw", self.folder / "corpus"
-        self._do("collecting text", "examples/embedded_corpus.py", raw, advance=TOKENISING // 3)
+        self.begin("corpus", "collecting text")
+        self._commands(["examples/embedded_corpus.py", str(raw), f"--megabytes-per-domain={self.sizes.megabytes}"])
         domains = [f"--domain={path.stem}={path}" for path in sorted(raw.glob("*.jsonl"))]
-        options = ["--train-tokenizer=4096", "--validation-fraction=0.05", f"--output={corpus}"]
-        self._do("tokenising", "tools/preprocess_domains.py", *options, *domains, advance=TOKENISING * 2 // 3)
+        options = [f"--train-tokenizer={VOCABULARY}", "--validation-fraction=0.05", f"--output={corpus}"]
+        self.bar.update(self._before("corpus") + 0.04, "tokenising")
+        self._commands(["tools/preprocess_domains.py", *options, *domains])
 
-    def probe(self) -> None:
-        """Train AutoScale's 2m + 1 probe runs at both scales."""
-        sweep, tokens = self.folder / "sweep", ",".join(f"{scale}" for scale in SCALES)
-        plan: list[Any] = ["--config", "launch/configs/probe.yaml", "--deepspeed_config", "ds_configs/zero1_cpu.json"]
-        plan += ["--kind", "ddo", "--tokens", tokens, "--target-tokens", self.steps * BATCH_TOKENS]
-        self._do("planning", "launch/sweep.py", "plan", sweep, *plan, f"data.corpus={self.folder / 'corpus'}")
-        self._do("probing", "launch/sweep.py", "work", sweep, "--workers", 2, advance=PROBING)
-        self._do("collecting", "launch/sweep.py", "collect", sweep)
+    def write_study(self) -> None:
+        """Write the study file and the files it names."""
+        tokens, config = self.sizes.tokens, {"config": "launch/configs/probe.yaml"}
+        config["deepspeed_config"] = str(self.folder / "deepspeed.json")
+        settings = {"train_micro_batch_size_per_gpu": BATCH // RANKS, "zero_optimization": {"stage": 1}}
+        Path(config["deepspeed_config"]).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        steps = tokens // (SEQUENCE * BATCH)
+        overrides = ["optimizer.learning_rate=8e-3", "logging.every_steps=5"]
+        # Loss by domain is measured at the end of a probe alone, and at ten points of the main run.
+        probes = [f"evaluation.every_steps={steps}", f"checkpoints.every_steps={steps}"]
+        main = [f"evaluation.every_steps={steps // 10}", f"checkpoints.every_steps={steps // 10}"]
+        study = {
+            "folder": str(self.folder / "study"),
+            "corpus": str(self.folder / "corpus"),
+            "targets": GOAL,
+            "against": "uniform",
+            "probes": config
+            | {
+                "tokens": [round(tokens * part) for part in PROBES],
+                "share": SHARE,
+                "first": FIRST,
+                "batch": 1,
+                "workers": RANKS,
+                "match_repetition": False,
+                "overrides": overrides + probes,
+            },
+            "main": config
+            | {
+                "tokens": tokens,
+                "launcher": f"deepspeed --num_gpus {RANKS} --master_port {_free_port()}",
+                "baseline": True,
+                "overrides": overrides + main,
+            },
+        }
+        text = "# Written by examples/quickstart.py; launch/study.py run takes it.\n"
+        self.study_file.write_text(text + yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
 
-    def predict(self) -> Path:
-        """Find the optimum at each scale and the weights for the main run; return their file."""
-        optima: list[Any] = []
-        for scale, label in zip(SCALES, map(tokens_label, SCALES), strict=True):
-            out = self.folder / f"optimum-{label}.json"
-            base = ["--base", f"{label}/base", "--objective", "mean-loss", "--floor", FLOOR]
-            self._do("fitting", "tools/fit_mixture.py", "ddo", self.folder / "sweep/runs.parquet", *base, "--out", out)
-            optima += ["--at", f"{scale}={out}"]
-        out = self.folder / "weights.json"
-        budget = ["--tokens", self.steps * BATCH_TOKENS, "--floor", FLOOR]
-        saved = ["--save-path", self.folder / "autoscale.json", "--out", out]
-        self._do("predicting", "tools/fit_mixture.py", "autoscale", *optima, *budget, *saved)
-        return out
+    def study(self) -> StudyConfig:
+        """Run the study."""
+        study = StudyConfig.read(self.study_file)
+        self._read = self.log.stat().st_size
+        self._commands(["launch/study.py", "run", str(self.study_file)], watch=lambda job: self._follow_study(study))
+        self._echo()
+        return study
 
-    def train_until_swapped(self, weights: Path) -> Event:
-        """Start training, swap the predicted weights in half-way, and kill the job a little later."""
-        job = self._start("training")
-        self._follow(job, self.steps // 2)
-        reason = ["--reason", "predicted by AutoScale", "--wait"]
-        self._do("swapping the weights", "tools/swap_weights.py", self.run, "--weights", weights, *reason)
-        self._follow(job, self.steps * 2 // 3)
-        os.killpg(job.pid, signal.SIGKILL)
-        job.wait()
+    def _follow_study(self, study: StudyConfig) -> None:
+        """Show what the study does, from the files it writes."""
+        self._echo()
+        paths, done = Paths(Path(study.folder)), Record(study).done
+        part = next((name for name in self._parts if name not in (*done, "corpus")), "report")
+        if part == "search" and (paths.probes / PLAN_FILE).exists():
+            states = survey(paths.probes, SweepPlan.read(paths.probes))
+            share = sum(state.tokens for state in states) / (SHARE * study.main.tokens)
+            ready = sum(state.state == "done" for state in states)
+            self._show(part, share, f"probe runs: {ready} of {len(states)} done")
+        elif part in ("main", "baseline"):
+            run, name = (paths.main, "decided") if part == "main" else (paths.baseline, "uniform")
+            self._show_run(part, run, f"training with {name} weights")
+        else:
+            self._show(part, 0.0, {"plan": "planning", "decide": "deciding"}.get(part, "drawing the report"))
+
+    def swap_kill_resume(self, study: StudyConfig) -> tuple[Event, int]:
+        """Train with uniform weights, swap in the decided ones, kill the job, and start it again.
+
+        Returns
+        -------
+        Event
+            The swap.
+        int
+            The step whose checkpoint it went on from.
+        """
+        command = training(study.main, study.corpus, self.swapped, study.against)
+        steps = self.sizes.tokens // (SEQUENCE * BATCH)
+        swap: Event | None = None
+
+        def follow(job: subprocess.Popen) -> None:
+            nonlocal swap
+            step = self._show_run("swapped", self.swapped, "training with uniform weights, to be swapped")
+            if swap is None and step >= steps // 4:
+                swap = self._swap(Paths(Path(study.folder)).weights)
+            elif swap is not None and step >= max(steps * 2 // 3, swap.effective_step + steps // 10):
+                os.killpg(job.pid, signal.SIGKILL)
+
+        self._commands(command, allowed=(-signal.SIGKILL,), watch=follow)
+        if swap is None:
+            raise TrainingError(f"the run ended before its weights were swapped; see {self.log}")
+        latest = (self.swapped / "checkpoints" / "latest").read_text(encoding="utf-8").strip()
         console.print("killed every process of the job with SIGKILL; the same command goes on:", style="bold")
-        return read_events(RunPaths(self.run).journal)[-1]
+        self._commands(command, watch=lambda job: self._resumed())
+        return swap, int(latest.split("-")[1])
 
-    def resume(self) -> int:
-        """Start the same command again, wait for its end, and return the step it went on from."""
-        latest = (self.run / "checkpoints" / "latest").read_text(encoding="utf-8").strip()
-        job = self._start("training, resumed")
-        self._follow(job, self.steps)
-        if job.wait():
-            raise TrainingError(f"the resumed job failed; see {self._log}")
-        return int(latest.split("-")[1])
+    def _swap(self, weights: Path) -> Event:
+        """Propose the decided weights to the run that trains, and wait until it took them up."""
+        command = ["tools/swap_weights.py", str(self.swapped), "--weights", str(weights), "--wait", "--timeout", "60"]
+        self.say("$ python " + shlex.join(command))
+        line = [sys.executable, str(ROOT / command[0]), *command[1:]]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, start_new_session=True)
+        with open(self.log, "a", encoding="utf-8") as log:
+            log.write(done.stdout + done.stderr)
+        if done.returncode:
+            raise TrainingError(f"the weights were not swapped; see {self.log}")
+        return read_events(RunPaths(self.swapped).journal)[-1]
 
-    def report(self) -> Path:
-        """Draw the report of run and sweep and return its page."""
-        out = self.folder / "report"
-        what = [self.run, self.folder / "sweep", "--title", "Quickstart", "--out", out]
-        self._do("drawing the report", "tools/report.py", *what, advance=AFTER)
+    def _resumed(self) -> None:
+        self._show_run("swapped", self.swapped, "training with the decided weights, resumed")
+
+    def report(self, study: StudyConfig) -> Path:
+        """Draw the page of the three runs and return it."""
+        self.begin("page", "drawing the report")
+        paths, out = Paths(Path(study.folder)), self.folder / "report"
+        runs = {"uniform": paths.baseline, "decided": paths.main, "swapped": self.swapped}
+        labels = [f"--label={name}={run}" for name, run in runs.items()]
+        self._commands(["tools/report.py", str(paths.probes), *labels, "--title", "Quickstart", "--out", str(out)])
+        self.bar.update(1.0, "done")
         return out / "index.html"
 
-    def _start(self, what: str) -> subprocess.Popen:
-        command: list[Any] = ["deepspeed", "--num_gpus", RANKS, "--master_port", _free_port(), "launch/train.py"]
-        command += ["--deepspeed_config", "ds_configs/zero1_cpu.json", "--config", "launch/configs/micro.yaml"]
-        command += [f"run={self.run}", f"data.corpus={self.folder / 'corpus'}"]
-        command += [f"budget_tokens={self.steps * BATCH_TOKENS}"]
-        self._say(what, command)
-        threads = max((os.cpu_count() or RANKS) // RANKS, 1)
-        environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}
-        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-        with open(self._log, "a", encoding="utf-8") as log:
-            command = [str(part) for part in command]
-            return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment, start_new_session=True)
+    def begin(self, part: str, text: str) -> None:
+        """Say that a part begins."""
+        self._show(part, 0.0, text)
 
-    def _follow(self, job: subprocess.Popen, step: int) -> None:
-        """Show the job's progress until it has logged ``step``."""
-        metrics, done = RunPaths(self.run).metrics, 0
-        while done < step:
-            if job.poll() not in (None, 0):
-                raise TrainingError(f"the training job ended with code {job.returncode}; see {self._log}")
-            time.sleep(0.2)
-            records = read_metrics(metrics, "train") if metrics.exists() else []
-            if records:
-                done = records[-1]["step"]
-                text = f"training: step {done}, loss {records[-1]['loss']:.3f}"
-                self._bar.update(self._task, completed=BEFORE + done, description=text)
+    def _before(self, part: str) -> float:
+        names = list(self._parts)
+        return sum(self._parts[name] for name in names[: names.index(part)]) / sum(self._parts.values())
 
-    def _do(self, what: str, *command: Any, advance: int = 0) -> None:
-        self._say(what, ["python", *command])
-        with open(self._log, "a", encoding="utf-8") as log:
-            arguments = [sys.executable, *map(str, command)]
-            done = subprocess.run(arguments, stdout=log, stderr=subprocess.PIPE, text=True, check=False)
-            log.write(done.stderr)
-        if done.returncode:
-            raise TrainingError(f"{what} failed: {done.stderr.strip().splitlines()[-1]}; see {self._log}")
-        self._bar.advance(self._task, advance)
+    def _show(self, part: str, share: float, text: str) -> None:
+        within = self._parts[part] / sum(self._parts.values())
+        self.bar.update(self._before(part) + within * min(share, 1.0), text)
 
-    def _say(self, what: str, command: list[Any]) -> None:
-        self._bar.update(self._task, description=what)
-        console.print("$ " + shlex.join(map(str, command)), style="dim", soft_wrap=True)
+    def _show_run(self, part: str, run: Path, text: str) -> int:
+        """Show how far a run is; return its step."""
+        metrics = RunPaths(run).metrics
+        records = read_metrics(metrics, "train") if metrics.exists() else []
+        if not records:
+            self._show(part, 0.0, text)
+            return 0
+        step, tokens, loss = (records[-1][name] for name in ("step", "tokens", "loss"))
+        self._show(part, tokens / self.sizes.tokens, f"{text}: step {step}, loss {loss:.3f}")
+        return int(step)
+
+    def _echo(self) -> None:
+        """Print the commands of the study, which it prints into the log."""
+        with open(self.log, "rb") as log:
+            log.seek(self._read)
+            text = log.read()
+        whole = text.rpartition(b"\n")[0] + b"\n" if b"\n" in text else b""
+        self._read += len(whole)
+        for line in whole.decode("utf-8", "replace").splitlines():
+            if line.startswith("$ ") or re.match(r"\[\d+/\d+\] ", line):
+                self.say(line)
 
 
-def show(folder: Path, event: Event, resumed_from: int) -> None:
-    """Print what was learned of each domain, the swap, and where everything lies."""
-    run, corpus = folder / "run", Corpus(folder / "corpus")
-    validation = read_metrics(RunPaths(run).metrics, "validation")
-    first, last = validation[0], validation[-1]
-    before = read_events(RunPaths(run).journal)[0]
-    table = Table(title="\nvalidation loss by domain, nats per token")
-    for name in ("domain", "tokens", "weight", "after swap", f"step {first['step']}", f"step {last['step']}"):
-        table.add_column(name, justify="left" if name == "domain" else "right")
-    for name in corpus.domains:
-        tokens = sum(shard.tokens for shard in corpus.shards(name))
-        weights = f"{before.weights[name]:.3f}", f"{event.weights[name]:.3f}"
-        losses = f"{first['domain_loss'][name]:.3f}", f"{last['domain_loss'][name]:.3f}"
-        table.add_row(name, f"{tokens:,}", *weights, *losses)
+def show(quickstart: Quickstart, study: StudyConfig, swap: Event, resumed_from: int) -> None:
+    """Print what the decision gained, the swap, and where everything lies."""
+    paths, goal = Paths(Path(study.folder)), " + ".join(GOAL)
+    runs = {"uniform": paths.baseline, "decided": paths.main, "swapped while training": quickstart.swapped}
+    curves = {name: objective_curve(run, str(paths.objective)) for name, run in runs.items()}
+    budget, last = curves["uniform"][-1]
+    table = Table(title=f"\nloss of {goal} on held-out text, nats per token")
+    for name in ("weights", "at the end", "tokens to the last loss of uniform", ""):
+        table.add_column(name, justify="left" if name == "weights" else "right")
+    for name, curve in curves.items():
+        tokens, values = zip(*curve, strict=True)
+        needed = tokens_to_reach(tokens, values, last)
+        row = (f"{needed:,.0f}", f"{budget / needed:.2f}x fewer") if needed else ("never", "")
+        table.add_row(name, f"{values[-1]:.3f}", *(row if name != "uniform" else (f"{budget:,.0f}", "")))
     console.print(table)
-    console.print(
-        f"swap      version {event.version}, effective exactly from step {event.effective_step} on every rank"
+    weights = ", ".join(f"{name} {weight:.3f}" for name, weight in swap.weights.items() if weight >= 5e-4)
+    for name, text in (
+        ("decided", weights),
+        ("expected", outcome(study).lines[0]),
+        ("swap", f"version {swap.version}, effective exactly from step {swap.effective_step} on every rank"),
+        ("equal", _equal_until(runs["uniform"], quickstart.swapped, swap.effective_step)),
+        ("resume", f"killed, then continued from the checkpoint after step {resumed_from}"),
+        ("study", f"python launch/study.py status {quickstart.study_file}"),
+        ("samples", f"python tools/replay_stream.py {quickstart.swapped} --steps 0:10"),
+    ):
+        console.print(f"{name:9} {text}", soft_wrap=True, highlight=False)
+    sentence = str(decision(study)["sentence"])
+    console.print(f"\n{sentence}", soft_wrap=True, highlight=False)
+
+
+def _equal_until(one: Path, other: Path, step: int) -> str:
+    """Compare the losses two runs logged before a step."""
+    first, second = (
+        {each["step"]: each["loss"] for each in read_metrics(RunPaths(run).metrics, "train") if each["step"] <= step}
+        for run in (one, other)
     )
-    console.print(f"resume    killed, then continued from the checkpoint after step {resumed_from}")
-    console.print(f"metrics   {run}/metrics.jsonl, TensorBoard in {run}/tensorboard", soft_wrap=True)
-    replay = f"python tools/replay_stream.py {run} --steps 0:10"
-    console.print(f"samples   {replay}   (equal to {run}/samples)", soft_wrap=True)
+    if first != second:
+        raise TrainingError(f"{one} and {other} differ before step {step}, though they read the same samples")
+    return f"its {len(first)} logged losses up to step {step} are those of the uniform run, bit for bit"
 
 
-def main() -> None:
+def main() -> int:
     """Run all of it."""
-    parser = cli.CommandLine(description=__doc__)
+    parser = cli.CommandLine.of(__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("runs/quickstart"), help="made anew (default: %(default)s)")
     parser.add_argument(
-        "--folder", type=Path, default=Path("runs/quickstart"), help="made anew; relative to the repository"
+        "--minutes", type=cli.positive, default=4.5, help="time to choose sizes for (default: %(default)s)"
     )
-    parser.add_argument("--steps", type=cli.positive_int, default=300, help="training steps (default 300)")
     arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
     os.chdir(ROOT)  # the commands it prints are meant for there
-    folder = Path(os.path.relpath(arguments.folder))
+    os.environ |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(max((os.cpu_count() or RANKS) // RANKS, 1))}
+    folder = Path(os.path.relpath(folder))
     _empty(folder)
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %", markup=False),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
+    began = time.monotonic()
+    sizes = Sizes.of(arguments.minutes, measured_speed())
+    console.print(
+        f"{sizes.speed:,.0f} tokens/s on this machine: a main run of {tokens_label(sizes.tokens)} tokens and "
+        f"{sizes.megabytes:g} MB of text a domain; about {sizes.minutes:.1f} minutes in all",
+        highlight=False,
+        soft_wrap=True,
     )
-    with Progress(*columns, console=console) as bar:
-        quickstart = Quickstart(folder, arguments.steps, bar)
-        quickstart.make_corpus()
-        quickstart.probe()
-        event = quickstart.train_until_swapped(quickstart.predict())
-        resumed_from = quickstart.resume()
-        page = quickstart.report()
-    show(folder, event, resumed_from)
-    console.print(f"\nnow open  {page}", style="bold")
+    try:
+        with Bar(sizes.minutes).shown() as bar:
+            quickstart = Quickstart(folder, sizes, bar)
+            quickstart.make_corpus()
+            quickstart.write_study()
+            study = quickstart.study()
+            swap, resumed_from = quickstart.swap_kill_resume(study)
+            page = quickstart.report(study)
+    except Stopped:
+        console.print("stopped; no job is left running")
+        return REQUEUE_EXIT_CODE
+    show(quickstart, study, swap, resumed_from)
+    console.print(f"\nnow open  {page}   ({(time.monotonic() - began) / 60:.1f} minutes)", style="bold")
+    return 0
 
 
 def _empty(folder: Path) -> None:

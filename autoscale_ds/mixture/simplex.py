@@ -11,6 +11,9 @@ from scipy.special import gammaincinv
 from autoscale_ds.errors import MixtureError
 from autoscale_ds.mixture.arrays import Array
 
+# A smaller weight is 0: no run is long enough to draw a window by it.
+NOTHING = 1e-12
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -41,14 +44,18 @@ class Bounds:
         return cls(np.full(m, float(floor)), limits)
 
     def scale_in(self, points: Array) -> Array:
-        """Return points (n, m) scaled by one factor each and clipped, so that they lie within and sum to 1."""
+        """Return points (n, m) scaled by one factor each and clipped, so that they lie within and sum to 1.
+
+        A domain whose floor is 0 and that gets less than ``NOTHING`` is off: exactly 0.
+        """
         points = np.maximum(points, 1e-300)
         low, high = np.full(len(points), -750.0), np.full(len(points), 750.0)
         for _ in range(80):  # bisection on the logarithm of the factor: 1500 / 2^80 is below rounding
             middle = (low + high) / 2
             total = np.clip(points * np.exp(middle)[:, None], self.floors, self.caps).sum(1)
             low, high = np.where(total < 1, middle, low), np.where(total < 1, high, middle)
-        return np.clip(points * np.exp(high)[:, None], self.floors, self.caps)
+        scaled = points * np.exp(high)[:, None]
+        return np.clip(np.where(scaled < NOTHING, 0.0, scaled), self.floors, self.caps)
 
 
 def epoch_caps(max_epochs: Mapping[str, float], available: Mapping[str, float], tokens: float) -> dict[str, float]:

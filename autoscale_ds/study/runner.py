@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -99,10 +99,19 @@ class Commands:
 
     A signal to stop goes on to every process of the command, which saves; nothing it started outlives it. Where the
     study is killed without warning, the kernel tells the command to stop.
+
+    Parameters
+    ----------
+    root : Path
+        The repository: ``launch/`` and ``tools/`` of a command lie there.
+    say : callable
+        Gets each command line before it is started.
+    log : Path, optional
+        Commands print to the end of this file instead of to the terminal.
     """
 
-    def __init__(self, root: Path, say: Callable[[str], None]) -> None:
-        self._root, self._say = root, say
+    def __init__(self, root: Path, say: Callable[[str], None], log: Path | None = None) -> None:
+        self._root, self._say, self._log = root, say, log
         self._asked: int | None = None
 
     def install(self) -> None:
@@ -113,8 +122,14 @@ class Commands:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = number
 
-    def __call__(self, command: Sequence[str], allowed: Sequence[int] = (0,), out: Path | None = None) -> int:
-        """Run one command; see ``steps.Run``.
+    def __call__(
+        self,
+        command: Sequence[str],
+        allowed: Sequence[int] = (0,),
+        out: Path | None = None,
+        watch: Callable[[subprocess.Popen], None] | None = None,
+    ) -> int:
+        """Run one command, see ``steps.Run``; ``watch`` is called every ``POLL_SECONDS`` with the process.
 
         Raises
         ------
@@ -130,29 +145,35 @@ class Commands:
         self._say("$ " + shlex.join([*(["python"] if python else []), *here]) + (f" > {out}" if out else ""))
         line = [*([sys.executable] if python else []), *here]
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
-        with subprocess.Popen(
-            line,
-            preexec_fn=_end_with_the_parent,
-            stdout=subprocess.PIPE if out else None,
-            env=os.environ | {"PATH": path},
-            start_new_session=True,
-            text=True,
-        ) as job:
-            printed = self._wait(job)
+        with (
+            open(self._log, "a", encoding="utf-8") if self._log else nullcontext() as log,
+            subprocess.Popen(
+                line,
+                preexec_fn=_end_with_the_parent,
+                stdout=subprocess.PIPE if out else log,
+                stderr=log,
+                env=os.environ | {"PATH": path},
+                start_new_session=True,
+                text=True,
+            ) as job,
+        ):
+            printed = self._wait(job, watch)
         if self._asked is not None or job.returncode == REQUEUE_EXIT_CODE:
             raise Stopped
         if job.returncode not in allowed:
-            raise TrainingError(f"{command[0] if python else shlex.join(command)} ended with code {job.returncode}")
+            where = f" ({_last_words(self._log)}); see {self._log}" if self._log else ""
+            name = command[0] if python else shlex.join(command)
+            raise TrainingError(f"{name} ended with code {job.returncode}{where}")
         if out is not None:
             write_atomic(out, printed)
         return job.returncode
 
     def _found(self, part: str) -> str:
         """Return the path of a script of the project from where the study was started; anything else as it is."""
-        ours = part.endswith(".py") and part.startswith(("launch/", "tools/"))
+        ours = part.endswith(".py") and part.startswith(("launch/", "tools/", "examples/"))
         return os.path.relpath(self._root / part) if ours else part
 
-    def _wait(self, job: subprocess.Popen) -> str:
+    def _wait(self, job: subprocess.Popen, watch: Callable[[subprocess.Popen], None] | None) -> str:
         """Return what a command printed; pass on a signal that comes meanwhile and wait until all of it has ended."""
         printed: str | None = None
         told: float | None = None
@@ -166,9 +187,18 @@ class Commands:
             if printed is not None:
                 time.sleep(POLL_SECONDS)
                 continue
+            if watch is not None:
+                watch(job)
             with suppress(subprocess.TimeoutExpired):
                 printed = job.communicate(timeout=POLL_SECONDS)[0] or ""
         return printed
+
+
+def _last_words(log: Path) -> str:
+    """Return the first of the error messages at the end of a log, which is that of the innermost command."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines[-10:] if line.startswith("error: ")]
+    return errors[0] if errors else lines[-1] if lines else "it said nothing"
 
 
 def _end_with_the_parent() -> None:

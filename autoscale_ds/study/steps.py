@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from autoscale_ds.corpus import Corpus
+from autoscale_ds.errors import ConfigError
 from autoscale_ds.files import write_json
 from autoscale_ds.laws.lawfile import load
 from autoscale_ds.study.config import MainConfig, StudyConfig
@@ -125,6 +127,7 @@ def preprocess(study: StudyConfig, run: Run) -> None:
 
 def plan(study: StudyConfig, paths: Paths, run: Run) -> None:
     """Write the objective, where the study gives targets, and plan the first batch."""
+    refuse_few_probes(study)
     if study.targets:
         write_json(paths.objective, dict(study.targets))
     probes, main = study.probes, study.main
@@ -134,6 +137,17 @@ def plan(study: StudyConfig, paths: Paths, run: Run) -> None:
     command += ["--tokens", tokens, "--target-tokens", f"{main.tokens:g}"]
     command += ["--match-repetition", f"{main.tokens:g}"] if probes.match_repetition else []
     run([*command, f"data.corpus={study.corpus}", *probes.overrides])
+
+
+def refuse_few_probes(study: StudyConfig) -> None:
+    """Raise ConfigError when the first batch is too small for any law; else this would be known after training it."""
+    domains, budgets = Corpus(study.corpus).domains, len(study.probes.tokens)
+    least = len(domains) + 2  # laws.exposure, which needs the fewest
+    if study.probes.first * budgets < least:
+        raise ConfigError(
+            f"probes.first is {study.probes.first}, at each of {budgets} budgets; {len(domains)} domains need {least} "
+            f"runs: give probes.first {-(-least // budgets)}, or more budgets in probes.tokens"
+        )
 
 
 def search(study: StudyConfig, paths: Paths, asked: Sequence[str], run: Run) -> None:
