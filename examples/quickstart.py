@@ -135,7 +135,7 @@ class Bar:
 
     def __init__(self, minutes: float) -> None:
         self._began, self._said, self._expected = time.monotonic(), 0.0, 60 * minutes
-        columns = BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn()
+        columns = BarColumn(), TextColumn("{task.percentage:>3.0f} %", markup=False), TimeElapsedColumn()
         self._progress = Progress(*columns, TextColumn("{task.description}", markup=False), console=console)
         self._task = self._progress.add_task("", total=1.0)
         self._done = 0.0

@@ -145,7 +145,7 @@ def refuse_few_probes(study: StudyConfig) -> None:
     least = len(domains) + 2  # laws.exposure, which needs the fewest
     if study.probes.first * budgets < least:
         raise ConfigError(
-            f"probes.first is {study.probes.first}, at each of {budgets} budgets; {len(domains)} domains need {least} "
+            f"probes.first is {study.probes.first}, at {budgets} budget{'s' * (budgets > 1)}; {len(domains)} domains need {least} "
             f"runs: give probes.first {-(-least // budgets)}, or more budgets in probes.tokens"
         )
 

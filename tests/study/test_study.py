@@ -160,14 +160,14 @@ def test_a_study_that_cannot_be_done_is_refused_before_anything_is_made(tmp_path
 
 def test_a_first_batch_too_small_for_any_law_is_refused_before_it_is_trained(tmp_path, small_corpus):
     study = StudyConfig.read(write_study(tmp_path, small_corpus, probes__first=2, probes__share=2))
-    with pytest.raises(ConfigError, match=r"probes\.first is 2, at each of 1 budgets; 4 domains need 6 runs"):
+    with pytest.raises(ConfigError, match=r"probes\.first is 2, at 1 budget; 3 domains need 5 runs"):
         plan(study, Paths(Path(study.folder)), pytest.fail)
 
 
 def test_a_command_that_fails_into_a_log_is_named_with_its_last_words(tmp_path):
     commands = Commands(ROOT, lambda text: None, tmp_path / "log")
     with pytest.raises(TrainingError, match=r"tools/replay_stream\.py ended with code 2 \(.*nowhere.*\); see "):
-        commands(["tools/replay_stream.py", str(tmp_path / "nowhere")])
+        commands(["tools/replay_stream.py", str(tmp_path / "nowhere"), "--steps", "0:1"])
 
 
 def test_a_folder_of_another_study_or_of_none_is_refused(tmp_path, small_corpus):
