@@ -9,10 +9,10 @@ Examples:
   python tools/learning_speed.py runs/plain-* runs/reversed-* --metric score --mean operations --threshold 0.95 \
       --compare plain='plain-*' --compare reversed='reversed-*'
 
-A run folder gives loss (by validation domain), score (by task) and bits (per byte, by target). A table is CSV, as it is
-or by gzip, one row an evaluation: value; tokens, step or samples; optionally metric, series (or task), stderr; the other
-columns name the run. Times are interpolated in log tokens between two evaluations, which are given as the interval;
-">" is a run that never came there by its last evaluation, "<" one that was there at its first.
+A run folder gives loss (by validation domain), score (by task) and bits (per byte, by target). A table is CSV,
+gzipped or not, one row an evaluation: value; tokens, step or samples; optionally metric, series (or task), stderr;
+the other columns name the run. Times are interpolated in log tokens between two evaluations, which are given as the
+interval; ">" is a run that never came there by its last evaluation, "<" one that was there at its first.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def command_line() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="GROUP=RUNS",
-        help="runs of one data choice, name or pattern, commas between (repeatable): Kaplan–Meier median, log-rank test against the first",
+        help="runs of one data choice, name or pattern, commas between (repeatable); tested against the first",
     )
     parser.add_argument("--csv", type=cli.file_name, metavar="FILE", help="write the table")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

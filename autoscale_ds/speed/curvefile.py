@@ -92,8 +92,8 @@ def _curve(key: Key, points: Points) -> tuple[Curve, int, bool]:
         elif seen[at][0] != row[1]:
             first, where = seen[at]
             raise CurveError(
-                f"{name} has two values at {axes[0]} {at[0]:,.15g}: {first:g} ({where}) and {row[1]:g} ({row[3]}); keep "
-                "one, or tell the two curves apart by a column"
+                f"{name} has two values at {axes[0]} {at[0]:,.15g}: {first:g} ({where}) and {row[1]:g} ({row[3]}); "
+                "keep one, or tell the two curves apart by a column"
             )
     ordered = sorted(kept, key=lambda item: item[0])
     places = np.array([at for at, _ in ordered], float)

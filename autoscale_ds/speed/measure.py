@@ -120,8 +120,8 @@ def _reference(curve: Curve, curves: Sequence[Curve], settings: Settings) -> Cur
         if (other.run, other.series, other.metric) == (settings.reference, curve.series, curve.metric):
             return other
     raise CurveError(
-        f"the reference {settings.reference!r} has no series {curve.series!r}, which sets the threshold of {curve.name}; "
-        "take another reference, or leave the series out"
+        f"the reference {settings.reference!r} has no series {curve.series!r}, which sets the threshold of "
+        f"{curve.name}; take another reference, or leave the series out"
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether what is learned sooner at one model size is learned sooner at another: rank correlation, with its interval."""
+"""Whether what is learned sooner at one model size is so at another: rank correlation, and what noise leaves of it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,13 @@ class Agreement:
         Share of the orders of one side that agree at least as well (Spearman; one-sided).
     low, high : float or None
         90 % interval of Spearman's correlation over draws of the measurement noise; None without draws.
+    attainable : float or None
+        Correlation of a side with itself under that noise, the median over its draws; of the two sides, the smaller.
     swapped : list of (str, str)
         Pairs in opposite order, the one that is sooner on the first side first.
     verdict : str
-        ``holds``: correlation at least .9 and p at most .05. ``breaks``: below .9, and the interval with it, or without
-        an interval at hand. ``undecided``: all else, too few series among it.
+        ``holds``: correlation at least .9 and p at most .05. ``breaks``: below .9, and the interval with it (or no
+        interval at hand), while ``attainable`` is not below. ``undecided``: all else, too few series among it.
     """
 
     series: int
@@ -47,6 +49,7 @@ class Agreement:
     p: float | None
     low: float | None
     high: float | None
+    attainable: float | None
     swapped: list[tuple[str, str]]
     verdict: str
 
@@ -78,8 +81,9 @@ def agreement(
         raise CurveError(f"{len(names)} series have no order to compare; expected two or more that both sides have")
     ranks_a, ranks_b = _finite(a), _finite(b)
     rho = spearman(ranks_a, ranks_b)
-    low = high = None
+    low = high = attainable = None
     if draws is not None:
+        attainable = min((_with_itself(x, its) for x, its in zip((a, b), draws, strict=True)), key=lambda r: r or 0.0)
         pairs = zip(*draws, strict=True)
         drawn = [rho_ for x, y in pairs if (rho_ := spearman(_finite(x), _finite(y))) is not None]
         low, high = (float(end) for end in np.quantile(drawn, (0.05, 0.95))) if drawn else (None, None)
@@ -91,8 +95,9 @@ def agreement(
         p,
         low,
         high,
+        attainable,
         _swapped(names, a, b),
-        _verdict(len(names), rho, p, high),
+        _verdict(len(names), rho, p, high, attainable),
     )
 
 
@@ -117,12 +122,18 @@ def first_break(agreements: Mapping[str, Agreement]) -> str | None:
     return next((size for size, its in agreements.items() if its.verdict == BREAKS), None)
 
 
-def _verdict(series: int, rho: float | None, p: float | None, high: float | None) -> str:
+def _verdict(series: int, rho: float | None, p: float | None, high: float | None, attainable: float | None) -> str:
     if rho is None or p is None or series < FEWEST:
         return UNDECIDED
     if rho >= STABLE:
         return HOLDS if p <= CHANCE else UNDECIDED
-    return BREAKS if high is None or high < STABLE else UNDECIDED
+    hidden = attainable is not None and attainable < STABLE
+    return UNDECIDED if hidden or (high is not None and high >= STABLE) else BREAKS
+
+
+def _with_itself(values: Array, draws: Array) -> float | None:
+    found = [rho for drawn in draws if (rho := spearman(_finite(values), _finite(drawn))) is not None]
+    return float(np.median(found)) if found else None
 
 
 def _finite(times: Array) -> Array:
