@@ -21,6 +21,10 @@ class ScoreError(AutoScaleError):
     """A table of task scores, or what was fitted to it, cannot be used."""
 
 
+class CurveError(AutoScaleError):
+    """Learning curves cannot be used, or do not hold what was asked of them."""
+
+
 class StreamError(AutoScaleError):
     """The data order asked for does not exist, for example a domain without a single window."""
 

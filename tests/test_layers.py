@@ -10,18 +10,18 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoscale_ds"
 LEVEL = {
     "errors": 0, "files": 0, "config": 0, "cli": 0, "run_paths": 0, "interrupts": 0, "yaml_text": 0,
-    "corpus": 1, "mixture": 1, "laws": 1.1, "search": 1.2, "scores": 1.2,
+    "corpus": 1, "mixture": 1, "laws": 1.1, "search": 1.2, "scores": 1.2, "speed": 1.2,
     "stream": 2, "models": 2, "objectives": 2,
     "controllers": 3, "training": 3, "evaluation": 3, "sizing": 3,
     "sweep": 4, "report": 4, "study": 5,
 }  # fmt: skip
 # Rooms that do not know each other, whatever their levels: (importer, imported).
 APART = [
-    *[(room, "corpus") for room in ("mixture", "laws", "search", "scores")],
-    *[("models", room) for room in ("stream", "mixture", "laws", "search", "scores")],
+    *[(room, "corpus") for room in ("mixture", "laws", "search", "scores", "speed")],
+    *[("models", room) for room in ("stream", "mixture", "laws", "search", "scores", "speed")],
     *[("objectives", room) for room in ("corpus", "models", "stream", "mixture", "laws", "search")],
-    ("stream", "models"), ("stream", "laws"), ("stream", "search"), ("stream", "scores"),
-    ("scores", "search"), ("search", "scores"),
+    ("stream", "models"), ("stream", "laws"), ("stream", "search"), ("stream", "scores"), ("stream", "speed"),
+    ("scores", "search"), ("search", "scores"), ("speed", "search"), ("speed", "scores"),
 ]  # fmt: skip
 
 

@@ -78,6 +78,6 @@ def test_a_room_exports_exactly_these_names(room):
     assert all(hasattr(module, name) for name in module.__all__)
 
 
-@pytest.mark.parametrize("room", ["stream", "training", "evaluation", "sizing", "sweep", "report"])
+@pytest.mark.parametrize("room", ["stream", "training", "evaluation", "sizing", "sweep", "report", "speed"])
 def test_other_rooms_export_nothing_so_that_importing_one_file_loads_no_other(room):
     assert not hasattr(importlib.import_module(f"autoscale_ds.{room}"), "__all__")

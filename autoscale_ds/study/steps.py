@@ -144,9 +144,10 @@ def refuse_few_probes(study: StudyConfig) -> None:
     domains, budgets = Corpus(study.corpus).domains, len(study.probes.tokens)
     least = len(domains) + 2  # laws.exposure, which needs the fewest
     if study.probes.first * budgets < least:
+        at = "1 budget" if budgets == 1 else f"{budgets} budgets"
         raise ConfigError(
-            f"probes.first is {study.probes.first}, at {budgets} budget{'s' * (budgets > 1)}; {len(domains)} domains need {least} "
-            f"runs: give probes.first {-(-least // budgets)}, or more budgets in probes.tokens"
+            f"probes.first is {study.probes.first}, at {at}; {len(domains)} domains need {least} runs: give "
+            f"probes.first {-(-least // budgets)}, or more budgets in probes.tokens"
         )
 
 
