@@ -193,9 +193,9 @@ def draw(result: dict[str, Any], path: str) -> None:
     end = 3e11
     for i, size in enumerate(PYTHIA):
         x, y = times[i][order], np.arange(len(order)) + 0.08 * (i - 3.5)
-        learned, colour = np.isfinite(x), colormaps["viridis"](i / 7.5)
-        left.plot(x[learned], y[learned], "o", color=colour, markersize=6, label=size)
-        left.plot(np.full((~learned).sum(), end * 1.5), y[~learned], ">", color=colour, markersize=5)
+        learned, shade = np.isfinite(x), colormaps["viridis"](i / 7.5)
+        left.plot(x[learned], y[learned], "o", color=shade, markersize=6, label=size)
+        left.plot(np.full((~learned).sum(), end * 1.5), y[~learned], ">", color=shade, markersize=5)
     left.set_xscale("log")
     left.axvline(end, color="0.6", linewidth=0.8)
     left.set_yticks(range(len(order)), [pythia["tasks"][j] for j in order])
@@ -209,8 +209,8 @@ def draw(result: dict[str, Any], path: str) -> None:
         rho = [np.nan if one["spearman"] is None else one["spearman"] for one in its["sizes"].values()]
         right.plot(ratios, rho, "-", color=colour, linewidth=1)
         decided = np.array([one["verdict"] != "undecided" for one in its["sizes"].values()])
-        for x, y, known in zip(ratios, rho, decided, strict=True):
-            right.plot(x, y, marker, color=colour, markerfacecolor=colour if known else "white", markersize=7)
+        for ratio, its_rho, known in zip(ratios, rho, decided, strict=True):
+            right.plot(ratio, its_rho, marker, color=colour, markerfacecolor=colour if known else "white", markersize=7)
         right.plot([], [], marker + "-", color=colour, label=what)
     right.axhline(0.9, color="0.6", linewidth=0.8, linestyle="--")
     right.set_xscale("log")
