@@ -12,6 +12,7 @@ LEVEL = {
     "errors": 0, "files": 0, "config": 0, "cli": 0, "run_paths": 0, "interrupts": 0, "yaml_text": 0,
     "corpus": 1, "mixture": 1, "laws": 1.1, "search": 1.2, "scores": 1.2, "speed": 1.2,
     "stream": 2, "models": 2, "objectives": 2,
+    "skills": 2,
     "controllers": 3, "training": 3, "evaluation": 3, "sizing": 3,
     "sweep": 4, "report": 4, "study": 5,
 }  # fmt: skip

@@ -58,6 +58,7 @@ NAMES = {
         "start_distributed",
         "stop_distributed",
     },
+    "skills": {"KINDS", "Generator", "HeldOut", "Problem", "parse_skill", "read_held_out"},
     "models": {"FAMILIES", "ModelSpec", "family", "initialise"},
     "objectives": {
         "OBJECTIVES",
