@@ -9,10 +9,10 @@ Examples:
   python tools/make_skills.py skills/mixed --skill subtraction --skill aggregated:operations=4 \
       --skill parity:tasks=64,bits=32,exponent=1.4 --skill lego:depth=all,length=5 --skill hard=random:multiplier=25173
 
-  # then: domains like any others (257 ids: a token a character), and their held-out problems asked in training
+  # then: domains like any others (257 ids: a token a character)
   python tools/preprocess_domains.py --output corpora/formats --train-tokenizer 257 --validation-documents 500 \
       --domain addition-plain=skills/formats/addition-plain/train.jsonl …
-  deepspeed launch/train.py … data.corpus=corpora/formats evaluation.skills=skills/formats
+  deepspeed launch/train.py … data.corpus=corpora/formats
 
 Kinds and keys ("all" makes one domain for each value of a key marked with *):
   addition, subtraction, multiplication   format* plain, reversed, simplified, detailed; digits (at most);
