@@ -67,7 +67,7 @@ def main() -> None:
         table.add_row(name, *(f"{number:,}" for number in (*row, held["samples"])))
     console = cli.console(width=120)
     console.print(table)
-    console.print(f"{a.folder}/skills.json; ask in training: evaluation.skills={a.folder}", soft_wrap=True)
+    console.print(f"{a.folder}/skills.json", soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:

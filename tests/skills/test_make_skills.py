@@ -75,7 +75,7 @@ def test_the_tool_makes_domains_that_preprocessing_takes(tmp_path):
     done = tool("make_skills.py", skills, "--skill", "addition:format=all,digits=2", "--samples", "400")
     assert done.returncode == 0, done.stderr
     assert "addition-detailed" in done.stdout
-    assert f"evaluation.skills={skills}" in done.stdout
+    assert f"{skills}/skills.json" in done.stdout
     names = [f"addition-{form}" for form in ("plain", "reversed", "simplified", "detailed")]
     domains = [part for name in names for part in ("--domain", f"{name}={skills / name / 'train.jsonl'}")]
     target = ["--target", f"asked={skills}/addition-plain/held_out.jsonl"]
